@@ -1,0 +1,296 @@
+//! The Docker seam: [`EngineRead`] observes, [`EngineWrite`] acts. Types of our own, so that the deciding code knows
+//! no client library, and a simulated engine can stand in for a daemon.
+//!
+//! Facts that bind every implementation:
+//! - A timeout means *unknown*, never failed: the call may still happen later.
+//! - Names and ids given here are full; an implementation never passes on something that a daemon could take for an
+//!   id prefix of another container.
+//! - "Already so" is success: starting a started, stopping a stopped, removing a missing object.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+/// Why a call did not do its work. `message` holds the daemon's own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op} {object}: {message}")]
+pub struct EngineError {
+    /// `create container`
+    pub op: &'static str,
+    /// `pr.default.alice`
+    pub object: String,
+    pub kind: EngineErrorKind,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineErrorKind {
+    /// 404, of the object itself.
+    NotFound,
+    /// 404 of create: the image is not there; or a pull that the registry refused.
+    ImageMissing,
+    /// 409: a name is taken, or a removal is under way.
+    Conflict,
+    /// A host port is taken by something else.
+    PortTaken,
+    /// The daemon's disk is full.
+    NoSpace,
+    /// 400 and other refusals that the same request will meet again.
+    Invalid,
+    /// 5xx: may pass.
+    Server,
+    /// No connection: nothing was done.
+    Unreachable,
+    /// No answer in time: unknown whether done.
+    Timeout,
+}
+
+pub type EngineResult<T> = Result<T, EngineError>;
+
+/// What to make. Every field is explicit: nothing is left to the daemon's defaults that matters to us.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerSpec {
+    /// Begins with a non-hexadecimal letter, so that it can never be an id prefix.
+    pub name: String,
+    /// Image reference or id.
+    pub image: String,
+    pub labels: BTreeMap<String, String>,
+    /// In place of the image's entrypoint; empty: the image's.
+    pub entrypoint: Vec<String>,
+    /// In place of the image's command; empty: the image's.
+    pub cmd: Vec<String>,
+    pub working_dir: String,
+    pub user: String,
+    /// `NAME=value`
+    pub env: Vec<String>,
+    pub hostname: String,
+    pub ports: Vec<PortMap>,
+    pub mounts: Vec<Mount>,
+    /// The one network to attach to.
+    pub network: String,
+    pub limits: Limits,
+    pub shm_bytes: i64,
+    /// Empty: the daemon's default.
+    pub runtime: String,
+    pub privileged: bool,
+    pub read_only_root: bool,
+    /// The whole set: the implementation drops ALL and adds these.
+    pub capabilities: Vec<String>,
+    pub no_new_privileges: bool,
+}
+
+/// Limits that can change without a new container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes; swap is limited to the same, so none is given.
+    pub memory: i64,
+    /// Thousandths of a core.
+    pub cpu_milli: i64,
+    pub pids: i64,
+}
+
+/// One published TCP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortMap {
+    pub container_port: u16,
+    pub host_ip: String,
+    pub host_port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// A directory of the host, made if missing.
+    Bind { source: String, target: String, read_only: bool },
+    /// A named Docker volume, which must exist: binding to a missing one would silently make an empty one.
+    Volume { name: String, target: String, read_only: bool },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunState {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+/// A container as the daemon describes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerInfo {
+    /// All 64 hexadecimal digits.
+    pub id: String,
+    /// Without the leading slash.
+    pub name: String,
+    /// `sha256:…`
+    pub image_id: String,
+    /// The reference it was created from.
+    pub image: String,
+    pub labels: BTreeMap<String, String>,
+    pub state: RunState,
+    pub exit_code: i64,
+    pub oom_killed: bool,
+    /// The daemon's words of the last failed start; empty if none.
+    pub error: String,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub limits: Limits,
+    /// `no`, `always`, …
+    pub restart_policy: String,
+    /// Names of the attached networks.
+    pub networks: Vec<String>,
+    /// As configured, not as currently published.
+    pub ports: Vec<PortMap>,
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerSummary {
+    pub id: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub state: RunState,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkInfo {
+    pub id: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VolumeInfo {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageInfo {
+    /// `sha256:…`
+    pub id: String,
+    pub repo_digests: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineInfo {
+    pub daemon_id: String,
+    pub version: String,
+    pub api_version: String,
+    pub os: String,
+    pub kernel: String,
+    pub storage_driver: String,
+    pub runtimes: Vec<String>,
+    pub memory_bytes: i64,
+    pub cpus: i64,
+}
+
+/// A hint that something happened to a container, network or volume of ours. Hints get lost; relist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineEvent {
+    /// `container`, `network`, `volume`
+    pub object: String,
+    /// `die`, `start`, `rename`, `update`, `destroy`, `disconnect`, …
+    pub action: String,
+    /// The actor's attributes; for containers, their labels are among them.
+    pub attributes: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    pub follow: bool,
+    /// Last lines only.
+    pub tail: Option<u64>,
+    pub since: Option<Timestamp>,
+    pub timestamps: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputStream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ExecOptions {
+    pub command: Vec<String>,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// A running command inside a container.
+pub struct ExecSession {
+    pub exec_id: String,
+    pub input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
+    pub output: BoxStream<'static, EngineResult<(OutputStream, Bytes)>>,
+}
+
+impl fmt::Debug for ExecSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecSession").field("exec_id", &self.exec_id).finish_non_exhaustive()
+    }
+}
+
+/// Observing.
+#[async_trait]
+pub trait EngineRead: Send + Sync {
+    async fn info(&self) -> EngineResult<EngineInfo>;
+    /// All containers, running or not, that carry every one of these labels.
+    async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>>;
+    /// `None` when there is none. `container`: a full id or one of our names.
+    async fn container(&self, container: &str) -> EngineResult<Option<ContainerInfo>>;
+    async fn image(&self, reference: &str) -> EngineResult<Option<ImageInfo>>;
+    async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>>;
+    async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>>;
+    async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>>;
+    /// Events from `since` on (or from now), only of objects with this label key and value. Ends or errs when the connection does.
+    async fn events(
+        &self,
+        label: (&str, &str),
+        since: Option<Timestamp>,
+    ) -> EngineResult<BoxStream<'static, EngineResult<EngineEvent>>>;
+    async fn logs(
+        &self,
+        container: &str,
+        options: LogOptions,
+    ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>>;
+}
+
+/// Acting. Every call is idempotent.
+#[async_trait]
+pub trait EngineWrite: Send + Sync {
+    /// Pulls; `progress` hears a short sentence now and then. One pull of one reference at a time: later callers share it.
+    async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()>;
+    /// Returns the id. A name that is taken is `Conflict`: the caller looks whether it is ours.
+    async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String>;
+    async fn start_container(&self, id: &str) -> EngineResult<()>;
+    /// Asks to stop, and kills after `grace` (whole seconds).
+    async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()>;
+    /// Removes by force, with its anonymous volumes.
+    async fn remove_container(&self, id: &str) -> EngineResult<()>;
+    async fn rename_container(&self, id: &str, name: &str) -> EngineResult<()>;
+    /// Sets limits and restart policy `no`.
+    async fn update_container(&self, id: &str, limits: Limits) -> EngineResult<()>;
+    async fn create_network(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()>;
+    async fn remove_network(&self, name: &str) -> EngineResult<()>;
+    async fn connect_network(&self, network: &str, container_id: &str) -> EngineResult<()>;
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()>;
+    async fn remove_volume(&self, name: &str) -> EngineResult<()>;
+    async fn exec(&self, container_id: &str, options: ExecOptions) -> EngineResult<ExecSession>;
+    async fn exec_resize(&self, exec_id: &str, width: u16, height: u16) -> EngineResult<()>;
+    /// The exit code, once the command has ended.
+    async fn exec_exit_code(&self, exec_id: &str) -> EngineResult<Option<i64>>;
+}
+
+/// One daemon.
+pub trait Engine: EngineRead + EngineWrite {}
+impl<T: EngineRead + EngineWrite> Engine for T {}

@@ -1,0 +1,42 @@
+//! The labels on everything that we make in a daemon, and the names that go with them.
+//!
+//! Names are deterministic, so that a create whose answer was lost is found again; they begin with `p`, which is no
+//! hexadecimal digit, so that no daemon can take one for an id prefix. What does not carry our cluster label is
+//! never touched; what carries it is ours only if the uid matches, too.
+
+use std::collections::BTreeMap;
+
+use crate::model::Key;
+
+pub const CLUSTER: &str = "portreeve.dev/cluster";
+pub const NAMESPACE: &str = "portreeve.dev/namespace";
+pub const NAME: &str = "portreeve.dev/name";
+pub const UID: &str = "portreeve.dev/uid";
+/// `app`; companions will have others.
+pub const ROLE: &str = "portreeve.dev/role";
+/// Hash of all that cannot change without a new container.
+pub const SPEC_HASH: &str = "portreeve.dev/spec-hash";
+/// The name of the instance's volume that a Docker volume holds.
+pub const VOLUME: &str = "portreeve.dev/volume";
+
+/// Container and network of an instance: `pr.default.alice`. A dot cannot be in a DNS label, so this is unambiguous.
+pub fn object_name(key: &Key) -> String {
+    format!("pr.{}.{}", key.namespace, key.name)
+}
+
+/// A named volume of an instance: `pr.default.alice.home`.
+pub fn volume_name(key: &Key, volume: &str) -> String {
+    format!("pr.{}.{}.{volume}", key.namespace, key.name)
+}
+
+/// The labels that say whose an object is.
+pub fn owner_labels(cluster: &str, key: &Key, uid: &str) -> BTreeMap<String, String> {
+    [(CLUSTER, cluster), (NAMESPACE, &key.namespace), (NAME, &key.name), (UID, uid)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+/// The instance that labels speak of, if they do.
+pub fn instance_key(labels: &BTreeMap<String, String>) -> Option<Key> {
+    Some(Key::instance(labels.get(NAMESPACE)?, labels.get(NAME)?))
+}

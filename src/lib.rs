@@ -1,0 +1,39 @@
+//! Portreeve: a reconciling operator over plain Docker hosts.
+//!
+//! ```text
+//! kubectl · cli ──▶ api (admit) ──▶ store ──watch──▶ cache ──key──▶ runtime ──▶ controllers
+//!                                     ▲                          observe ▶ plan ▶ apply ──▶ docker
+//!                                     └──────────── status ◀──────────────────────────────────┘
+//! user traffic ──▶ proxy  (reads the cache; its only outputs are `Waker::wake(key)` and activity)
+//! ```
+//!
+//! Desired state comes in at one side, effects leave at the other, and what is seen returns as status by the same
+//! store. Nothing else calls back. The rooms, and what each may use (kept by `tests/it/arrows.rs`):
+//!
+//! | room | what it is | may use |
+//! |---|---|---|
+//! | [`model`] | pure types, parsing, validation | nothing of ours |
+//! | [`store`] | the revisioned log behind everything | model |
+//! | [`cache`] | typed, indexed view of the store: one writer, many readers | store, model |
+//! | [`runtime`] | queue, back-off, one reconcile per key; knows no kinds | nothing of ours |
+//! | [`scheduler`] | which host an instance goes to, and why: pure | model |
+//! | [`docker`] | one client per daemon | model |
+//! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker |
+//! | [`proxy`] | user traffic | model, cache |
+//! | [`api`] | the Kubernetes-convention API | model, store, cache |
+//! | [`cli`] | the verbs; speaks only the API | model |
+//! | [`serve`] | wiring, start-up order, shutdown | every room |
+
+pub mod api;
+pub mod cache;
+pub mod cli;
+pub mod clock;
+pub mod controllers;
+pub mod docker;
+pub mod model;
+pub mod proxy;
+pub mod runtime;
+pub mod scheduler;
+pub mod serve;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,142 @@
+//! DockerHost: one Docker daemon.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::meta::{is_default, resource};
+use super::{Condition, Kind, Quantity};
+
+resource! {
+    /// One Docker daemon that runs instances.
+    DockerHost, Kind::DockerHost, DockerHostSpec, DockerHostStatus
+}
+
+/// The desired state of a DockerHost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerHostSpec {
+    /// Where the daemon listens: `unix:///var/run/docker.sock` or `tcp://10.0.0.3:2376` (mutual TLS).
+    #[serde(default)]
+    #[schemars(required, length(min = 1, max = 512))]
+    pub endpoint: String,
+    /// Credentials of a tcp endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HostTls>,
+    /// The address on which host ports are published and where routes reach them.
+    /// Default: the endpoint's host; 127.0.0.1 for a unix endpoint.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub address: String,
+    /// What instances may use in all. Default: what the daemon reports, less 512Mi.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub capacity: Capacity,
+    /// Host ports for instances, inclusive. Default: 30000-39999.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub port_range: String,
+    /// Whether new instances stay away.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unschedulable: bool,
+}
+
+/// Credentials for a daemon's mutual TLS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HostTls {
+    /// A directory on the control plane's machine with ca.pem, and cert.pem with key.pem
+    /// (or client-cert.pem with client-key.pem).
+    pub directory: String,
+}
+
+/// Amounts of what a host has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Capacity {
+    /// Bytes of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// Cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// Number of instances, awake or not. Default: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100000))]
+    pub instances: Option<i64>,
+}
+
+/// The observed state of a DockerHost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerHostStatus {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub observed_generation: i64,
+    /// Ready.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Version of the daemon.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version: String,
+    /// The newest API version that the daemon speaks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub api_version: String,
+    /// The daemon's own id.
+    #[serde(default, rename = "daemonID", skip_serializing_if = "is_default")]
+    pub daemon_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub os: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kernel: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub storage_driver: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub runtimes: Vec<String>,
+    /// What instances may use in all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub capacity: Capacity,
+}
+
+impl DockerHostSpec {
+    /// Where host ports are published and reached.
+    pub fn reach_address(&self) -> String {
+        if !self.address.is_empty() {
+            return self.address.clone();
+        }
+        match self.endpoint.strip_prefix("tcp://") {
+            Some(rest) => rest.rsplit_once(':').map_or(rest, |(host, _)| host).trim_matches(['[', ']']).to_owned(),
+            None => "127.0.0.1".to_owned(),
+        }
+    }
+
+    /// First and last host port for instances. An unreadable range, which validation refuses, gives the default.
+    pub fn ports(&self) -> (u16, u16) {
+        parse_port_range(&self.port_range).unwrap_or((30000, 39999))
+    }
+}
+
+pub(crate) fn parse_port_range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first > 0 && first <= last).then_some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reach_address_follows_the_endpoint() {
+        for (endpoint, address) in [
+            ("unix:///var/run/docker.sock", "127.0.0.1"),
+            ("tcp://10.0.0.3:2376", "10.0.0.3"),
+            ("tcp://[fd00::3]:2376", "fd00::3"),
+        ] {
+            let spec = DockerHostSpec { endpoint: endpoint.into(), ..Default::default() };
+            assert_eq!(spec.reach_address(), address);
+        }
+    }
+
+    #[test]
+    fn port_ranges_are_inclusive_and_ordered() {
+        assert_eq!(parse_port_range("30000-30000"), Some((30000, 30000)));
+        for bad in ["", "1", "2-1", "0-5", "1-70000", "a-b"] {
+            assert_eq!(parse_port_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Namespace and Event: core kinds, served as Kubernetes serves them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::meta::{is_default, resource};
+use super::{Key, Kind, ObjectMeta, Resource, Time};
+
+resource! {
+    /// A scope for names.
+    Namespace, Kind::Namespace, NamespaceSpec, NamespaceStatus
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NamespaceSpec {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub finalizers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NamespaceStatus {
+    /// Active or Terminating.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub phase: String,
+}
+
+/// What happened to an object, for people. Repeats raise `count`; kept for about an hour.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// The object that it happened to.
+    #[serde(default)]
+    pub involved_object: ObjectReference,
+    /// Why, as one CamelCase word.
+    #[serde(default)]
+    pub reason: String,
+    /// What, in a sentence.
+    #[serde(default)]
+    pub message: String,
+    /// Normal or Warning.
+    #[serde(default, rename = "type")]
+    pub type_: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_timestamp: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_timestamp: Option<Time>,
+    #[serde(default)]
+    pub count: i64,
+    #[serde(default)]
+    pub source: EventSource,
+}
+
+impl Resource for Event {
+    const KIND: Kind = Kind::Event;
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectReference {
+    #[serde(skip_serializing_if = "is_default")]
+    pub api_version: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub namespace: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub resource_version: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub field_path: String,
+}
+
+impl ObjectReference {
+    pub fn of(key: &Key, uid: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: key.kind.api_version(),
+            kind: key.kind.info().name.into(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: uid.into(),
+            ..Default::default()
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EventSource {
+    #[serde(skip_serializing_if = "is_default")]
+    pub component: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub host: String,
+}

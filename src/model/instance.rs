@@ -1,0 +1,485 @@
+//! Instance: one user's app. The spec is what the user wrote; [`InstanceSpec`]'s methods apply the defaults where they are used.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::meta::{is_default, resource};
+use super::{Condition, Kind, Quantity, Span, Time};
+
+/// The finalizer that keeps an Instance until its container is really gone.
+pub const FINALIZER: &str = "portreeve.dev/container";
+/// Annotation: an RFC 3339 time at which someone asked for the instance to be awake (`portreeve wake`).
+pub const WAKE_ANNOTATION: &str = "portreeve.dev/wake";
+/// Annotation: a change of its value re-creates the container (`portreeve restart`, `kubectl delete pod`).
+pub const RESTART_ANNOTATION: &str = "portreeve.dev/restart";
+
+resource! {
+    /// One private app of one user: a container that sleeps when idle and wakes on the next request.
+    Instance, Kind::Instance, InstanceSpec, InstanceStatus
+}
+
+/// The desired state of an Instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceSpec {
+    /// The user that the instance belongs to; free text that access rules match against.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 253))]
+    pub owner: String,
+    /// The image to run: `registry/repository:tag` or `repository@sha256:digest`.
+    #[serde(default)]
+    #[schemars(required, length(min = 1, max = 512))]
+    pub image: String,
+    /// When to pull the image. Default: Always for the tag `latest`, else IfNotPresent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// The program to run, in place of the image's entrypoint.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 256))]
+    pub command: Vec<String>,
+    /// Arguments, in place of the image's command.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 256))]
+    pub args: Vec<String>,
+    /// The directory to run in. Default: the image's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub working_dir: String,
+    /// The user, or user:group, to run as. Default: the image's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub user: String,
+    /// Environment variables. A later entry of the same name wins.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+    /// Ports that the app listens on. Each gets a host port of its own on the node, kept for the instance's life.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub ports: Vec<Port>,
+    /// Data that outlives the container.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub volumes: Vec<Volume>,
+    /// Limits of the container.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+    /// How to find out whether the app is up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub probes: Probes,
+    /// Auto: sleeps when idle and wakes on the next request. Running: always on. Stopped: stays off. Default: Auto.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub power: Power,
+    /// When an instance with power Auto goes to sleep.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub idle: Idle,
+    /// Hosts and paths that lead to the instance's ports. Default: `{name}.{domain}`, all paths to the first port.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub routes: Vec<Route>,
+    /// Where the instance may run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: Placement,
+    /// The OCI runtime, as the node's daemon names it. Default: the daemon's default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 63))]
+    pub runtime: String,
+    /// What the container may do to its host. Default: as little as ordinary images need.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub security: Security,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Power {
+    #[default]
+    Auto,
+    Running,
+    Stopped,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EnvVar {
+    /// Name: a C identifier.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Value, taken as it is.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// One port that the app listens on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// Name, used by routes and probes: a DNS label of at most 15 characters.
+    #[schemars(length(min = 1, max = 15))]
+    pub name: String,
+    /// Port inside the container.
+    #[schemars(range(min = 1, max = 65535))]
+    pub container_port: u16,
+    /// A fixed port on the host. Default: a free one of the node's range, kept for the instance's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub host_port: Option<u16>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// Name, unique in the instance: a DNS label.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Absolute path inside the container.
+    #[schemars(length(min = 1, max = 4096))]
+    pub mount_path: String,
+    /// Absolute path on the host, made if missing; `{name}` and `{namespace}` stand for the instance's.
+    /// Default: a named Docker volume of the instance's own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub host_path: String,
+    /// Mount without the right to write.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// What deleting the instance does to a named Docker volume. A host path is always retained. Default: Retain.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reclaim: Reclaim,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reclaim {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// Limits of the container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Resources {
+    /// Memory limit in bytes (`256Mi`), at least 6Mi; swap is not given. Default: 256Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// CPU limit in cores (`500m` is half a core). Default: 500m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// Most processes and threads. Default: 512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4194304))]
+    pub pids: Option<i64>,
+    /// Size of /dev/shm in bytes. Default: 64Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm: Option<Quantity>,
+}
+
+/// How to find out whether the app is up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Probes {
+    /// Passes once the app has started; requests are held until then. Default: a TCP connection to the first port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Probe>,
+}
+
+/// One probe: exactly one of http and tcp.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Probe {
+    /// Passes when a GET is answered with a status below 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpProbe>,
+    /// Passes when the port accepts a connection and keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpProbe>,
+    /// How long the app may take in all before it counts as failed. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HttpProbe {
+    /// The name of one of the instance's ports.
+    pub port: String,
+    /// Absolute path. Default: /
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub path: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TcpProbe {
+    /// The name of one of the instance's ports.
+    pub port: String,
+}
+
+/// When an instance with power Auto goes to sleep.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Idle {
+    /// Time without requests or open connections after which the container is stopped; at least 1s. Default: 30m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Span>,
+}
+
+/// One host name and what its paths lead to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Route {
+    /// Host name; `{name}`, `{namespace}` and `{domain}` stand for the instance's and the server's. Default: {name}.{domain}
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 253))]
+    pub host: String,
+    /// Path prefixes and the ports that they lead to; the longest match wins. Default: / to the first port.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Vec<RoutePath>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RoutePath {
+    /// Absolute path prefix, matched by whole segments: `/api` matches `/api` and `/api/x`, not `/apiary`.
+    pub prefix: String,
+    /// The name of one of the instance's ports.
+    pub port: String,
+}
+
+/// Where the instance may run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// The name of the one DockerHost to use.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub node: String,
+    /// Labels that the DockerHost must have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// What the container may do to its host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Security {
+    /// All rights on the host. Default: false.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub privileged: bool,
+    /// Mount the container's root file system read-only. Default: false.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read_only_root: bool,
+    /// Capabilities to add to the default set, without CAP_.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cap_add: Vec<String>,
+    /// Capabilities to take from the default set, without CAP_; ALL takes every one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cap_drop: Vec<String>,
+    /// Forbid gaining rights by set-uid programs. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
+}
+
+/// The capabilities of a container unless `security` says otherwise: what ordinary images need to drop root
+/// themselves, own their files and listen below port 1024. NET_RAW, MKNOD, SYS_CHROOT, SETFCAP, SETPCAP and
+/// AUDIT_WRITE of Docker's own default are not among them.
+pub const DEFAULT_CAPABILITIES: [&str; 8] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+
+impl InstanceSpec {
+    pub fn memory_bytes(&self) -> i64 {
+        self.resources.memory.as_ref().map_or(256 << 20, Quantity::value)
+    }
+
+    pub fn cpu_milli(&self) -> i64 {
+        self.resources.cpu.as_ref().map_or(500, Quantity::milli)
+    }
+
+    pub fn pids(&self) -> i64 {
+        self.resources.pids.unwrap_or(512)
+    }
+
+    pub fn shm_bytes(&self) -> i64 {
+        self.resources.shm.as_ref().map_or(64 << 20, Quantity::value)
+    }
+
+    pub fn idle_after(&self) -> Duration {
+        self.idle.after.as_ref().map_or(Duration::from_secs(30 * 60), Span::duration)
+    }
+
+    pub fn startup_timeout(&self) -> Duration {
+        self.probes.startup.as_ref().and_then(|p| p.timeout.as_ref()).map_or(Duration::from_secs(60), Span::duration)
+    }
+
+    pub fn pull_policy(&self) -> ImagePullPolicy {
+        self.image_pull_policy.unwrap_or_else(|| {
+            let last = self.image.rsplit('/').next().unwrap_or_default();
+            let latest = !self.image.contains('@') && last.rsplit_once(':').is_none_or(|(_, tag)| tag == "latest");
+            if latest { ImagePullPolicy::Always } else { ImagePullPolicy::IfNotPresent }
+        })
+    }
+
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|p| p.name == name)
+    }
+}
+
+impl Instance {
+    /// The routes with every default and placeholder resolved: what the proxy serves. Hosts are in lower case.
+    pub fn resolved_routes(&self, domain: &str) -> Vec<Route> {
+        let Some(first) = self.spec.ports.first() else { return vec![] };
+        let default = [Route::default()];
+        let routes = if self.spec.routes.is_empty() { &default[..] } else { &self.spec.routes };
+        routes
+            .iter()
+            .map(|r| {
+                let host = if r.host.is_empty() { "{name}.{domain}" } else { &r.host };
+                let paths = if r.paths.is_empty() {
+                    vec![RoutePath { prefix: "/".into(), port: first.name.clone() }]
+                } else {
+                    r.paths.clone()
+                };
+                Route { host: self.fill(host).replace("{domain}", domain).to_ascii_lowercase(), paths }
+            })
+            .collect()
+    }
+
+    /// Replaces `{name}` and `{namespace}`.
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("{name}", &self.metadata.name).replace("{namespace}", &self.metadata.namespace)
+    }
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Not placed or not begun.
+    #[default]
+    Pending,
+    /// The node fetches the image.
+    Pulling,
+    /// The container is being made or started, or has not passed its startup probe.
+    Starting,
+    /// Started; see the Ready condition.
+    Running,
+    /// Stopped for being idle; the next request wakes it.
+    Asleep,
+    /// Being stopped or removed.
+    Stopping,
+    /// Stopped by `power: Stopped`.
+    Stopped,
+    /// A new container replaces the old one.
+    Upgrading,
+    /// Cannot run; the Ready condition tells why and what is tried next.
+    Failed,
+    /// The node cannot be reached; what runs there is unknown.
+    Lost,
+}
+
+/// The observed state of an Instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    #[serde(default)]
+    pub phase: Phase,
+    /// The generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub observed_generation: i64,
+    /// The DockerHost that the instance is bound to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub node: String,
+    /// Where the proxy reaches the host ports.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub address: String,
+    /// The full id of the container.
+    #[serde(default, rename = "containerID", skip_serializing_if = "is_default")]
+    pub container_id: String,
+    /// When the container was last started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub started_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub image: ImageStatus,
+    /// The host ports bound to the instance, whether it runs or not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ports: Vec<BoundPort>,
+    /// The address to open in a browser.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub url: String,
+    /// When the instance was last used; written when it falls asleep and now and then while awake.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub last_active: Option<Time>,
+    /// How often the container was started again after it had ended by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restarts: i64,
+    /// How often in a row it ended soon after its start; decides the back-off.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crashes: i64,
+    /// How the container last ended by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub last_exit: Option<LastExit>,
+    /// Scheduled, Ready, UpToDate, Degraded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageStatus {
+    /// The image as the container was made from it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reference: String,
+    /// The image's id (`sha256:…`) on the node.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub id: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BoundPort {
+    pub name: String,
+    pub host_port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastExit {
+    pub exit_code: i64,
+    /// Whether the kernel killed it for passing its memory limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub oom_killed: bool,
+    pub finished_at: Time,
+}
+
+impl InstanceStatus {
+    pub fn host_port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|p| p.name == name).map(|p| p.host_port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_image(image: &str) -> InstanceSpec {
+        InstanceSpec { image: image.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn only_a_latest_tag_is_always_pulled() {
+        for image in ["app", "app:latest", "registry:5000/app"] {
+            assert_eq!(with_image(image).pull_policy(), ImagePullPolicy::Always, "{image}");
+        }
+        for image in ["app:1", "registry:5000/app:1", "app@sha256:00"] {
+            assert_eq!(with_image(image).pull_policy(), ImagePullPolicy::IfNotPresent, "{image}");
+        }
+    }
+
+    #[test]
+    fn an_instance_without_routes_gets_its_name_under_the_domain() {
+        let mut inst = Instance::default();
+        inst.metadata.name = "alice".into();
+        assert!(inst.resolved_routes("example.com").is_empty(), "no port, nothing to route to");
+        inst.spec.ports = vec![Port { name: "web".into(), container_port: 80, host_port: None }];
+        let routes = inst.resolved_routes("Example.com");
+        assert_eq!(routes[0].host, "alice.example.com");
+        assert_eq!(routes[0].paths[0], RoutePath { prefix: "/".into(), port: "web".into() });
+    }
+}

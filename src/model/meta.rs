@@ -1,0 +1,198 @@
+//! Object metadata by the Kubernetes API conventions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::{Key, Kind};
+
+/// A point in time to the second, written as RFC 3339 with `Z`, as Kubernetes writes `metav1.Time`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(Timestamp);
+
+impl Time {
+    pub fn timestamp(self) -> Timestamp {
+        self.0
+    }
+}
+
+impl From<Timestamp> for Time {
+    /// Truncates to the second, so that a value equals itself after a round trip through the store.
+    fn from(t: Timestamp) -> Time {
+        Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Time, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse::<Timestamp>().map(Time::from).map_err(|e| D::Error::custom(format!("not an RFC 3339 time: {e}")))
+    }
+}
+
+impl JsonSchema for Time {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
+/// Standard object metadata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectMeta {
+    /// Name of the object, unique within its namespace: a DNS label (RFC 1123), at most 63 characters.
+    pub name: String,
+    /// A prefix from which the server makes a unique name when `name` is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub generate_name: String,
+    /// The namespace of a namespaced object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Unique id, set by the server; a deleted and re-created object has another.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Opaque version of the object, for optimistic concurrency and watches; set by the server.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    /// Sequence number of the desired state, set by the server; labels and status do not raise it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: i64,
+    /// When the object was created; set by the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Time>,
+    /// When deletion was asked for; set by the server. The object stays until its finalizers are gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// Keys and values to select objects by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Keys and values that tools keep with the object.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Names of those that must finish before the object may go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub finalizers: Vec<String>,
+    /// Objects that this one depends on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<OwnerReference>,
+    /// Which manager set which fields; kept as the server wrote it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<BTreeMap<String, Value>>")]
+    pub managed_fields: Vec<Value>,
+}
+
+/// An owner of an object, in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerReference {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
+}
+
+/// A typed object: what controllers read. The API keeps objects as the user wrote them.
+pub trait Resource: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+    const KIND: Kind;
+    fn meta(&self) -> &ObjectMeta;
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.meta().namespace, &self.meta().name)
+    }
+}
+
+/// Declares `struct $name {apiVersion, kind, metadata, spec, status}` and its [`Resource`] implementation.
+macro_rules! resource {
+    ($(#[$doc:meta])* $name:ident, $kind:expr, $spec:ty, $status:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            /// The versioned schema of this object.
+            #[serde(default)]
+            pub api_version: String,
+            /// The kind of this object.
+            #[serde(default)]
+            pub kind: String,
+            /// Standard object metadata.
+            #[serde(default)]
+            pub metadata: $crate::model::ObjectMeta,
+            /// What should be.
+            #[serde(default)]
+            pub spec: $spec,
+            /// What is seen; written only by the controllers.
+            #[serde(default)]
+            pub status: $status,
+        }
+
+        impl $crate::model::Resource for $name {
+            const KIND: $crate::model::Kind = $kind;
+            fn meta(&self) -> &$crate::model::ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut $crate::model::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+pub(crate) use resource;
+
+pub(crate) fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// Whether a value is its type's default: such values are not written.
+pub(crate) fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_written_to_the_second_and_reads_back() {
+        let t = Time::from("2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap());
+        let text = serde_json::to_string(&t).unwrap();
+        assert_eq!(text, "\"2026-01-02T03:04:05Z\"");
+        assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), t);
+        assert!(serde_json::from_str::<Time>("\"yesterday\"").is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The declarative model: pure types, their parsing and their validation. Uses nothing else of ours and does no I/O.
+//!
+//! Every other room speaks these types. What a user wrote is kept as written; defaults are applied by the methods
+//! that read a field, never stored, so that `apply` and `diff` do not fight the server.
+
+mod conditions;
+mod docker_host;
+mod event;
+mod instance;
+mod key;
+mod meta;
+mod quantity;
+mod validate;
+
+pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
+pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
+pub use event::{Event, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};
+pub use instance::*;
+pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
+pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
+pub use quantity::{ParseError, Quantity, Span};
+pub use validate::{FieldError, FieldReason, validate_docker_host, validate_instance, validate_name};
+
+/// The largest object that is stored, serialised, in bytes.
+pub const MAX_OBJECT_BYTES: usize = 256 * 1024;

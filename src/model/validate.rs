@@ -1,0 +1,399 @@
+//! Rules between fields, which a schema cannot say. Types, ranges and unknown fields are the schema's.
+//!
+//! Every error names the field's path and what was expected, in the words of kube-apiserver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+use super::docker_host::parse_port_range;
+use super::{DockerHost, Instance, Probe, Quantity};
+
+/// Why a value is refused; the names are Kubernetes' cause reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldReason {
+    Required,
+    Invalid,
+    TypeInvalid,
+    NotSupported,
+    Duplicate,
+    Forbidden,
+    TooLong,
+}
+
+impl FieldReason {
+    /// The `reason` of a cause in a Kubernetes Status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FieldReason::Required => "FieldValueRequired",
+            FieldReason::Invalid => "FieldValueInvalid",
+            FieldReason::TypeInvalid => "FieldValueTypeInvalid",
+            FieldReason::NotSupported => "FieldValueNotSupported",
+            FieldReason::Duplicate => "FieldValueDuplicate",
+            FieldReason::Forbidden => "FieldValueForbidden",
+            FieldReason::TooLong => "FieldValueTooLong",
+        }
+    }
+}
+
+/// One refused field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub reason: FieldReason,
+    /// `spec.ports[0].containerPort`
+    pub field: String,
+    /// Without the path: `Invalid value: 0: must be between 1 and 65535`
+    pub message: String,
+}
+
+impl Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl FieldError {
+    pub fn required(field: impl Into<String>, why: &str) -> FieldError {
+        let message = if why.is_empty() { "Required value".into() } else { format!("Required value: {why}") };
+        FieldError { reason: FieldReason::Required, field: field.into(), message }
+    }
+
+    pub fn invalid(field: impl Into<String>, value: impl Display, why: &str) -> FieldError {
+        FieldError {
+            reason: FieldReason::Invalid,
+            field: field.into(),
+            message: format!("Invalid value: {value}: {why}"),
+        }
+    }
+
+    pub fn duplicate(field: impl Into<String>, value: impl Display) -> FieldError {
+        FieldError { reason: FieldReason::Duplicate, field: field.into(), message: format!("Duplicate value: {value}") }
+    }
+
+    pub fn forbidden(field: impl Into<String>, why: &str) -> FieldError {
+        FieldError { reason: FieldReason::Forbidden, field: field.into(), message: format!("Forbidden: {why}") }
+    }
+}
+
+const LABEL_RULE: &str =
+    "must be a DNS label (RFC 1123): lower case letters, digits and '-', beginning and ending with a letter or digit";
+
+fn is_dns_label(text: &str, max: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= max
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// The rule for every object's name: a DNS label of at most 63 characters, because it becomes part of a host name.
+pub fn validate_name(field: &str, name: &str) -> Option<FieldError> {
+    if name.is_empty() {
+        return Some(FieldError::required(field, "name or generateName is required"));
+    }
+    (!is_dns_label(name, 63)).then(|| FieldError::invalid(field, quoted(name), LABEL_RULE))
+}
+
+/// Checks an Instance's rules between fields. Empty means valid; all problems are reported at once.
+pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
+    let spec = &instance.spec;
+    let mut errors = vec![];
+
+    if spec.image.trim().is_empty() {
+        errors.push(FieldError::required("spec.image", "the image to run"));
+    } else if spec.image.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        errors.push(FieldError::invalid(
+            "spec.image",
+            quoted(&spec.image),
+            "must be an image reference without white space",
+        ));
+    }
+
+    for (i, env) in spec.env.iter().enumerate() {
+        let mut chars = env.name.chars();
+        let head = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if !head || !chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
+            errors.push(FieldError::invalid(
+                format!("spec.env[{i}].name"),
+                quoted(&env.name),
+                "must consist of letters, digits, '_', '-' or '.', and not begin with a digit",
+            ));
+        }
+        if env.value.contains('\0') {
+            errors.push(FieldError::invalid(format!("spec.env[{i}].value"), "a text with NUL", "must not contain NUL"));
+        }
+    }
+
+    validate_ports(instance, &mut errors);
+    validate_volumes(instance, &mut errors);
+    validate_resources(instance, &mut errors);
+    if let Some(probe) = &spec.probes.startup {
+        validate_probe(instance, "spec.probes.startup", probe, &mut errors);
+    }
+    if let Some(after) = spec.idle.after.as_ref().filter(|a| a.duration().as_millis() < 1000) {
+        errors.push(FieldError::invalid("spec.idle.after", quoted(&after.to_string()), "must be at least 1s"));
+    }
+    validate_routes(instance, &mut errors);
+    for (list, caps) in [("capAdd", &spec.security.cap_add), ("capDrop", &spec.security.cap_drop)] {
+        for (i, cap) in caps.iter().enumerate() {
+            if cap.is_empty() || cap.starts_with("CAP_") || !cap.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
+                errors.push(FieldError::invalid(
+                    format!("spec.security.{list}[{i}]"),
+                    quoted(cap),
+                    "must be a capability in capitals without CAP_, such as NET_ADMIN",
+                ));
+            }
+        }
+    }
+    errors
+}
+
+fn validate_ports(instance: &Instance, errors: &mut Vec<FieldError>) {
+    let (mut names, mut container, mut host) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (i, port) in instance.spec.ports.iter().enumerate() {
+        let path = format!("spec.ports[{i}]");
+        if !is_dns_label(&port.name, 15) {
+            errors.push(FieldError::invalid(
+                format!("{path}.name"),
+                quoted(&port.name),
+                &format!("{LABEL_RULE}, at most 15 characters"),
+            ));
+        }
+        if !names.insert(&port.name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), quoted(&port.name)));
+        }
+        if !container.insert(port.container_port) {
+            errors.push(FieldError::duplicate(format!("{path}.containerPort"), port.container_port));
+        }
+        if let Some(p) = port.host_port
+            && !host.insert(p)
+        {
+            errors.push(FieldError::duplicate(format!("{path}.hostPort"), p));
+        }
+    }
+}
+
+fn validate_volumes(instance: &Instance, errors: &mut Vec<FieldError>) {
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeMap::new());
+    for (i, volume) in instance.spec.volumes.iter().enumerate() {
+        let path = format!("spec.volumes[{i}]");
+        if !is_dns_label(&volume.name, 63) {
+            errors.push(FieldError::invalid(format!("{path}.name"), quoted(&volume.name), LABEL_RULE));
+        }
+        if !names.insert(&volume.name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), quoted(&volume.name)));
+        }
+        for (field, value) in [("mountPath", &volume.mount_path), ("hostPath", &volume.host_path)] {
+            if field == "hostPath" && value.is_empty() {
+                continue;
+            }
+            // ':' would end the path in Docker's own notation; '..' would leave the directory that an operator granted.
+            if !value.starts_with('/') || value.contains([':', '\0']) || value.split('/').any(|s| s == "..") {
+                errors.push(FieldError::invalid(
+                    format!("{path}.{field}"),
+                    quoted(value),
+                    "must be an absolute path without '..' and ':'",
+                ));
+            }
+        }
+        let normal = volume.mount_path.trim_end_matches('/');
+        if normal.is_empty() && volume.mount_path.starts_with('/') {
+            errors.push(FieldError::invalid(
+                format!("{path}.mountPath"),
+                quoted(&volume.mount_path),
+                "must not be the root",
+            ));
+        }
+        if paths.insert(normal, i).is_some() {
+            errors.push(FieldError::duplicate(format!("{path}.mountPath"), quoted(&volume.mount_path)));
+        }
+    }
+}
+
+fn validate_resources(instance: &Instance, errors: &mut Vec<FieldError>) {
+    let r = &instance.spec.resources;
+    let at_least = |field: &str, q: &Option<Quantity>, min: i64, value: fn(&Quantity) -> i64, why: &str| {
+        q.as_ref()
+            .filter(|q| value(q) < min)
+            .map(|q| FieldError::invalid(format!("spec.resources.{field}"), quoted(&q.to_string()), why))
+    };
+    // 6Mi is dockerd's own least memory limit.
+    errors.extend(at_least("memory", &r.memory, 6 << 20, Quantity::value, "must be at least 6Mi"));
+    errors.extend(at_least("cpu", &r.cpu, 10, Quantity::milli, "must be at least 10m"));
+    errors.extend(at_least("shm", &r.shm, 1, Quantity::value, "must be greater than 0"));
+}
+
+fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut Vec<FieldError>) {
+    let port = match (&probe.http, &probe.tcp) {
+        (Some(http), None) => {
+            if !http.path.is_empty() && (!http.path.starts_with('/') || http.path.contains(char::is_whitespace)) {
+                errors.push(FieldError::invalid(
+                    format!("{path}.http.path"),
+                    quoted(&http.path),
+                    "must be an absolute path without white space",
+                ));
+            }
+            ("http", &http.port)
+        }
+        (None, Some(tcp)) => ("tcp", &tcp.port),
+        (None, None) => return errors.push(FieldError::required(path, "one of http and tcp")),
+        (Some(_), Some(_)) => return errors.push(FieldError::forbidden(path, "only one of http and tcp may be set")),
+    };
+    unknown_port(instance, &format!("{path}.{}.port", port.0), port.1, errors);
+}
+
+fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut Vec<FieldError>) {
+    if instance.spec.port(name).is_none() {
+        let known: Vec<_> = instance.spec.ports.iter().map(|p| p.name.as_str()).collect();
+        let why = format!(
+            "must name one of spec.ports: {}",
+            if known.is_empty() { "there are none".into() } else { known.join(", ") }
+        );
+        errors.push(FieldError::invalid(field, quoted(name), &why));
+    }
+}
+
+fn validate_routes(instance: &Instance, errors: &mut Vec<FieldError>) {
+    let mut hosts = BTreeSet::new();
+    if !instance.spec.routes.is_empty() && instance.spec.ports.is_empty() {
+        errors.push(FieldError::required("spec.ports", "routes need a port to lead to"));
+    }
+    for (i, route) in instance.spec.routes.iter().enumerate() {
+        let path = format!("spec.routes[{i}]");
+        let filled = instance.fill(&route.host).replace("{domain}", "domain").to_ascii_lowercase();
+        if !route.host.is_empty() && !filled.split('.').all(|label| is_dns_label(label, 63)) {
+            errors.push(FieldError::invalid(
+                format!("{path}.host"),
+                quoted(&route.host),
+                "must be a host name, in which {name}, {namespace} and {domain} may stand",
+            ));
+        }
+        if !hosts.insert(filled) {
+            errors.push(FieldError::duplicate(format!("{path}.host"), quoted(&route.host)));
+        }
+        let mut prefixes = BTreeSet::new();
+        for (j, p) in route.paths.iter().enumerate() {
+            if !p.prefix.starts_with('/') || p.prefix.contains(char::is_whitespace) {
+                errors.push(FieldError::invalid(
+                    format!("{path}.paths[{j}].prefix"),
+                    quoted(&p.prefix),
+                    "must be an absolute path without white space",
+                ));
+            }
+            if !prefixes.insert(&p.prefix) {
+                errors.push(FieldError::duplicate(format!("{path}.paths[{j}].prefix"), quoted(&p.prefix)));
+            }
+            unknown_port(instance, &format!("{path}.paths[{j}].port"), &p.port, errors);
+        }
+    }
+}
+
+/// Checks a DockerHost's rules between fields. Empty means valid.
+pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
+    let spec = &host.spec;
+    let mut errors = vec![];
+    if let Some(path) = spec.endpoint.strip_prefix("unix://") {
+        if !path.starts_with('/') {
+            errors.push(FieldError::invalid(
+                "spec.endpoint",
+                quoted(&spec.endpoint),
+                "must be unix:// and an absolute path",
+            ));
+        }
+        if spec.tls.is_some() {
+            errors.push(FieldError::forbidden("spec.tls", "a unix endpoint has no TLS"));
+        }
+    } else if let Some(rest) = spec.endpoint.strip_prefix("tcp://") {
+        if rest.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+            errors.push(FieldError::invalid("spec.endpoint", quoted(&spec.endpoint), "must be tcp://HOST:PORT"));
+        }
+        if spec.tls.as_ref().is_none_or(|t| !t.directory.starts_with('/')) {
+            errors
+                .push(FieldError::required("spec.tls.directory", "a tcp endpoint needs mutual TLS: an absolute path"));
+        }
+    } else {
+        errors.push(FieldError::invalid("spec.endpoint", quoted(&spec.endpoint), "must begin with unix:// or tcp://"));
+    }
+    if !spec.port_range.is_empty() && parse_port_range(&spec.port_range).is_none() {
+        errors.push(FieldError::invalid(
+            "spec.portRange",
+            quoted(&spec.port_range),
+            "must be FIRST-LAST, such as 30000-39999",
+        ));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn errors(spec: Value) -> Vec<String> {
+        let instance: Instance =
+            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec})).unwrap();
+        validate_instance(&instance).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_plain_instance_is_valid() {
+        assert_eq!(errors(json!({"image": "app:1", "ports": [{"name": "web", "containerPort": 80}]})), [""; 0]);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_path() {
+        let found = errors(json!({
+            "image": "",
+            "env": [{"name": "1X", "value": ""}],
+            "ports": [{"name": "Web", "containerPort": 80}, {"name": "api", "containerPort": 80}],
+            "volumes": [{"name": "data", "mountPath": "/a/../etc"}],
+            "resources": {"memory": "1Mi", "cpu": "1m"},
+            "probes": {"startup": {"http": {"port": "nope"}}},
+            "idle": {"after": "10ms"},
+            "routes": [{"host": "x y", "paths": [{"prefix": "api", "port": "gone"}]}],
+            "security": {"capAdd": ["CAP_NET_ADMIN"]},
+        }));
+        let paths: Vec<_> = found.iter().map(|e| e.split(": ").next().unwrap()).collect();
+        assert_eq!(
+            paths,
+            [
+                "spec.image",
+                "spec.env[0].name",
+                "spec.ports[0].name",
+                "spec.ports[1].containerPort",
+                "spec.volumes[0].mountPath",
+                "spec.resources.memory",
+                "spec.resources.cpu",
+                "spec.probes.startup.http.port",
+                "spec.idle.after",
+                "spec.routes[0].host",
+                "spec.routes[0].paths[0].prefix",
+                "spec.routes[0].paths[0].port",
+                "spec.security.capAdd[0]",
+            ],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "alice", "a-1", "0"] {
+            assert_eq!(validate_name("metadata.name", good), None);
+        }
+        for bad in ["", "..", "A", "-a", "a-", "a.b", "a_b", "ä", &"a".repeat(64)] {
+            assert!(validate_name("metadata.name", bad).is_some(), "{bad:?} was taken for a name");
+        }
+    }
+
+    #[test]
+    fn a_tcp_host_needs_tls() {
+        let mut host = DockerHost::default();
+        host.spec.endpoint = "tcp://10.0.0.3:2376".into();
+        assert_eq!(validate_docker_host(&host)[0].field, "spec.tls.directory");
+        host.spec.endpoint = "ssh://x".into();
+        assert_eq!(validate_docker_host(&host)[0].field, "spec.endpoint");
+    }
+}
