@@ -1,0 +1,14 @@
+//! The integration tests: one binary, so that there is one link step. None of these needs a Docker daemon.
+
+mod api;
+mod arrows;
+mod cli;
+mod crash;
+mod docker;
+mod examples;
+mod kubectl;
+mod proxy;
+mod sim;
+mod store;
+mod support;
+mod watch;
