@@ -1,0 +1,211 @@
+//! The arguments of `portreeve serve`. Only read here: the wiring is [`crate::serve`]'s.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
+
+/// Run the control plane: API, controllers and proxy.
+///
+/// The first start makes a certificate authority, a serving certificate and an admin credential in the data directory,
+/// and writes <DATA_DIR>/admin.kubeconfig for this command line and kubectl. SIGTERM and SIGINT drain and stop.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  # this machine's Docker, state in the default directory
+  portreeve serve
+
+  # instances at https://NAME.example.com behind a TLS-terminating proxy
+  portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-url 'https://{host}'
+
+  # no local Docker: hosts are added with `portreeve apply -f dockerhost.yaml`
+  portreeve serve --docker none")]
+pub struct ServeArgs {
+    /// Where state, keys and certificates are kept
+    #[arg(long, env = "PORTREEVE_DATA_DIR", value_name = "DIR", default_value_os_t = default_data_dir())]
+    pub data_dir: PathBuf,
+
+    /// Where the Kubernetes-style API listens (HTTPS)
+    #[arg(long, env = "PORTREEVE_API_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
+    pub api_listen: SocketAddr,
+
+    /// Where the proxy for users' traffic listens (HTTP)
+    #[arg(long, env = "PORTREEVE_PROXY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7080")]
+    pub proxy_listen: SocketAddr,
+
+    /// The domain under which instances get their host names: NAME.DOMAIN
+    #[arg(long, env = "PORTREEVE_DOMAIN", default_value = "localhost", value_parser = parse_domain)]
+    pub domain: String,
+
+    /// The address to show for an instance, where {host} stands for its host name [default: http://{host}:PROXY_PORT]
+    #[arg(long, env = "PORTREEVE_PROXY_URL", value_name = "URL", value_parser = parse_proxy_url)]
+    pub proxy_url: Option<String>,
+
+    /// This machine's Docker daemon, registered as DockerHost `local`; `none` for no local host
+    #[arg(long, env = "PORTREEVE_DOCKER", value_name = "unix:///PATH|none", default_value = "unix:///var/run/docker.sock", value_parser = parse_docker)]
+    pub docker: String,
+
+    /// Where the local daemon publishes ports and the proxy reaches them
+    #[arg(long, env = "PORTREEVE_DOCKER_ADDRESS", value_name = "IP", default_value = "127.0.0.1")]
+    pub docker_address: std::net::IpAddr,
+
+    /// Host ports for instances on the local daemon, inclusive
+    #[arg(long, env = "PORTREEVE_PORT_RANGE", value_name = "FIRST-LAST", default_value = "30000-39999", value_parser = parse_port_range)]
+    pub port_range: String,
+
+    /// Where objects are kept; `memory` forgets everything at exit
+    #[arg(long, env = "PORTREEVE_STORE", value_enum, default_value_t = StoreKind::Sled)]
+    pub store: StoreKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// On disk, in the data directory
+    Sled,
+    /// In memory, for trials and tests
+    Memory,
+}
+
+impl ServeArgs {
+    /// The endpoint of the local daemon; `None` when there shall be no local host.
+    pub fn local_docker(&self) -> Option<&str> {
+        (self.docker != "none").then_some(self.docker.as_str())
+    }
+
+    /// The address to open for a host name of an instance.
+    pub fn url_of(&self, host: &str) -> String {
+        match (&self.proxy_url, self.proxy_listen.port()) {
+            (Some(template), _) => template.replace("{host}", host),
+            (None, 80) => format!("http://{host}"),
+            (None, port) => format!("http://{host}:{port}"),
+        }
+    }
+
+    /// The kubeconfig of the administrator, which `serve` writes.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.data_dir.join(ADMIN_KUBECONFIG)
+    }
+}
+
+/// The file name of the administrator's kubeconfig in the data directory.
+pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
+
+/// `/var/lib/portreeve` for root, else `~/.local/share/portreeve` (under $XDG_DATA_HOME if set).
+pub fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/portreeve");
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
+        (Some(data), _) => data.join("portreeve"),
+        (None, Some(home)) => home.join(".local/share/portreeve"),
+        (None, None) => PathBuf::from("/var/lib/portreeve"),
+    }
+}
+
+fn parse_domain(text: &str) -> Result<String, String> {
+    let lower = text.trim_end_matches('.').to_ascii_lowercase();
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if lower.len() <= 189 && lower.split('.').all(label) {
+        Ok(lower)
+    } else {
+        Err("must be a domain name such as example.com, at most 189 characters".into())
+    }
+}
+
+fn parse_proxy_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match rest {
+        Some(rest) if rest.contains("{host}") => Ok(text.to_owned()),
+        Some(_) => Err("must contain {host}, for which the instance's host name is put".into()),
+        None => Err("must begin with http:// or https://".into()),
+    }
+}
+
+fn parse_docker(text: &str) -> Result<String, String> {
+    if text == "none" {
+        return Ok(text.to_owned());
+    }
+    if !text.starts_with("unix://") {
+        return Err(
+            "must be unix:///PATH or none; a remote daemon is added as a DockerHost with `portreeve apply`".into()
+        );
+    }
+    by_the_model(DockerHostSpec { endpoint: text.into(), ..Default::default() }).map(|()| text.to_owned())
+}
+
+fn parse_port_range(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("must be FIRST-LAST, such as 30000-39999".into());
+    }
+    let spec = DockerHostSpec { endpoint: "unix:///x".into(), port_range: text.into(), ..Default::default() };
+    by_the_model(spec).map(|()| text.to_owned())
+}
+
+/// The model's rule for a field is the rule for the flag that fills it.
+fn by_the_model(spec: DockerHostSpec) -> Result<(), String> {
+    let host = DockerHost { spec, ..Default::default() };
+    validate_docker_host(&host).into_iter().next().map_or(Ok(()), |e| Err(e.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{FromArgMatches, Parser};
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<ServeArgs, String> {
+        let args = std::iter::once("serve").chain(args.iter().copied());
+        let matches =
+            <Alone as clap::CommandFactory>::command().try_get_matches_from(args).map_err(|e| e.to_string())?;
+        Ok(Alone::from_arg_matches(&matches).unwrap().serve)
+    }
+
+    #[test]
+    fn the_shown_address_follows_the_listener_unless_given() {
+        assert_eq!(parse(&[]).unwrap().url_of("a.localhost"), "http://a.localhost:7080");
+        assert_eq!(parse(&["--proxy-listen=[::]:80"]).unwrap().url_of("a.b"), "http://a.b");
+        assert_eq!(parse(&["--proxy-url=https://{host}/"]).unwrap().url_of("a.b"), "https://a.b/");
+    }
+
+    #[test]
+    fn none_means_no_local_daemon() {
+        assert_eq!(parse(&["--docker=none"]).unwrap().local_docker(), None);
+        assert_eq!(parse(&[]).unwrap().local_docker(), Some("unix:///var/run/docker.sock"));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_was_expected() {
+        for (flag, expected) in [
+            ("--domain=a..b", "domain name"),
+            ("--domain=-a", "domain name"),
+            ("--proxy-url=https://x", "{host}"),
+            ("--proxy-url={host}", "http://"),
+            ("--docker=tcp://1.2.3.4:2376", "DockerHost"),
+            ("--docker=unix://relative", "absolute path"),
+            ("--port-range=9-1", "FIRST-LAST"),
+            ("--port-range=", "FIRST-LAST"),
+            ("--api-listen=7443", "invalid socket address"),
+            ("--store=etcd", "possible values"),
+        ] {
+            let error = parse(&[flag]).expect_err(flag);
+            assert!(error.contains(expected), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_kept_in_lower_case() {
+        assert_eq!(parse(&["--domain=Example.COM."]).unwrap().domain, "example.com");
+    }
+}
