@@ -1,0 +1,75 @@
+//! The filters: why a host cannot take an instance.
+
+use crate::model::{Instance, condition, is_true};
+
+use super::HostLoad;
+
+/// Why one host was refused. `Display` is short, so that equal refusals can be counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    NotTheNamedNode,
+    SelectorMismatch,
+    Unschedulable,
+    NotReady(String),
+    RuntimeMissing(String),
+    HostPortTaken(u16),
+    NoFreePort,
+    TooManyInstances,
+    NotEnoughMemory,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::NotTheNamedNode => f.write_str("is not the node of spec.placement.node"),
+            Refusal::SelectorMismatch => f.write_str("did not match spec.placement.nodeSelector"),
+            Refusal::Unschedulable => f.write_str("unschedulable"),
+            Refusal::NotReady(why) => write!(f, "not ready ({why})"),
+            Refusal::RuntimeMissing(runtime) => write!(f, "without the runtime {runtime}"),
+            Refusal::HostPortTaken(port) => write!(f, "with host port {port} taken"),
+            Refusal::NoFreePort => f.write_str("without a free host port"),
+            Refusal::TooManyInstances => f.write_str("with too many instances"),
+            Refusal::NotEnoughMemory => f.write_str("without enough memory"),
+        }
+    }
+}
+
+/// The first reason why this host cannot take the instance.
+pub fn refuse(instance: &Instance, load: &HostLoad) -> Option<Refusal> {
+    let (spec, host) = (&instance.spec, &load.host);
+    let placement = &spec.placement;
+    if !placement.node.is_empty() && placement.node != host.metadata.name {
+        return Some(Refusal::NotTheNamedNode);
+    }
+    if placement.node_selector.iter().any(|(k, v)| host.metadata.labels.get(k) != Some(v)) {
+        return Some(Refusal::SelectorMismatch);
+    }
+    if host.metadata.deletion_timestamp.is_some() || host.spec.unschedulable {
+        return Some(Refusal::Unschedulable);
+    }
+    if !is_true(&host.status.conditions, "Ready") {
+        let why = condition(&host.status.conditions, "Ready").map_or("not seen yet", |c| &c.reason);
+        return Some(Refusal::NotReady(why.to_owned()));
+    }
+    if !spec.runtime.is_empty() && !host.status.runtimes.contains(&spec.runtime) {
+        return Some(Refusal::RuntimeMissing(spec.runtime.clone()));
+    }
+    if let Some(port) = spec.ports.iter().filter_map(|p| p.host_port).find(|p| load.ports.contains(p)) {
+        return Some(Refusal::HostPortTaken(port));
+    }
+    let (first, last) = host.spec.ports();
+    let free = usize::from(last - first) + 1 - load.ports.range(first..=last).count();
+    if free < spec.ports.iter().filter(|p| p.host_port.is_none()).count() {
+        return Some(Refusal::NoFreePort);
+    }
+    let capacity = &host.status.capacity;
+    if load.instances >= capacity.instances.unwrap_or(1000) {
+        return Some(Refusal::TooManyInstances);
+    }
+    if let Some(memory) = &capacity.memory
+        && load.memory + spec.memory_bytes() > memory.value()
+    {
+        return Some(Refusal::NotEnoughMemory);
+    }
+    None
+}

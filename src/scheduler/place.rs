@@ -1,0 +1,211 @@
+//! Filter, then the least loaded host, then free ports.
+
+use std::collections::BTreeMap;
+
+use crate::model::Instance;
+
+use super::filter::refuse;
+use super::{Fleet, HostLoad, Refusal};
+
+/// Where an instance goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub node: String,
+    /// Where the host ports are published and reached.
+    pub address: String,
+    pub ports: Vec<PlacedPort>,
+    /// For the Scheduled condition.
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedPort {
+    pub name: String,
+    pub host_port: u16,
+}
+
+/// No host can take the instance; `Display` tells why, in the manner of kube-scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unplaced {
+    pub hosts: usize,
+    pub refusals: BTreeMap<Refusal, usize>,
+}
+
+impl std::fmt::Display for Unplaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.hosts == 0 {
+            return f.write_str("there is no DockerHost");
+        }
+        write!(f, "0/{} hosts fit: ", self.hosts)?;
+        for (i, (refusal, count)) in self.refusals.iter().enumerate() {
+            write!(f, "{}{count} {refusal}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Chooses a host and its ports. Deterministic: ties go to the first by name.
+pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> {
+    let mut refusals = BTreeMap::new();
+    let mut best: Option<(f64, &HostLoad)> = None;
+    for load in fleet.hosts.values() {
+        if let Some(refusal) = refuse(instance, load) {
+            *refusals.entry(refusal).or_insert(0) += 1;
+            continue;
+        }
+        let score = share(instance, load);
+        if best.is_none_or(|(least, _)| score < least) {
+            best = Some((score, load));
+        }
+    }
+    let Some((_, load)) = best else { return Err(Unplaced { hosts: fleet.hosts.len(), refusals }) };
+    let refused: usize = refusals.values().sum();
+    let message = format!(
+        "{} is the least loaded of {} that fit (of {} hosts)",
+        load.host.metadata.name,
+        fleet.hosts.len() - refused,
+        fleet.hosts.len()
+    );
+    Ok(Placement {
+        node: load.host.metadata.name.clone(),
+        address: load.host.spec.reach_address(),
+        ports: choose_ports(instance, load),
+        message,
+    })
+}
+
+/// The larger of the memory and CPU shares that the host would have with the instance on it.
+fn share(instance: &Instance, load: &HostLoad) -> f64 {
+    let capacity = &load.host.status.capacity;
+    let of = |used: i64, all: Option<i64>| used as f64 / all.filter(|a| *a > 0).unwrap_or(1) as f64;
+    let memory = of(load.memory + instance.spec.memory_bytes(), capacity.memory.as_ref().map(|q| q.value()));
+    let cpu = of(load.cpu_milli + instance.spec.cpu_milli(), capacity.cpu.as_ref().map(|q| q.milli()));
+    memory.max(cpu)
+}
+
+/// Fixed ports as asked, others free ones. The search begins at a point that depends on the uid, so that a port just
+/// given back is not at once another tenant's.
+fn choose_ports(instance: &Instance, load: &HostLoad) -> Vec<PlacedPort> {
+    let (first, last) = load.host.spec.ports();
+    let size = u32::from(last - first) + 1;
+    let start = instance.metadata.uid.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % size;
+    let mut taken = load.ports.clone();
+    taken.extend(instance.spec.ports.iter().filter_map(|p| p.host_port));
+    let mut offset = 0;
+    instance
+        .spec
+        .ports
+        .iter()
+        .map(|port| {
+            let host_port = port.host_port.unwrap_or_else(|| {
+                loop {
+                    let candidate = first + ((start + offset) % size) as u16;
+                    offset += 1;
+                    // Ends: the filter has counted enough free ports.
+                    if taken.insert(candidate) {
+                        break candidate;
+                    }
+                }
+            });
+            PlacedPort { name: port.name.clone(), host_port }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{BoundPort, DockerHost, Phase};
+
+    fn host(name: &str, memory: &str, range: &str) -> Arc<DockerHost> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "labels": {"zone": name}},
+                "spec": {"endpoint": "unix:///x", "portRange": range},
+                "status": {
+                    "capacity": {"memory": memory, "cpu": "4"},
+                    "runtimes": ["runc"],
+                    "conditions": [{"type": "Ready", "status": "True", "reason": "Ok", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                },
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn instance(name: &str, ports: usize) -> Instance {
+        let ports: Vec<_> = (0..ports).map(|i| json!({"name": format!("p{i}"), "containerPort": 80 + i})).collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {"image": "app", "ports": ports, "resources": {"memory": "256Mi"}},
+        }))
+        .unwrap()
+    }
+
+    fn bind(mut instance: Instance, placement: &Placement) -> Instance {
+        instance.status.node = placement.node.clone();
+        instance.status.phase = Phase::Running;
+        instance.status.ports =
+            placement.ports.iter().map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect();
+        instance
+    }
+
+    #[test]
+    fn every_refusal_is_counted_and_told() {
+        let mut small = (*host("small", "100Mi", "")).clone();
+        let mut cordoned = (*host("cordoned", "4Gi", "")).clone();
+        cordoned.spec.unschedulable = true;
+        let mut new = (*host("new", "4Gi", "")).clone();
+        new.status.conditions.clear();
+        let fleet = Fleet::new([Arc::new(small.clone()), Arc::new(cordoned), Arc::new(new)], []);
+        let why = place(&instance("a", 1), &fleet).unwrap_err().to_string();
+        assert_eq!(why, "0/3 hosts fit: 1 unschedulable, 1 not ready (not seen yet), 1 without enough memory");
+
+        small.metadata.name = "other".into();
+        let mut pinned = instance("a", 0);
+        pinned.spec.placement.node = "elsewhere".into();
+        let why = place(&pinned, &Fleet::new([Arc::new(small)], [])).unwrap_err().to_string();
+        assert_eq!(why, "0/1 hosts fit: 1 is not the node of spec.placement.node");
+        assert_eq!(place(&pinned, &Fleet::default()).unwrap_err().to_string(), "there is no DockerHost");
+    }
+
+    #[test]
+    fn a_sleeper_frees_memory_but_keeps_its_ports() {
+        let only = host("a", "256Mi", "30000-30001");
+        let first = instance("first", 1);
+        let placed = place(&first, &Fleet::new([only.clone()], [])).unwrap();
+        let mut first = bind(first, &placed);
+        let second = instance("second", 1);
+        assert!(place(&second, &Fleet::new([only.clone()], [&first])).is_err(), "no memory");
+        first.status.phase = Phase::Asleep;
+        let placed = place(&second, &Fleet::new([only.clone()], [&first])).unwrap();
+        assert_ne!(placed.ports[0].host_port, first.status.ports[0].host_port);
+    }
+
+    proptest! {
+        #[test]
+        fn no_port_is_bound_twice_no_host_is_over_its_memory_and_load_is_even(count in 1usize..60, ports in 0usize..4) {
+            let hosts = [host("a", "4Gi", "30000-30099"), host("b", "4Gi", "30000-30099"), host("c", "4Gi", "30000-30099")];
+            let mut bound: Vec<Instance> = vec![];
+            for i in 0..count {
+                let inst = instance(&format!("i{i}"), ports);
+                match place(&inst, &Fleet::new(hosts.clone(), &bound)) {
+                    Ok(p) => bound.push(bind(inst, &p)),
+                    Err(_) => prop_assert!(bound.len() >= 3 * 16, "refused too early, at {}", bound.len()),
+                }
+            }
+            let fleet = Fleet::new(hosts, &bound);
+            for load in fleet.hosts.values() {
+                let all: usize = bound.iter().filter(|b| b.status.node == load.host.metadata.name).map(|b| b.status.ports.len()).sum();
+                prop_assert_eq!(all, load.ports.len(), "a port was bound twice");
+                prop_assert!(load.memory <= 4 << 30);
+            }
+            let counts: Vec<_> = fleet.hosts.values().map(|l| l.instances).collect();
+            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "uneven: {:?}", counts);
+        }
+    }
+}
