@@ -1,0 +1,239 @@
+//! When each instance was last used, and what is open to it right now.
+//!
+//! ```text
+//! service, tunnel ──touch/open──▶ Activity ──idle/open_count──▶ instance controller (falls asleep, wakes)
+//! ```
+//!
+//! Kept in memory only: after a restart nothing is known, which [`Activity::idle`] says as `None`, and the controller
+//! gives grace. Times come from the monotonic clock, so a jump of the wall clock stops nobody.
+//!
+//! Invariants: a guard is counted until it is dropped, however its task ends; whoever sees the count fall to zero also
+//! sees the time of that fall; there is one entry per key at most, gone with [`Activity::forget`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::clock::SharedClock;
+use crate::model::Key;
+
+/// Power of two. Enough that two cores hardly ever meet on one lock.
+const SHARDS: usize = 16;
+
+/// How long a tunnel's byte flow may go unrecorded: see [`OpenGuard::touch_if_due`].
+const TOUCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Last use and open requests per instance. Cheap to share; every method takes a short lock at most.
+pub struct Activity {
+    clock: SharedClock,
+    hasher: RandomState,
+    shards: [RwLock<HashMap<Key, Arc<Entry>>>; SHARDS],
+}
+
+/// One key's record. Outlives [`Activity::forget`] only in the guards that still hold it.
+#[derive(Default)]
+struct Entry {
+    /// Nanoseconds of the monotonic clock.
+    last: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl Entry {
+    fn touch(&self, now: Duration) {
+        // The latest wins: a thread that was preempted with an older time must not turn the clock back.
+        self.last.fetch_max(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    fn last(&self) -> Duration {
+        Duration::from_nanos(self.last.load(Ordering::Acquire))
+    }
+}
+
+impl Activity {
+    pub fn new(clock: SharedClock) -> Arc<Activity> {
+        Arc::new(Activity { clock, hasher: RandomState::new(), shards: Default::default() })
+    }
+
+    /// Records that the instance is used now.
+    pub fn touch(&self, key: &Key) {
+        self.entry(key).touch(self.clock.monotonic());
+    }
+
+    /// Records a use that lasts until the guard is dropped: a request, or an upgraded connection.
+    pub fn open(&self, key: &Key) -> OpenGuard {
+        let entry = self.entry(key);
+        entry.open.fetch_add(1, Ordering::AcqRel);
+        entry.touch(self.clock.monotonic());
+        OpenGuard { entry, clock: self.clock.clone() }
+    }
+
+    /// How long the instance has been without use: zero while something is open, `None` when it was never seen.
+    pub fn idle(&self, key: &Key) -> Option<Duration> {
+        let entry = self.known(key)?;
+        // Count before time: a guard writes its time before it lets go of its count.
+        if entry.open.load(Ordering::Acquire) > 0 {
+            return Some(Duration::ZERO);
+        }
+        Some(self.clock.monotonic().saturating_sub(entry.last()))
+    }
+
+    /// How many requests and upgraded connections are open to the instance, held ones included.
+    pub fn open_count(&self, key: &Key) -> usize {
+        self.known(key).map_or(0, |e| e.open.load(Ordering::Acquire))
+    }
+
+    /// Drops the record of a deleted instance. Guards still open end without effect on a successor of the same name.
+    pub fn forget(&self, key: &Key) {
+        self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Arc<Entry>>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    fn known(&self, key: &Key) -> Option<Arc<Entry>> {
+        // No code that may panic runs under these locks; a poisoned one is as good as new.
+        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn entry(&self, key: &Key) -> Arc<Entry> {
+        self.known(key).unwrap_or_else(|| {
+            let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+            shard.entry(key.clone()).or_default().clone()
+        })
+    }
+}
+
+impl fmt::Debug for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Activity").finish_non_exhaustive()
+    }
+}
+
+/// One open use of an instance. Dropping it counts as a use.
+pub struct OpenGuard {
+    entry: Arc<Entry>,
+    clock: SharedClock,
+}
+
+impl OpenGuard {
+    /// Records a use, unless one was recorded within the last second: for calls as frequent as packets.
+    pub fn touch_if_due(&self) {
+        let now = self.clock.monotonic();
+        if now.saturating_sub(self.entry.last()) >= TOUCH_EVERY {
+            self.entry.touch(now);
+        }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.entry.touch(self.clock.monotonic());
+        self.entry.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for OpenGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenGuard").field("last", &self.entry.last()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::clock::VirtualClock;
+
+    fn alice() -> Key {
+        Key::instance("default", "alice")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_never_seen_is_not_idle_but_unknown() {
+        let activity = Activity::new(VirtualClock::new());
+        assert_eq!((activity.idle(&alice()), activity.open_count(&alice())), (None, 0));
+        activity.touch(&alice());
+        advance(Duration::from_secs(3)).await;
+        assert_eq!(activity.idle(&alice()), Some(Duration::from_secs(3)));
+        activity.forget(&alice());
+        assert_eq!(activity.idle(&alice()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_open_is_in_use_and_its_end_is_a_use() {
+        let activity = Activity::new(VirtualClock::new());
+        let (one, two) = (activity.open(&alice()), activity.open(&alice()));
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (2, Some(Duration::ZERO)));
+        drop(one);
+        assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (1, Some(Duration::ZERO)));
+        drop(two);
+        advance(Duration::from_secs(5)).await;
+        assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (0, Some(Duration::from_secs(5))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_aborted_task_closes_what_it_had_open() {
+        let activity = Activity::new(VirtualClock::new());
+        let guard = activity.open(&alice());
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(activity.open_count(&alice()), 1);
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(activity.open_count(&alice()), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guard_of_a_forgotten_instance_does_not_count_for_its_successor() {
+        let activity = Activity::new(VirtualClock::new());
+        let old = activity.open(&alice());
+        activity.forget(&alice());
+        let new = activity.open(&alice());
+        drop(old);
+        assert_eq!(activity.open_count(&alice()), 1);
+        drop(new);
+        assert_eq!(activity.open_count(&alice()), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frequent_touches_are_recorded_once_a_second() {
+        let activity = Activity::new(VirtualClock::new());
+        let guard = activity.open(&alice());
+        let last = || activity.known(&alice()).unwrap().last();
+        let begun = last();
+        advance(Duration::from_millis(999)).await;
+        guard.touch_if_due();
+        assert_eq!(last(), begun);
+        advance(Duration::from_millis(1)).await;
+        guard.touch_if_due();
+        assert_eq!(last(), begun + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn counts_stay_exact_under_contention() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let activity = Activity::new(VirtualClock::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..1000 {
+                        let key = Key::instance("default", format!("i{}", i % 7));
+                        drop(activity.open(&key));
+                    }
+                });
+            }
+        });
+        for i in 0..7 {
+            assert_eq!(activity.open_count(&Key::instance("default", format!("i{i}"))), 0);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a gateway changes in the headers that pass through it. Pure.
+//!
+//! Connection-level fields end here (RFC 9110 §7.6.1). What the app is told of the visitor is set here and nowhere else:
+//! whatever a visitor claims about itself in those fields is dropped.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
+use http::header::{
+    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Fields that never pass a hop.
+const HOP_BY_HOP: [HeaderName; 8] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// Fields in which apps believe a gateway; ours sets three of them and passes none.
+const CLAIMS: [HeaderName; 7] = [
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    FORWARDED_HOST,
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+];
+
+/// Fields that a `Connection` list must not remove: they belong to the message or to our own rules, and dropping them
+/// would let a visitor take away what the app relies on.
+const KEPT: [HeaderName; 4] = [HOST, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+
+/// The protocol that a message asks to switch to (`websocket`), when both of its fields agree on it.
+///
+/// `h2c` counts as none: a tunnel to an HTTP/2 server would carry requests past every rule here.
+pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next()?;
+    let single = protocols.next().is_none();
+    let wished = connection_tokens(headers).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    let plain = protocol.to_str().is_ok_and(|p| {
+        !p.is_empty() && p.split(',').all(|p| !p.trim().get(..2).is_some_and(|p| p.eq_ignore_ascii_case("h2")))
+    });
+    (single && wished && plain).then(|| protocol.clone())
+}
+
+/// Turns a visitor's headers into those that the app sees. `upgrade` is what [`upgrade`] found.
+pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: IpAddr, upgrade: Option<HeaderValue>) {
+    let trailers = headers.get_all(TE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let trailers = trailers.map(str::trim).any(|t| t.eq_ignore_ascii_case("trailers"));
+    strip_hop_by_hop(headers);
+    for name in &CLAIMS {
+        headers.remove(name);
+    }
+    headers.insert(FORWARDED_FOR, address_value(peer));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_HOST, host.clone());
+    headers.insert(HOST, host.clone());
+    match upgrade {
+        Some(protocol) => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocol);
+        }
+        // Trailers pass both of our hops, so the app may use them if the visitor takes them.
+        None if trailers => {
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        None => {}
+    }
+}
+
+/// Turns an app's headers into those that the visitor sees. `upgrade` is the protocol that the app switched to.
+pub fn to_visitor(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = connection_tokens(headers)
+            .filter_map(|t| HeaderName::from_bytes(t.as_bytes()).ok())
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lists = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    lists.flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
+}
+
+/// An IPv4 visitor of a dual-stack listener is written as IPv4.
+fn address_value(peer: IpAddr) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(40);
+    // Writing to a buffer that grows cannot fail, and an address holds only visible ASCII.
+    let _ = write!(text, "{}", peer.to_canonical());
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    const ALICE: HeaderValue = HeaderValue::from_static("alice.test:81");
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn texts(headers: &HeaderMap) -> Vec<String> {
+        let mut texts: Vec<_> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        texts.sort();
+        texts
+    }
+
+    const OURS: [&str; 4] = [
+        "host: alice.test:81",
+        "x-forwarded-for: 192.0.2.7",
+        "x-forwarded-host: alice.test:81",
+        "x-forwarded-proto: http",
+    ];
+
+    #[test]
+    fn connection_fields_and_those_they_name_end_here() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-more"),
+            ("x-secret", "1"),
+            ("x-more", "1"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "x"),
+            ("proxy-authorization", "x"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "foo"),
+            ("accept", "*/*"),
+        ]);
+        to_app(&mut headers, &ALICE, PEER, None);
+        assert_eq!(texts(&headers), [&["accept: */*"], &OURS[..]].concat());
+    }
+
+    #[test]
+    fn claims_of_the_visitor_are_replaced() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "bob.test"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("connection", "x-forwarded-for, host, x-forwarded-host"),
+        ]);
+        to_app(&mut headers, &ALICE, PEER, None);
+        assert_eq!(texts(&headers), OURS);
+        to_app(&mut headers, &ALICE, IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()), None);
+        assert_eq!(headers[FORWARDED_FOR], "127.0.0.1");
+        to_app(&mut headers, &ALICE, IpAddr::V6(Ipv6Addr::LOCALHOST), None);
+        assert_eq!(headers[FORWARDED_FOR], "::1");
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_is_never_http2() {
+        for (headers, found) in [
+            (map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]), Some("websocket")),
+            (map(&[("connection", "upgrade"), ("upgrade", "TLS/1.0")]), Some("TLS/1.0")),
+            (map(&[("upgrade", "websocket")]), None),
+            (map(&[("connection", "upgrade")]), None),
+            (map(&[("connection", "upgrade"), ("upgrade", "")]), None),
+            (map(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]), None),
+            (map(&[("connection", "upgrade"), ("upgrade", "websocket, H2C")]), None),
+            (map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]), None),
+        ] {
+            assert_eq!(upgrade(&headers).as_ref().map(|v| v.to_str().unwrap()), found, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_spelled_anew_in_both_directions() {
+        let mut headers = map(&[("connection", "Upgrade, x-a"), ("upgrade", "websocket"), ("x-a", "1")]);
+        let wish = upgrade(&headers);
+        to_visitor(&mut headers, wish);
+        assert_eq!(texts(&headers), ["connection: upgrade", "upgrade: websocket"]);
+    }
+
+    #[test]
+    fn trailers_are_offered_to_the_app_when_the_visitor_takes_them() {
+        let mut headers = map(&[("te", "gzip, Trailers")]);
+        to_app(&mut headers, &ALICE, PEER, None);
+        assert_eq!((&headers[TE], &headers[CONNECTION]), (&"trailers".parse().unwrap(), &"te".parse().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_connection_names_survives(names in proptest::collection::vec("x-[a-z]{1,8}", 0..6)) {
+            let mut headers = HeaderMap::new();
+            for name in &names {
+                headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("1"));
+            }
+            headers.insert(CONNECTION, HeaderValue::from_str(&names.join(" ,")).unwrap());
+            to_visitor(&mut headers, None);
+            prop_assert!(headers.is_empty(), "{:?}", headers);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Whether an instance may be routed to now: the one place that reads phases for traffic. Pure.
+//!
+//! Called by the service for every request and by a hold for every change of the instance.
+
+use crate::model::{Instance, Phase, Power, is_true};
+
+/// What to do with a request for an instance's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// Connect here.
+    Ready(Target<'a>),
+    /// Not up yet, or asleep: wake it and wait.
+    Wake,
+    /// Waiting would not help.
+    Refuse(Refusal),
+}
+
+/// Where an instance's port is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// IP address or host name, without brackets.
+    pub address: &'a str,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its owner switched it off.
+    Stopped,
+    /// It is being deleted.
+    Gone,
+    /// It cannot run; the controller tries again in its own time.
+    Failed,
+    /// Its node cannot be reached: what answers at its address may be anything.
+    Lost,
+}
+
+/// Decides for the port named `port`.
+pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
+    let status = &instance.status;
+    if instance.metadata.deletion_timestamp.is_some() {
+        return Decision::Refuse(Refusal::Gone);
+    }
+    // The wish counts before the controller has acted on it: nobody's request keeps a stopped app alive.
+    if instance.spec.power == Power::Stopped {
+        return Decision::Refuse(Refusal::Stopped);
+    }
+    match status.phase {
+        Phase::Running if is_true(&status.conditions, "Ready") => match status.host_port(port) {
+            Some(port) if !status.address.is_empty() => {
+                Decision::Ready(Target { address: status.address.as_str(), port })
+            }
+            // Bound a moment later: the port is newer than the container.
+            _ => Decision::Wake,
+        },
+        Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
+        Phase::Asleep | Phase::Stopping | Phase::Upgrading => Decision::Wake,
+        // Power is no longer Stopped (see above), so the controller is about to leave this phase.
+        Phase::Stopped => Decision::Wake,
+        Phase::Failed => Decision::Refuse(Refusal::Failed),
+        Phase::Lost => Decision::Refuse(Refusal::Lost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BoundPort, Condition, ConditionStatus, Time};
+
+    fn instance(phase: Phase, ready: ConditionStatus) -> Instance {
+        let mut inst = Instance::default();
+        inst.status.phase = phase;
+        inst.status.address = "10.0.0.3".into();
+        inst.status.ports = vec![BoundPort { name: "web".into(), host_port: 30001 }];
+        inst.status.conditions = vec![Condition {
+            type_: "Ready".into(),
+            status: ready,
+            reason: String::new(),
+            message: String::new(),
+            observed_generation: 1,
+            last_transition_time: Time::from(jiff::Timestamp::UNIX_EPOCH),
+        }];
+        inst
+    }
+
+    const READY: Decision<'static> = Decision::Ready(Target { address: "10.0.0.3", port: 30001 });
+
+    #[test]
+    fn only_running_and_ready_is_routed_to() {
+        use ConditionStatus::{False, True, Unknown};
+        let failed = Decision::Refuse(Refusal::Failed);
+        let lost = Decision::Refuse(Refusal::Lost);
+        for (phase, when_ready, otherwise) in [
+            (Phase::Pending, Decision::Wake, Decision::Wake),
+            (Phase::Pulling, Decision::Wake, Decision::Wake),
+            (Phase::Starting, Decision::Wake, Decision::Wake),
+            (Phase::Running, READY, Decision::Wake),
+            (Phase::Asleep, Decision::Wake, Decision::Wake),
+            (Phase::Stopping, Decision::Wake, Decision::Wake),
+            (Phase::Stopped, Decision::Wake, Decision::Wake),
+            (Phase::Upgrading, Decision::Wake, Decision::Wake),
+            (Phase::Failed, failed, failed),
+            (Phase::Lost, lost, lost),
+        ] {
+            assert_eq!(decide(&instance(phase, True), "web"), when_ready, "{phase:?}, ready");
+            for not in [False, Unknown] {
+                assert_eq!(decide(&instance(phase, not), "web"), otherwise, "{phase:?}, {not:?}");
+            }
+            let mut stopped = instance(phase, True);
+            stopped.spec.power = Power::Stopped;
+            assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Stopped), "{phase:?}, power Stopped");
+            stopped.metadata.deletion_timestamp = Some(Time::from(jiff::Timestamp::UNIX_EPOCH));
+            assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Gone), "{phase:?}, being deleted");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_not_bound_yet_is_waited_for() {
+        let mut inst = instance(Phase::Running, ConditionStatus::True);
+        assert_eq!(decide(&inst, "new"), Decision::Wake);
+        inst.status.address.clear();
+        assert_eq!(decide(&inst, "web"), Decision::Wake);
+    }
+}
