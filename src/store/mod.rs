@@ -8,6 +8,15 @@
 //! api, controllers ──txn──▶ Store ──watch──▶ cache, api watches
 //! ```
 
+mod log;
+mod memory;
+mod splice;
+mod topics;
+pub mod typed;
+
+pub use log::HistoryLimits;
+pub use memory::MemoryStore;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

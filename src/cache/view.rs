@@ -1,0 +1,188 @@
+//! What the cache shows: the decoded objects and the indexes over them.
+//!
+//! Pure: [`super::feed`] applies records to it, readers look things up. The indexes are kept in step by taking an
+//! object's old entries out and putting its new ones in.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::{DockerHost, Instance, Key, Kind, Resource, Time};
+use crate::store::{Record, Revision, typed};
+
+pub(super) struct View {
+    domain: String,
+    /// Every object in the store by the revision that last wrote it, of every kind, readable or not.
+    known: HashMap<Key, Revision>,
+    instances: BTreeMap<Key, Arc<Instance>>,
+    hosts: BTreeMap<String, Arc<DockerHost>>,
+    by_node: HashMap<String, BTreeSet<Key>>,
+    by_route: HashMap<String, BTreeSet<Claim>>,
+}
+
+/// An instance's claim on a host name; the least of them has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    outside_default: bool,
+    /// One without a time, which the API never stores, loses to all others.
+    created: (bool, Option<Time>),
+    key: Key,
+}
+
+impl View {
+    pub fn new(domain: &str) -> View {
+        View {
+            domain: domain.to_owned(),
+            known: HashMap::new(),
+            instances: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            by_node: HashMap::new(),
+            by_route: HashMap::new(),
+        }
+    }
+
+    pub fn instance(&self, key: &Key) -> Option<Arc<Instance>> {
+        self.instances.get(key).cloned()
+    }
+
+    pub fn instances(&self) -> Vec<Arc<Instance>> {
+        self.instances.values().cloned().collect()
+    }
+
+    pub fn on_node(&self, node: &str) -> Vec<Arc<Instance>> {
+        let keys = self.by_node.get(node).into_iter().flatten();
+        keys.filter_map(|key| self.instances.get(key).cloned()).collect()
+    }
+
+    pub fn host(&self, name: &str) -> Option<Arc<DockerHost>> {
+        self.hosts.get(name).cloned()
+    }
+
+    pub fn hosts(&self) -> Vec<Arc<DockerHost>> {
+        self.hosts.values().cloned().collect()
+    }
+
+    pub fn route(&self, host_name: &str) -> Option<Arc<Instance>> {
+        let lower = if host_name.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(host_name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host_name)
+        };
+        let claim = self.by_route.get(&*lower)?.first()?;
+        self.instance(&claim.key)
+    }
+
+    pub fn has_record(&self, key: &Key) -> bool {
+        self.known.contains_key(key)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.known.keys().cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Takes in what the store now has at `key`. An object that cannot be decoded is logged and keeps its last
+    /// readable version: to drop it would look like its deletion.
+    pub fn apply(&mut self, key: &Key, now: Option<&Record>) {
+        let Some(record) = now else {
+            self.known.remove(key);
+            match key.kind {
+                Kind::Instance => self.set_instance(key, None),
+                Kind::DockerHost => drop(self.hosts.remove(&key.name)),
+                Kind::Namespace | Kind::Event => {}
+            }
+            return;
+        };
+        self.known.insert(key.clone(), record.modified);
+        match key.kind {
+            Kind::Instance => {
+                if let Some(instance) = read::<Instance>(key, record) {
+                    self.set_instance(key, Some(instance));
+                }
+            }
+            Kind::DockerHost => {
+                if let Some(host) = read::<DockerHost>(key, record) {
+                    self.hosts.insert(key.name.clone(), host);
+                }
+            }
+            // Nobody reads these from the cache; their keys are told to subscribers.
+            Kind::Namespace | Kind::Event => {}
+        }
+    }
+
+    /// The keys whose objects differ between the two views.
+    pub fn difference(&self, newer: &View) -> Vec<Key> {
+        let changed = newer.known.iter().filter(|(key, revision)| self.known.get(key) != Some(revision));
+        let gone = self.known.keys().filter(|key| !newer.known.contains_key(key));
+        changed.map(|(key, _)| key).chain(gone).cloned().collect()
+    }
+
+    /// Brings over from an older view the last readable versions of objects that this one has but cannot read.
+    pub fn inherit(&mut self, older: &View) {
+        let missing = |key: &&Key| key.kind == Kind::Instance && !self.instances.contains_key(key);
+        let lost: Vec<Key> = self.known.keys().filter(missing).cloned().collect();
+        for key in lost {
+            self.set_instance(&key, older.instance(&key));
+        }
+        for key in self.known.keys().filter(|key| key.kind == Kind::DockerHost) {
+            if let Some(host) = older.host(&key.name) {
+                self.hosts.entry(key.name.clone()).or_insert(host);
+            }
+        }
+    }
+
+    fn set_instance(&mut self, key: &Key, now: Option<Arc<Instance>>) {
+        if let Some(old) = self.instances.remove(key) {
+            remove(&mut self.by_node, &old.status.node, key);
+            let claim = Claim::of(&old, key);
+            for host in claimed_hosts(&old, &self.domain) {
+                remove(&mut self.by_route, &host, &claim);
+            }
+        }
+        let Some(now) = now else { return };
+        if !now.status.node.is_empty() {
+            self.by_node.entry(now.status.node.clone()).or_default().insert(key.clone());
+        }
+        for host in claimed_hosts(&now, &self.domain) {
+            self.by_route.entry(host).or_default().insert(Claim::of(&now, key));
+        }
+        self.instances.insert(key.clone(), now);
+    }
+}
+
+impl Claim {
+    fn of(instance: &Instance, key: &Key) -> Claim {
+        let created = instance.metadata.creation_timestamp;
+        Claim { outside_default: key.namespace != "default", created: (created.is_none(), created), key: key.clone() }
+    }
+}
+
+fn claimed_hosts(instance: &Instance, domain: &str) -> HashSet<String> {
+    instance.resolved_routes(domain).into_iter().map(|route| route.host).collect()
+}
+
+fn remove<T: Ord>(index: &mut HashMap<String, BTreeSet<T>>, name: &str, entry: &T) {
+    if let Some(entries) = index.get_mut(name) {
+        entries.remove(entry);
+        if entries.is_empty() {
+            index.remove(name);
+        }
+    }
+}
+
+fn read<T: Resource>(key: &Key, record: &Record) -> Option<Arc<T>> {
+    match typed::decode::<T>(record) {
+        Ok(object) if object.key() == *key => Some(Arc::new(object)),
+        Ok(object) => {
+            tracing::error!(%key, found = %object.key(), "a stored object is not the one its key names; ignored");
+            None
+        }
+        Err(e) => {
+            tracing::error!(%key, error = %e, "a stored object cannot be read; its last readable version stays");
+            None
+        }
+    }
+}
