@@ -1,1 +1,4 @@
 //! What several tests share.
+
+pub mod engine_conformance;
+pub mod sim_engine;

@@ -1,0 +1,72 @@
+//! How objects of a daemon may be spoken of. A daemon takes any hexadecimal text for an id prefix, so a careless name
+//! can hit a stranger's container; what passes here cannot.
+
+use super::engine::{EngineError, EngineErrorKind, EngineResult};
+
+/// The beginning of every name that we give.
+pub const NAME_PREFIX: &str = "pr.";
+
+/// Whether this is a full id, as daemons give them.
+pub fn is_full_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Passes full ids and names of ours; anything else is `Invalid`, before a daemon hears of it.
+pub fn check(op: &'static str, object: &str) -> EngineResult<()> {
+    if is_full_id(object) {
+        return Ok(());
+    }
+    check_name(op, object)
+}
+
+/// Passes names of ours: the prefix, then what a daemon takes in names, at most 255 bytes.
+pub fn check_name(op: &'static str, name: &str) -> EngineResult<()> {
+    let rest = name.strip_prefix(NAME_PREFIX).unwrap_or_default();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if !rest.is_empty() && name.len() <= 255 && rest.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(EngineError {
+        op,
+        object: name.to_owned(),
+        kind: EngineErrorKind::Invalid,
+        message: format!("neither a full id nor a name that begins with {NAME_PREFIX:?}"),
+    })
+}
+
+/// An image reference as it is safe to send: with the tag `latest` when it has neither tag nor digest. Without, a
+/// pull would fetch every tag of the repository, and an inspect would take `cafe` for an id prefix.
+pub fn image(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or_default();
+    let id = reference.strip_prefix("sha256:").unwrap_or(reference);
+    if last.contains([':', '@']) || is_full_id(id) { reference.to_owned() } else { format!("{reference}:latest") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_full_ids_and_our_names_pass() {
+        check("inspect", &"0af9".repeat(16)).unwrap();
+        check("inspect", "pr.default.alice").unwrap();
+        for bad in ["", "pr.", "alice", "cafe", &"0AF9".repeat(16), &"0".repeat(63), "pr.a/../b", "pr.a b"] {
+            let error = check("inspect", bad).unwrap_err();
+            assert_eq!(error.kind, EngineErrorKind::Invalid, "{bad:?}");
+        }
+        check_name("create", &"0af9".repeat(16)).unwrap_err();
+    }
+
+    #[test]
+    fn images_without_tag_or_digest_mean_latest() {
+        for (given, sent) in [
+            ("cafe", "cafe:latest"),
+            ("localhost:5000/app", "localhost:5000/app:latest"),
+            ("localhost:5000/app:1", "localhost:5000/app:1"),
+            ("app@sha256:00", "app@sha256:00"),
+            (&"0af9".repeat(16), &"0af9".repeat(16)),
+        ] {
+            assert_eq!(image(given), sent);
+        }
+    }
+}

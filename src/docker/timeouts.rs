@@ -1,0 +1,17 @@
+//! How long a call to a daemon may take. After that its outcome is unknown, never failed.
+
+use std::time::Duration;
+
+/// Connecting, with the TLS handshake.
+pub const CONNECT: Duration = Duration::from_secs(5);
+/// Reads, and writes that a healthy daemon does at once (rename, update, networks, volumes).
+pub const QUICK: Duration = Duration::from_secs(10);
+/// Create, start, remove: work for the daemon's disk and its runtime.
+pub const HEAVY: Duration = Duration::from_secs(60);
+/// A pull may take as long as it moves: this much silence in its progress ends it.
+pub const PULL_IDLE: Duration = Duration::from_secs(120);
+
+/// Stopping: the grace that the container has, and time to kill it.
+pub fn stop(grace: Duration) -> Duration {
+    grace + QUICK
+}

@@ -1,0 +1,437 @@
+//! The inside of a simulated daemon: its containers, networks, volumes and images, and what each call does to them.
+//! No waiting and no failures of the way here; every method is one atomic step of the daemon.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use portreeve::docker::engine::{
+    ContainerSpec, EngineErrorKind, EngineEvent, ExecOptions, Limits, Mount, OutputStream, PortMap, RunState,
+};
+use portreeve::docker::reference;
+use tokio::sync::broadcast;
+
+use super::fault::Rng;
+use super::image::{Exit, SimImage};
+
+/// Why the daemon said no, in its own words.
+pub struct Refusal {
+    pub kind: EngineErrorKind,
+    pub message: String,
+}
+
+pub type Done<T> = Result<T, Refusal>;
+
+pub fn refuse<T>(kind: EngineErrorKind, message: impl Into<String>) -> Done<T> {
+    Err(Refusal { kind, message: message.into() })
+}
+
+#[derive(Clone)]
+pub struct SimContainer {
+    pub id: String,
+    pub name: String,
+    pub spec: ContainerSpec,
+    pub image_id: String,
+    pub state: RunState,
+    pub exit_code: i64,
+    pub oom_killed: bool,
+    pub error: String,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub limits: Limits,
+    pub restart_policy: String,
+    /// Network name to the id that it had when the container was attached; empty until the first start.
+    pub endpoints: BTreeMap<String, String>,
+    /// How often it was started: an exit planned for an earlier run is void.
+    pub runs: u64,
+    /// Monotonic time from which the app answers.
+    pub serves_from: Duration,
+    pub logs: Vec<(Timestamp, OutputStream, Bytes)>,
+    /// A start that a dying daemon left half done: no start works until it is removed.
+    pub poisoned: bool,
+}
+
+impl SimContainer {
+    pub fn alive(&self) -> bool {
+        matches!(self.state, RunState::Running | RunState::Paused)
+    }
+
+    fn attributes(&self) -> BTreeMap<String, String> {
+        let mut all = self.spec.labels.clone();
+        all.insert("name".into(), self.name.clone());
+        all.insert("image".into(), self.spec.image.clone());
+        all
+    }
+}
+
+#[derive(Clone)]
+pub struct SimNetwork {
+    pub id: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+pub struct SimExec {
+    pub container: String,
+    pub options: ExecOptions,
+    pub exit_code: Option<i64>,
+}
+
+/// An exit of its own accord, to come.
+pub struct PlannedExit {
+    pub id: String,
+    pub run: u64,
+    pub after: Duration,
+    pub code: i64,
+    pub oom: bool,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub wall: Timestamp,
+    pub now: Duration,
+    pub containers: BTreeMap<String, SimContainer>,
+    pub networks: BTreeMap<String, SimNetwork>,
+    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    pub images: BTreeMap<String, SimImage>,
+    pub execs: BTreeMap<String, SimExec>,
+    /// Host ports taken by processes that are no containers.
+    pub taken_ports: BTreeSet<u16>,
+    /// Host paths under which no directory can be made.
+    pub forbidden_binds: BTreeSet<String>,
+    pub disk_full: bool,
+    pub planned_exits: Vec<PlannedExit>,
+    pub lost_events: u32,
+    /// The last 256, as a daemon keeps them.
+    pub history: VecDeque<(Timestamp, EngineEvent)>,
+    pub live: broadcast::Sender<EngineEvent>,
+}
+
+impl World {
+    /// By full id or whole name: a daemon's prefix search is what nobody may rely on.
+    pub fn find(&self, container: &str) -> Option<&SimContainer> {
+        self.containers.get(container).or_else(|| self.containers.values().find(|c| c.name == container))
+    }
+
+    pub fn find_mut(&mut self, container: &str) -> Done<&mut SimContainer> {
+        let id = self.find(container).map(|c| c.id.clone());
+        match id.and_then(|id| self.containers.get_mut(&id)) {
+            Some(c) => Ok(c),
+            None => refuse(EngineErrorKind::NotFound, format!("No such container: {container}")),
+        }
+    }
+
+    pub fn emit(&mut self, object: &str, action: &str, attributes: BTreeMap<String, String>) {
+        let event = EngineEvent { object: object.into(), action: action.into(), attributes };
+        if self.rng.percent(self.lost_events) {
+            return;
+        }
+        if self.history.len() == 256 {
+            self.history.pop_front();
+        }
+        self.history.push_back((self.wall, event.clone()));
+        // Nobody listening is no error.
+        let _ = self.live.send(event);
+    }
+
+    fn emit_container(&mut self, id: &str, action: &str, extra: &[(&str, String)]) {
+        if let Some(c) = self.containers.get(id) {
+            let mut attributes = c.attributes();
+            attributes.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+            self.emit("container", action, attributes);
+        }
+    }
+
+    fn need_space(&self, what: &str) -> Done<()> {
+        if self.disk_full {
+            return refuse(EngineErrorKind::NoSpace, format!("{what}: no space left on device"));
+        }
+        Ok(())
+    }
+
+    pub fn create(&mut self, spec: ContainerSpec) -> Done<String> {
+        let image = match self.images.get(&reference::image(&spec.image)) {
+            Some(image) if image.local => image.clone(),
+            _ => {
+                let message = format!("No such image: {}", reference::image(&spec.image));
+                return refuse(EngineErrorKind::ImageMissing, message);
+            }
+        };
+        if let Some(other) = self.containers.values().find(|c| c.name == spec.name) {
+            let message = format!(
+                "Conflict. The container name \"/{}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+                spec.name, other.id
+            );
+            return refuse(EngineErrorKind::Conflict, message);
+        }
+        if spec.limits.memory > 0 && spec.limits.memory < 6 << 20 {
+            return refuse(EngineErrorKind::Invalid, "Minimum memory limit allowed is 6MB");
+        }
+        for mount in &spec.mounts {
+            if let Mount::Volume { name, .. } = mount
+                && !self.volumes.contains_key(name)
+            {
+                return refuse(EngineErrorKind::NotFound, format!("get {name}: no such volume"));
+            }
+        }
+        self.need_space("mkdir /var/lib/docker/overlay2")?;
+        let id = self.rng.id();
+        let endpoints = [(spec.network.clone(), String::new())].into();
+        let container = SimContainer {
+            id: id.clone(),
+            name: spec.name.clone(),
+            image_id: image.id,
+            state: RunState::Created,
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            started_at: None,
+            finished_at: None,
+            limits: spec.limits,
+            restart_policy: "no".into(),
+            endpoints,
+            runs: 0,
+            serves_from: Duration::MAX,
+            logs: Vec::new(),
+            poisoned: false,
+            spec,
+        };
+        self.containers.insert(id.clone(), container);
+        self.emit_container(&id, "create", &[]);
+        Ok(id)
+    }
+
+    pub fn start(&mut self, container: &str) -> Done<()> {
+        let c = self.find_mut(container)?;
+        if c.alive() {
+            return Ok(());
+        }
+        let c = c.clone();
+        let started = self.check_start(&c);
+        let image = self.images.get(&reference::image(&c.spec.image)).cloned().unwrap_or_default();
+        let (wall, now) = (self.wall, self.now);
+        let networks: BTreeMap<String, String> =
+            self.networks.iter().map(|(name, network)| (name.clone(), network.id.clone())).collect();
+        let kept = self.containers.get_mut(&c.id).expect("found above");
+        if let Err(refusal) = started {
+            kept.error = refusal.message.clone();
+            kept.exit_code = 128;
+            return Err(refusal);
+        }
+        for (name, id) in &mut kept.endpoints {
+            *id = networks.get(name).cloned().unwrap_or_default();
+        }
+        kept.state = RunState::Running;
+        kept.error.clear();
+        kept.exit_code = 0;
+        kept.oom_killed = false;
+        kept.started_at = Some(wall);
+        kept.runs += 1;
+        kept.serves_from = now + image.boot;
+        kept.logs.extend(image.log_lines.iter().map(|line| (wall, OutputStream::Stdout, line.clone())));
+        let process: Vec<_> = c.spec.entrypoint.iter().chain(&c.spec.cmd).cloned().collect();
+        let command = image.commands.get(&process).map(|command| command.outcome(&c.spec));
+        let exits = match command {
+            Some((output, code)) => {
+                if !output.is_empty() {
+                    kept.logs.push((wall, OutputStream::Stdout, output));
+                }
+                Some(Exit { after: Duration::from_millis(20), code, oom: false })
+            }
+            None => image.exits,
+        };
+        if let Some(exit) = exits {
+            let planned =
+                PlannedExit { id: c.id.clone(), run: kept.runs, after: exit.after, code: exit.code, oom: exit.oom };
+            self.planned_exits.push(planned);
+        }
+        self.emit_container(&c.id, "start", &[]);
+        Ok(())
+    }
+
+    fn check_start(&self, c: &SimContainer) -> Done<()> {
+        self.need_space("failed to create task for container")?;
+        if c.poisoned {
+            return refuse(
+                EngineErrorKind::Server,
+                format!("failed to create task for container: id already in use: task {}: already exists", c.id),
+            );
+        }
+        for mount in &c.spec.mounts {
+            if let Mount::Bind { source, .. } = mount
+                && self.forbidden_binds.iter().any(|root| source.starts_with(root))
+            {
+                return refuse(
+                    EngineErrorKind::Invalid,
+                    format!("error while creating mount source path '{source}': mkdir {source}: permission denied"),
+                );
+            }
+        }
+        for (name, id) in &c.endpoints {
+            match self.networks.get(name) {
+                Some(network) if id.is_empty() || *id == network.id => {}
+                _ if is_builtin(name) => {}
+                _ => {
+                    let missing = if id.is_empty() { name } else { id };
+                    return refuse(EngineErrorKind::Invalid, format!("network {missing} not found"));
+                }
+            }
+        }
+        for port in &c.spec.ports {
+            let held = |other: &SimContainer| {
+                other.id != c.id && other.alive() && other.spec.ports.iter().any(|p| clash(p, port))
+            };
+            let at = format!("{}:{}", port.host_ip, port.host_port);
+            let endpoint = format!("driver failed programming external connectivity on endpoint {}", c.name);
+            if self.containers.values().any(held) {
+                let message = format!("{endpoint}: Bind for {at} failed: port is already allocated");
+                return refuse(EngineErrorKind::PortTaken, message);
+            }
+            if self.taken_ports.contains(&port.host_port) {
+                let message =
+                    format!("{endpoint}: failed to bind port {at}/tcp: listen tcp {at}: bind: address already in use");
+                return refuse(EngineErrorKind::PortTaken, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of a running container, by whatever hand; nothing when it does not run.
+    pub fn end(&mut self, id: &str, code: i64, oom: bool) {
+        let wall = self.wall;
+        let Some(c) = self.containers.get_mut(id).filter(|c| c.alive()) else { return };
+        c.state = RunState::Exited;
+        c.exit_code = code;
+        c.oom_killed = oom;
+        c.finished_at = Some(wall);
+        c.serves_from = Duration::MAX;
+        if oom {
+            self.emit_container(id, "oom", &[]);
+        }
+        self.emit_container(id, "die", &[("exitCode", code.to_string())]);
+    }
+
+    pub fn stop(&mut self, container: &str, code: i64) -> Done<()> {
+        let c = self.find_mut(container)?;
+        if !c.alive() {
+            return Ok(());
+        }
+        let id = c.id.clone();
+        self.emit_container(&id, "kill", &[("signal", "15".into())]);
+        self.end(&id, code, false);
+        self.emit_container(&id, "stop", &[]);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, container: &str) {
+        let Some(id) = self.find(container).map(|c| c.id.clone()) else { return };
+        self.end(&id, 137, false);
+        self.emit_container(&id, "destroy", &[]);
+        self.containers.remove(&id);
+    }
+
+    pub fn rename(&mut self, container: &str, name: &str) -> Done<()> {
+        let id = self.find_mut(container)?.id.clone();
+        if let Some(other) = self.containers.values().find(|c| c.name == name) {
+            if other.id == id {
+                return Ok(());
+            }
+            let message = format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+                other.id
+            );
+            return refuse(EngineErrorKind::Conflict, message);
+        }
+        let old = std::mem::replace(&mut self.containers.get_mut(&id).expect("found above").name, name.to_owned());
+        self.emit_container(&id, "rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    pub fn update(&mut self, container: &str, limits: Limits, restart_policy: &str) -> Done<()> {
+        let c = self.find_mut(container)?;
+        if limits.memory > 0 && limits.memory < 6 << 20 {
+            return refuse(EngineErrorKind::Invalid, "Minimum memory limit allowed is 6MB");
+        }
+        c.limits = limits;
+        c.restart_policy = restart_policy.to_owned();
+        let id = c.id.clone();
+        self.emit_container(&id, "update", &[]);
+        Ok(())
+    }
+
+    pub fn create_network(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        if !self.networks.contains_key(name) {
+            let id = self.rng.id();
+            self.networks.insert(name.to_owned(), SimNetwork { id, labels });
+            self.emit("network", "create", [("name".to_owned(), name.to_owned())].into());
+        }
+    }
+
+    pub fn remove_network(&mut self, name: &str) -> Done<()> {
+        let Some(id) = self.networks.get(name).map(|n| n.id.clone()) else { return Ok(()) };
+        if self.containers.values().any(|c| c.alive() && c.endpoints.get(name) == Some(&id)) {
+            let message = format!("error while removing network: network {name} id {id} has active endpoints");
+            return refuse(EngineErrorKind::Conflict, message);
+        }
+        self.networks.remove(name);
+        self.emit("network", "destroy", [("name".to_owned(), name.to_owned())].into());
+        Ok(())
+    }
+
+    pub fn connect(&mut self, network: &str, container: &str) -> Done<()> {
+        let Some(id) = self.networks.get(network).map(|n| n.id.clone()) else {
+            return refuse(EngineErrorKind::NotFound, format!("network {network} not found"));
+        };
+        let c = self.find_mut(container)?;
+        let container_id = c.id.clone();
+        c.endpoints.insert(network.to_owned(), id);
+        self.emit_network_use("connect", network, container_id);
+        Ok(())
+    }
+
+    pub fn disconnect(&mut self, network: &str, container: &str) -> Done<()> {
+        let c = self.find_mut(container)?;
+        let id = c.id.clone();
+        c.endpoints.remove(network);
+        self.emit_network_use("disconnect", network, id);
+        Ok(())
+    }
+
+    fn emit_network_use(&mut self, action: &str, network: &str, container: String) {
+        let attributes = [("name".to_owned(), network.to_owned()), ("container".to_owned(), container)].into();
+        self.emit("network", action, attributes);
+    }
+
+    pub fn create_volume(&mut self, name: &str, labels: BTreeMap<String, String>) -> Done<()> {
+        self.need_space("mkdir /var/lib/docker/volumes")?;
+        if !self.volumes.contains_key(name) {
+            self.volumes.insert(name.to_owned(), labels);
+            self.emit("volume", "create", [("name".to_owned(), name.to_owned())].into());
+        }
+        Ok(())
+    }
+
+    pub fn remove_volume(&mut self, name: &str) -> Done<()> {
+        let uses =
+            |c: &SimContainer| c.spec.mounts.iter().any(|m| matches!(m, Mount::Volume { name: n, .. } if n == name));
+        if let Some(user) = self.containers.values().find(|c| uses(c)) {
+            let message = format!("remove {name}: volume is in use - [{}]", user.id);
+            return refuse(EngineErrorKind::Conflict, message);
+        }
+        if self.volumes.remove(name).is_some() {
+            self.emit("volume", "destroy", [("name".to_owned(), name.to_owned())].into());
+        }
+        Ok(())
+    }
+}
+
+/// Networks that every daemon has.
+fn is_builtin(name: &str) -> bool {
+    matches!(name, "" | "bridge" | "host" | "none")
+}
+
+/// Whether two published ports cannot be up together.
+fn clash(a: &PortMap, b: &PortMap) -> bool {
+    let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+    a.host_port == b.host_port && a.host_port != 0 && (any(&a.host_ip) || any(&b.host_ip) || a.host_ip == b.host_ip)
+}
