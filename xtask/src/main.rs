@@ -1,1 +1,68 @@
-fn main() {}
+//! The repository's own chores. `cargo xtask help` lists them.
+//!
+//! ```text
+//! main ─► fleet   real Docker daemons in network namespaces of their own
+//!      ─► image   the test image, made without a registry
+//! ```
+
+#![expect(dead_code, reason = "the demo and test chores, which come next, use the rest")]
+
+mod args;
+mod build;
+mod clock;
+mod docker;
+mod fleet;
+mod http;
+mod image;
+mod packages;
+mod process;
+mod sys;
+
+use std::process::ExitCode;
+
+use args::Args;
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--bare]
+                        N Docker daemons, each in a network namespace of its own
+  fleet down            stops them and removes everything
+  fleet status          [-o json]
+  fleet docker HOST -- ARGS
+                        the docker command against one of them
+  fleet kill|start|restart|pause|resume HOST
+                        the daemon: SIGKILL, start, restart, SIGSTOP, SIGCONT
+  fleet poweroff|poweron HOST
+                        the whole host, with its containers
+  fleet partition|heal HOST
+                        takes the host off the network, and back
+  fleet disk-full|disk-free HOST
+                        fills the host's disk (see --disk), and empties it
+  image [--out DIR]     builds the test images as docker archives
+
+Every fleet verb takes --name NAME (default: default).
+";
+
+fn main() -> ExitCode {
+    let mut args = Args::from_env();
+    let done = match args.word().as_deref() {
+        Some("fleet") => fleet::run(args),
+        Some("image") => image::run(args),
+        Some(fleet::host::VERB) => fleet::host::run(args),
+        Some(fleet::init::VERB) => fleet::init::run(args),
+        Some(fleet::switch::VERB) => fleet::switch::run(args),
+        None | Some("help" | "-h" | "--help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => {
+            eprint!("unknown command: {other}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -85,6 +85,6 @@ fn send(reader: &mut Reader, first: u8, payload: &[u8]) -> io::Result<()> {
 mod tests {
     #[test]
     fn the_handshake_answers_as_the_rfc_s_example() {
-        assert_eq!(super::accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzRbhXOo+xOo=");
+        assert_eq!(super::accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

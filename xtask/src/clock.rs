@@ -1,0 +1,28 @@
+//! The real clock. The chores run in real time; everything else in this repository takes a clock.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+#[expect(clippy::disallowed_methods, reason = "the chores run in real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Polls until `ready` gives a value; after `limit`, fails with the last reason it gave.
+pub fn wait<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<T, String>) -> Result<T> {
+    let start = now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let reason = match ready() {
+            Ok(value) => return Ok(value),
+            Err(reason) => reason,
+        };
+        if start.elapsed() > limit {
+            bail!("{what}: not within {} s: {reason}", limit.as_secs());
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}

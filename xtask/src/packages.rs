@@ -1,0 +1,112 @@
+//! Debian packages that a chore needs: installed when missing, saying what and why, without starting any service.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, sys};
+
+/// A program, the package that has it, and what for.
+pub struct Need {
+    pub program: &'static str,
+    pub package: &'static str,
+    pub why: &'static str,
+}
+
+/// A Docker daemon and the tools to give it a network of its own.
+pub const DAEMON: [Need; 7] = [
+    Need { program: "dockerd", package: "docker.io", why: "a Docker daemon to run containers" },
+    Need { program: "containerd", package: "containerd", why: "runs the containers under that daemon" },
+    Need { program: "iptables", package: "iptables", why: "the daemon publishes ports with it" },
+    Need { program: "ip", package: "iproute2", why: "gives the daemon a network of its own" },
+    Need { program: "nsenter", package: "util-linux", why: "reaches into that network" },
+    Need { program: "mount", package: "mount", why: "mounts the daemon's disk" },
+    Need { program: "mkfs.ext4", package: "e2fsprogs", why: "makes the daemon's disk" },
+];
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_TEXT: &str = "#!/bin/sh\n# cargo xtask: no service is started by an installation\nexit 101\n";
+
+/// Installs what is missing.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    // a run that was killed half-way may have left its policy
+    remove_policy();
+    let missing: Vec<&Need> = needs.iter().filter(|n| process::find(n.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|n| n.package).collect();
+    packages.dedup();
+    let list = packages.join(" ");
+    if !sys::is_root() || process::find("apt-get").is_none() {
+        bail!("please install first: {list} (needed: {})", reasons(&missing));
+    }
+    for need in &missing {
+        eprintln!("installing {}: {}", need.package, need.why);
+    }
+    let had_docker = process::find("dockerd").is_some();
+    let apt = |args: &[&str]| {
+        let mut command = process::command("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120"])
+            .args(args);
+        process::output(&mut command)
+    };
+    apt(&["update"]).context("apt-get update")?;
+    let policy = Policy::set()?;
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(&packages);
+    apt(&args).with_context(|| format!("installing {list}"))?;
+    drop(policy);
+    if !had_docker && process::find("systemctl").is_some() {
+        // the packages enable their services for the next boot; nobody asked for that
+        let mut disable = process::command("systemctl");
+        disable.args(["--quiet", "disable", "docker.service", "docker.socket", "containerd.service"]);
+        if let Err(error) = process::output(&mut disable) {
+            eprintln!("note: could not keep the new Docker service from starting at boot: {error:#}");
+        }
+    }
+    match needs.iter().find(|n| process::find(n.program).is_none()) {
+        Some(need) => bail!("{} is still missing after installing {}", need.program, need.package),
+        None => Ok(()),
+    }
+}
+
+fn reasons(missing: &[&Need]) -> String {
+    missing.iter().map(|n| format!("{} {}", n.program, n.why)).collect::<Vec<_>>().join("; ")
+}
+
+/// Keeps package scripts from starting services, as long as it lives.
+struct Policy {
+    ours: bool,
+}
+
+impl Policy {
+    fn set() -> Result<Policy> {
+        if Path::new(POLICY).exists() {
+            // somebody's own, such as an image builder's: it decides
+            return Ok(Policy { ours: false });
+        }
+        fs::write(POLICY, POLICY_TEXT).with_context(|| format!("writing {POLICY}"))?;
+        let policy = Policy { ours: true };
+        fs::set_permissions(POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(policy)
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.ours {
+            remove_policy();
+        }
+    }
+}
+
+fn remove_policy() {
+    if fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT) {
+        // it can only fail without the right to write there, and then it was not we who wrote it
+        let _ = fs::remove_file(POLICY);
+    }
+}
