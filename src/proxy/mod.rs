@@ -8,13 +8,25 @@
 //! Reads the cache; its only outputs to the rest are [`Waker::wake`] and [`Activity`].
 
 mod activity;
-pub mod headers;
-pub mod pages;
-pub mod router;
-pub mod target;
+mod body;
+mod headers;
+mod hold;
+mod listener;
+mod pages;
+mod router;
+mod service;
+mod target;
+mod tunnel;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use activity::{Activity, OpenGuard};
+pub use listener::serve;
 
+use crate::cache::Cache;
+use crate::clock::SharedClock;
 use crate::model::Key;
 
 /// Where the proxy says that an instance is wanted. The controllers implement it.
@@ -22,4 +34,67 @@ pub trait Waker: Send + Sync + 'static {
     /// Asks for the instance to be looked at soon: it has fresh activity. Idempotent, returns at once, never fails;
     /// called at most about once a second for each instance, however many requests wait for it.
     fn wake(&self, key: &Key);
+}
+
+/// What the proxy works with.
+pub struct ProxyState {
+    pub cache: Arc<Cache>,
+    pub activity: Arc<Activity>,
+    pub waker: Arc<dyn Waker>,
+    pub clock: SharedClock,
+    pub limits: Limits,
+}
+
+/// Bounds of everything that visitors or apps could otherwise make grow.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Visitors' connections at once, tunnels included; more wait in the kernel's queue.
+    pub connections: usize,
+    /// From the first moment a request is waited for until its head is there; also ends idle keep-alive.
+    pub header_read: Duration,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Bytes buffered per connection and direction at most.
+    pub buffer: usize,
+    /// How long a request is held for its instance to become ready.
+    pub hold: Duration,
+    /// Requests held for one instance.
+    pub held_per_instance: usize,
+    /// Requests held for all instances.
+    pub held_in_all: usize,
+    /// One attempt to connect to an app.
+    pub connect: Duration,
+    /// How long an instance that is said to be ready may refuse connections before its request fails.
+    pub retry: Duration,
+    /// How long an unused connection to an app is kept.
+    pub idle_for: Duration,
+    /// Unused connections to one port of one instance.
+    pub idle_per_target: usize,
+    /// Unused connections to all apps.
+    pub idle_in_all: usize,
+    /// How long one direction of a tunnel may outlast the other.
+    pub linger: Duration,
+    /// How long open requests may take to finish on shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 10_000,
+            header_read: Duration::from_secs(30),
+            header_bytes: 64 * 1024,
+            buffer: 256 * 1024,
+            hold: Duration::from_secs(60),
+            held_per_instance: 1_000,
+            held_in_all: 10_000,
+            connect: Duration::from_secs(2),
+            retry: Duration::from_secs(5),
+            idle_for: Duration::from_secs(30),
+            idle_per_target: 64,
+            idle_in_all: 2_048,
+            linger: Duration::from_secs(30),
+            drain: Duration::from_secs(20),
+        }
+    }
 }

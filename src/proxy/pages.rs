@@ -4,8 +4,8 @@
 //! bytes for a host that never existed as for one that the visitor may not know of.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
 
 /// One answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +98,10 @@ impl Page {
         }
     }
 
-    pub const fn status(self) -> StatusCode {
-        self.text().status
-    }
-
-    /// The answer, in the form that the request's headers ask for.
-    pub fn response(self, request: &HeaderMap) -> Response<Bytes> {
+    /// The answer, in the form that the request's Accept header asks for.
+    pub fn response(self, accept: Option<&HeaderValue>) -> Response<Bytes> {
         let text = self.text();
-        let (kind, body) = if wants_html(request) {
+        let (kind, body) = if wants_html(accept) {
             ("text/html; charset=utf-8", text.html)
         } else {
             ("text/plain; charset=utf-8", text.plain)
@@ -124,8 +120,8 @@ impl Page {
 }
 
 /// Browsers name text/html first; programs send `*/*` or nothing.
-fn wants_html(request: &HeaderMap) -> bool {
-    request.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|range| {
+fn wants_html(accept: Option<&HeaderValue>) -> bool {
+    accept.and_then(|v| v.to_str().ok()).unwrap_or_default().split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
         kind.eq_ignore_ascii_case("text/html") && !parts.any(|p| p == "q=0" || p.starts_with("q=0.0"))
@@ -149,10 +145,6 @@ mod tests {
         Page::Unreachable,
     ];
 
-    fn accepting(accept: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))])
-    }
-
     #[test]
     fn browsers_get_html_and_programs_get_text() {
         for (accept, html) in [
@@ -162,18 +154,18 @@ mod tests {
             ("text/html;q=0", false),
             ("application/json", false),
         ] {
-            let response = Page::NotFound.response(&accepting(accept));
+            let response = Page::NotFound.response(Some(&HeaderValue::from_static(accept)));
             let kind = response.headers()[CONTENT_TYPE].to_str().unwrap();
             assert_eq!(kind.starts_with("text/html"), html, "{accept}");
             assert_eq!(response.body().starts_with(b"<!doctype html>"), html, "{accept}");
         }
-        assert!(Page::NotFound.response(&HeaderMap::new()).body().starts_with(b"Not found. "));
+        assert!(Page::NotFound.response(None).body().starts_with(b"Not found. "));
     }
 
     #[test]
     fn every_page_is_an_error_that_nobody_caches_and_says_when_to_come_back() {
         for page in ALL {
-            let response = page.response(&HeaderMap::new());
+            let response = page.response(None);
             assert!(response.status().is_client_error() || response.status().is_server_error(), "{page:?}");
             assert_eq!(response.headers()[CACHE_CONTROL], "no-store", "{page:?}");
             let temporary = matches!(response.status().as_u16(), 503 | 504);

@@ -1,0 +1,292 @@
+//! One request, from its head to the head of its response.
+//!
+//! Called by the listener's connections. Loops over: what the cache says of the instance, holding, sending. A request
+//! that arrives while its instance is being stopped finds a refused connection first and the new phase a moment later:
+//! so a failed attempt looks at the cache again, and waits for a wake when that is what it says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::{RequestBody, ResponseBody};
+use super::hold::{Full, Hold, Holds, Outcome};
+use super::pages::Page;
+use super::router::BadHead;
+use super::target::{Decision, Refusal, decide};
+use super::upstream::{Lease, SendError, Upstreams};
+use super::{OpenGuard, ProxyState, headers, router, tunnel};
+use crate::model::{Instance, Key, Resource as _};
+
+/// Pause after the first failed attempt to connect; doubles up to [`RETRY_LAST`].
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_LAST: Duration = Duration::from_millis(80);
+/// A request that cannot be sent twice takes only a connection used this recently, which its app will not have given
+/// up for being idle.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a request waits for the cache's first list after a start of this server.
+const FIRST_LIST: Duration = Duration::from_secs(10);
+
+/// Who sent a request.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// The connection's place among those allowed; a tunnel keeps it.
+    #[expect(dead_code, reason = "held, not read")]
+    pub place: Arc<OwnedSemaphorePermit>,
+}
+
+/// What all connections share.
+pub struct Service {
+    pub state: Arc<ProxyState>,
+    pub holds: Holds,
+    pub upstreams: Upstreams,
+    /// Upgraded connections, which outlive the requests that made them.
+    pub tunnels: TaskTracker,
+    /// Cancelled when time is up for whatever is still open.
+    pub kill: CancellationToken,
+}
+
+/// A request once it is known where it goes.
+struct Routed {
+    key: Key,
+    /// As the cache showed it when the request came. Its uid is whom the answer must come from.
+    instance: Arc<Instance>,
+    port: String,
+}
+
+impl Service {
+    pub async fn respond(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        let accept = request.headers().get(ACCEPT).cloned();
+        match self.forward(request, peer).await {
+            Ok(response) => response,
+            Err(page) => page.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
+        }
+    }
+
+    async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {
+        let (mut head, body) = request.into_parts();
+        router::check_framing(&head).map_err(refused_head)?;
+        let routed = self.route(&head).await?;
+        let Routed { key, instance, port } = &routed;
+        if let Decision::Refuse(why) = decide(instance, port) {
+            return Err(refusal(why));
+        }
+        let open = self.state.activity.open(key);
+
+        let wish = headers::upgrade(&head.headers);
+        let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
+        rewrite(&mut head, &peer, wish)?;
+        let request = Request::from_parts(head, RequestBody::new(body));
+        let (response, lease) = self.exchange(&routed, request).await?;
+        self.answer(response, lease, open, visitor, peer)
+    }
+
+    async fn route(&self, head: &Parts) -> Result<Routed, Page> {
+        let host = router::host_name(head).map_err(refused_head)?;
+        let cache = &self.state.cache;
+        let mut found = cache.route(host);
+        if found.is_none() && !cache.is_ready() {
+            // Just started: nothing is known yet, which is not the same as nothing being there.
+            tokio::time::timeout(FIRST_LIST, cache.ready()).await.map_err(|_| Page::Closing)?;
+            found = cache.route(host);
+        }
+        let instance = found.ok_or(Page::NotFound)?;
+        let port = router::port_name(&instance, host, cache.domain(), head.uri.path()).ok_or(Page::NotFound)?;
+        Ok(Routed { key: instance.key(), port: port.to_owned(), instance })
+    }
+
+    /// Sends the request to its instance, waking it and trying again as far as that is safe.
+    async fn exchange(
+        &self,
+        routed: &Routed,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), Page> {
+        let Routed { key, instance, port } = routed;
+        let uid = &instance.metadata.uid;
+        let limits = &self.state.limits;
+        let clock = &self.state.clock;
+        // Such a request may reach the app twice without harm, and can be made anew.
+        let mut spare = is_replayable(&request).then(|| copy_head(&request));
+        let mut fresh = if spare.is_some() { limits.idle_for } else { FRESH };
+        let deadline = clock.monotonic() + limits.hold;
+        let mut patience: Option<Patience> = None;
+        let mut waiting: Option<Waiting<'_>> = None;
+        let mut current = instance.clone();
+        loop {
+            let target = match decide(&current, port) {
+                Decision::Ready(target) => target,
+                Decision::Refuse(why) => return Err(refusal(why)),
+                Decision::Wake => {
+                    let waiting = self.wait_with(&mut waiting, key)?;
+                    match waiting.hold.until_ready(&mut waiting.changes, uid, port, deadline).await {
+                        Outcome::Ready(ready) => current = ready,
+                        Outcome::TimedOut => return Err(Page::StillStarting),
+                        Outcome::Refused(why) => return Err(refusal(why)),
+                        Outcome::Closing => return Err(Page::Closing),
+                    }
+                    // Whatever failed before the wake says nothing of what runs now.
+                    patience = None;
+                    continue;
+                }
+            };
+            let timed_out = match self.upstreams.send(&current, target, request, fresh).await {
+                Ok(done) => return Ok(done),
+                Err(SendError::NotSent { request: unsent, cause }) => {
+                    tracing::debug!(instance = %key, error = %cause, "cannot connect to the app");
+                    request = *unsent;
+                    cause.kind() == std::io::ErrorKind::TimedOut
+                }
+                Err(SendError::Broken { reused, cause }) => {
+                    tracing::debug!(instance = %key, error = %cause, reused, "the app broke off");
+                    let Some(head) = &mut spare else { return Err(Page::BadGateway) };
+                    request = copy_head(head);
+                    if reused {
+                        // Closed for being idle, most likely: a new connection tells.
+                        fresh = Duration::ZERO;
+                        continue;
+                    }
+                    false
+                }
+            };
+            fresh = Duration::ZERO;
+            let now = clock.monotonic();
+            let pause = patience.get_or_insert(Patience { until: now + limits.retry, pause: RETRY_FIRST }).next(now);
+            let Some(pause) = pause.filter(|_| now < deadline) else {
+                tracing::info!(instance = %key, "the app is said to be ready but does not answer");
+                return Err(if timed_out { Page::Unreachable } else { Page::BadGateway });
+            };
+            let waiting = self.wait_with(&mut waiting, key)?;
+            waiting.hold.wake_if_due();
+            // A change of the instance is the better signal: it may have been stopped, or moved.
+            tokio::select! {
+                _ = waiting.changes.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            let seen = waiting.changes.borrow_and_update().clone();
+            current = seen.filter(|i| i.metadata.uid == *uid).ok_or(Page::NotFound)?;
+        }
+    }
+
+    /// Takes a place among those who wait, unless the request has one.
+    fn wait_with<'a, 'b>(
+        &'a self,
+        waiting: &'b mut Option<Waiting<'a>>,
+        key: &'a Key,
+    ) -> Result<&'b mut Waiting<'a>, Page> {
+        match waiting {
+            Some(waiting) => Ok(waiting),
+            None => {
+                let hold = self.holds.enter(key).map_err(|Full| Page::Busy)?;
+                Ok(waiting.insert(Waiting { hold, changes: self.state.cache.observe(key) }))
+            }
+        }
+    }
+
+    /// Turns the app's response into ours; starts the tunnel if the app switched protocols.
+    fn answer(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        open: OpenGuard,
+        visitor: Option<OnUpgrade>,
+        peer: Peer,
+    ) -> Result<Response<ResponseBody>, Page> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let protocol = headers::upgrade(response.headers());
+            // An app that switches without having been asked is not to be followed.
+            let (Some(visitor), Some(protocol)) = (visitor, protocol) else { return Err(Page::BadGateway) };
+            let app = hyper::upgrade::on(&mut response);
+            let (limits, kill) = (self.state.limits.clone(), self.kill.clone());
+            self.tunnels.spawn(async move {
+                kill.run_until_cancelled(tunnel::run(visitor, app, open, &limits)).await;
+                drop((lease, peer));
+            });
+            let (mut head, _) = response.into_parts();
+            headers::to_visitor(&mut head.headers, Some(protocol));
+            return Ok(Response::from_parts(head, ResponseBody::Page(None)));
+        }
+        let (mut head, stream) = response.into_parts();
+        headers::to_visitor(&mut head.headers, None);
+        head.version = Version::HTTP_11;
+        Ok(Response::from_parts(head, ResponseBody::app(stream, lease, open)))
+    }
+}
+
+struct Waiting<'a> {
+    hold: Hold<'a>,
+    changes: watch::Receiver<Option<Arc<Instance>>>,
+}
+
+/// How long an instance that is said to be ready may refuse connections.
+struct Patience {
+    until: Duration,
+    pause: Duration,
+}
+
+impl Patience {
+    /// The pause before the next attempt; `None` when patience has run out.
+    fn next(&mut self, now: Duration) -> Option<Duration> {
+        let pause = self.pause.min(self.until.saturating_sub(now));
+        self.pause = RETRY_LAST.min(self.pause * 2);
+        (!pause.is_zero()).then_some(pause)
+    }
+}
+
+/// The request's head as the app shall see it.
+fn rewrite(head: &mut Parts, peer: &Peer, upgrade: Option<HeaderValue>) -> Result<(), Page> {
+    let host = match head.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Page::BadRequest)?,
+        None => head.headers.get(HOST).cloned().ok_or(Page::BadRequest)?,
+    };
+    if head.uri.authority().is_some() {
+        let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
+        head.uri = path.parse::<Uri>().map_err(|_| Page::BadRequest)?;
+    }
+    head.version = Version::HTTP_11;
+    headers::to_app(&mut head.headers, &host, peer.address, upgrade);
+    Ok(())
+}
+
+/// RFC 9110 §9.2.2, and nothing to upload.
+fn is_replayable(request: &Request<RequestBody>) -> bool {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
+    idempotent && matches!(request.body(), RequestBody::Empty)
+}
+
+/// A second request like this one, which has no body.
+fn copy_head(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn refused_head(why: BadHead) -> Page {
+    tracing::debug!(error = %why, "a request was refused");
+    match why {
+        BadHead::Connect | BadHead::UnknownCoding => Page::NotImplemented,
+        BadHead::NoHost | BadHead::ManyHosts | BadHead::InvalidHost | BadHead::TwoLengths => Page::BadRequest,
+    }
+}
+
+fn refusal(why: Refusal) -> Page {
+    match why {
+        Refusal::Stopped => Page::Stopped,
+        // As for a host that never was: soon there is nothing here.
+        Refusal::Gone => Page::NotFound,
+        Refusal::Failed | Refusal::Lost => Page::Unavailable,
+    }
+}
