@@ -28,6 +28,11 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
+/// This program's own path, as asked at the start: a later build replaces the file, and then nobody could tell.
+pub fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("finding this program's own path")
+}
+
 /// The test program, linked so that it needs nothing else in its container.
 ///
 /// The target is named although it is the host's: that keeps the flag from build scripts and procedural macros, and

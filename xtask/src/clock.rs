@@ -3,11 +3,23 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+
+use crate::sys;
 
 #[expect(clippy::disallowed_methods, reason = "the chores run in real time")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// As [`wait`], but an interrupt ends it: for everything but cleaning up.
+pub fn wait_unless_interrupted<T>(
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<T, String>,
+) -> Result<T> {
+    let done = wait(what, limit, || if sys::interrupted() { Ok(None) } else { ready().map(Some) })?;
+    done.context("interrupted")
 }
 
 /// Polls until `ready` gives a value; after `limit`, fails with the last reason it gave.

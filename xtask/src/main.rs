@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! main ─► fleet   real Docker daemons in network namespaces of their own
+//!      ─► test    every check, with real daemons
 //!      ─► image   the test image, made without a registry
 //! ```
 
-#![expect(dead_code, reason = "the demo and test chores, which come next, use the rest")]
+#![expect(dead_code, reason = "the demo, which comes next, uses the rest")]
 
 mod args;
 mod build;
@@ -17,6 +18,7 @@ mod image;
 mod packages;
 mod process;
 mod sys;
+mod test;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,9 @@ use args::Args;
 
 const HELP: &str = "\
 cargo xtask <command>
+
+  test [--fast]         every check and every test, also those with real Docker
+                        daemons; --fast leaves out those and the documentation
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--bare]
                         N Docker daemons, each in a network namespace of its own
@@ -46,8 +51,10 @@ Every fleet verb takes --name NAME (default: default).
 
 fn main() -> ExitCode {
     let mut args = Args::from_env();
+    sys::catch_interrupts();
     let done = match args.word().as_deref() {
         Some("fleet") => fleet::run(args),
+        Some("test") => test::run(args),
         Some("image") => image::run(args),
         Some(fleet::host::VERB) => fleet::host::run(args),
         Some(fleet::init::VERB) => fleet::init::run(args),

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -157,6 +158,30 @@ pub fn new_session() {
 pub fn become_subreaper() {
     // SAFETY: integers only.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT, SIGTERM and SIGHUP only set a flag: whoever waits looks at it, and cleans up.
+pub fn catch_interrupts() {
+    extern "C" fn note(_: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores into an atomic.
+        unsafe { libc::signal(signal, handler) };
+    }
+}
+
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Sends a signal to every process of a group that we started.
+pub fn signal_group(leader: u32, signal: i32) {
+    // SAFETY: takes integers; a group that is gone is an error that means nothing here.
+    unsafe { libc::killpg(leader.cast_signed(), signal) };
 }
 
 /// Whether the path lies on an overlay file system, on which overlay2 cannot work.

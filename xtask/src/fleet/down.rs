@@ -20,6 +20,18 @@ pub fn down(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes every fleet whose owner is gone: its processes went with the owner, its files did not.
+pub fn clean_orphans() -> Result<()> {
+    let Ok(entries) = fs::read_dir(state::ROOT) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let Ok(fleet) = Fleet::read(&entry.path()) else { continue };
+        if fleet.owner.is_some_and(|owner| !owner.alive()) {
+            down(&fleet.name).with_context(|| format!("removing what fleet {} left", fleet.name))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes everything of this name. The caller holds the fleet's lock.
 pub fn clean(name: &str) -> Result<()> {
     let dir = state::dir(name);

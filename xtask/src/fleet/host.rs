@@ -51,7 +51,7 @@ pub fn finish(host: &Host, mut child: Child) -> Result<()> {
 /// Waits until the daemon answers.
 pub fn answers(host: &Host) -> Result<()> {
     let docker = Docker::at(&host.socket);
-    clock::wait(&format!("the Docker daemon of {}", host.name), Duration::from_secs(60), || {
+    clock::wait_unless_interrupted(&format!("the Docker daemon of {}", host.name), Duration::from_secs(60), || {
         docker.ping().map_err(|e| format!("{e:#}{}", host.log_tail()))
     })
 }

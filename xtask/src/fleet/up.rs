@@ -64,7 +64,11 @@ pub fn up(plan: &Plan) -> Result<Fleet> {
     } else {
         Vec::new()
     };
+    down::clean_orphans()?;
     let lock = lock::fleet(&plan.name)?;
+    if let Some(owner) = Fleet::load(&plan.name).ok().and_then(|f| f.owner).filter(ProcessRef::alive) {
+        bail!("fleet {} belongs to process {}, which still runs", plan.name, owner.pid);
+    }
     down::clean(&plan.name).context("removing what an earlier run left")?;
     let result = create(plan, &archives);
     if result.is_err() {

@@ -1,0 +1,171 @@
+//! `cargo xtask test`: every check and every test, in one go, leaving nothing behind.
+//!
+//! A step that fails does not keep the next from running: one run shows all that is wrong. The last line is
+//! `N passed, N failed`, summed over all test programs; a failed step without a failed test counts as one.
+
+mod leaks;
+mod step;
+mod totals;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::args::Args;
+use crate::fleet::{down, state::Fleet, switch, up};
+use crate::packages::{self, Need};
+use crate::sys::{self, ProcessRef};
+use crate::{build, clock};
+use leaks::Leaks;
+use totals::Totals;
+
+/// What linking needs, and the test program without a C library beside it.
+const TOOLCHAIN: [Need; 2] = [
+    Need { program: "cc", package: "gcc", why: "links the programs" },
+    Need { program: "ld", package: "libc6-dev", why: "links the test program statically" },
+];
+
+/// Enough to move something from one host to another.
+const HOSTS: &str = "2";
+
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    let fast = args.flag("--fast");
+    args.finish()?;
+    let program = build::this_program()?;
+    packages::ensure(&TOOLCHAIN)?;
+    if !fast {
+        if !sys::is_root() {
+            bail!("the tests with real Docker daemons need root; cargo xtask test --fast leaves them out");
+        }
+        packages::ensure(&packages::DAEMON)?;
+    }
+    sys::become_subreaper();
+    let mut run = Run::new(program)?;
+    run.checks();
+    if !fast {
+        run.fleet();
+        run.documentation();
+    }
+    run.finish()
+}
+
+struct Run {
+    program: PathBuf,
+    /// The fleet's name, and part of the directory's: no other run has the same.
+    name: String,
+    /// For the tests' temporary files.
+    temp: PathBuf,
+    leaks: Leaks,
+    totals: Totals,
+    lines: Vec<String>,
+    start: Instant,
+}
+
+impl Run {
+    fn new(program: PathBuf) -> Result<Run> {
+        let name = format!("test-{}", std::process::id());
+        let temp = std::env::temp_dir().join(format!("portreeve-{name}"));
+        fs::create_dir_all(&temp).with_context(|| format!("making {}", temp.display()))?;
+        let leaks = Leaks::new(&name, &temp);
+        Ok(Run { program, name, temp, leaks, totals: Totals::default(), lines: Vec::new(), start: clock::now() })
+    }
+
+    fn checks(&mut self) {
+        self.cargo("format", "fmt --all --check", &[]);
+        self.cargo("lints", "clippy --workspace --all-targets -- -D warnings", &[]);
+        self.cargo("tests", "test --workspace --no-fail-fast", &[]);
+    }
+
+    fn documentation(&mut self) {
+        self.cargo("documentation", "doc --no-deps", &[("RUSTDOCFLAGS", Path::new("-D warnings"))]);
+    }
+
+    /// Brings the daemons up, runs the tests against them, takes them down.
+    fn fleet(&mut self) {
+        let mut fleet = None;
+        self.step("daemons up", |run| {
+            let mut plan = up::Plan::new(&run.name, HOSTS, &[])?;
+            plan.owner = Some(ProcessRef::this()?);
+            fleet = Some(up::up(&plan)?);
+            Ok(())
+        });
+        if let Some(fleet) = fleet {
+            self.leaks.link = Some(switch::link(&fleet));
+            self.fleet_tests(&fleet);
+            self.step("nothing left in the daemons", |_| leaks::in_daemons(&fleet));
+        }
+        self.step("daemons down", |run| down::down(&run.name));
+    }
+
+    fn fleet_tests(&mut self, fleet: &Fleet) {
+        let host = &fleet.hosts[0];
+        let program = self.program.clone();
+        let env: [(&str, &Path); 5] = [
+            ("PORTREEVE_TEST_DOCKER", Path::new(&host.endpoint)),
+            ("PORTREEVE_TEST_ADDRESS", Path::new(&host.address)),
+            ("PORTREEVE_TEST_IMAGE", Path::new("portreeve/app:1")),
+            ("PORTREEVE_TEST_FLEET", &fleet.path()),
+            ("PORTREEVE_XTASK", &program),
+        ];
+        self.cargo("tests with real daemons", "test --test fleet --no-fail-fast -- --test-threads=2", &env);
+    }
+
+    /// One run of cargo, with its output shown and its tests counted.
+    fn cargo(&mut self, name: &str, words: &str, env: &[(&str, &Path)]) {
+        let mut command: Command = build::cargo();
+        command.args(words.split(' ')).envs(env.iter().copied());
+        command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
+        println!("\n==> {name}: cargo {words}");
+        let before = self.totals.failed;
+        let start = clock::now();
+        let result = if sys::interrupted() { Err(anyhow::anyhow!("interrupted")) } else { step::run(command) };
+        let ok = match result {
+            Ok((totals, ok)) => {
+                self.totals.add(&totals);
+                ok
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                false
+            }
+        };
+        self.note(name, ok, before, start);
+    }
+
+    /// A step of our own.
+    fn step(&mut self, name: &str, work: impl FnOnce(&mut Run) -> Result<()>) {
+        println!("\n==> {name}");
+        let (before, start) = (self.totals.failed, clock::now());
+        let result = work(self);
+        if let Err(error) = &result {
+            eprintln!("error: {error:#}");
+        }
+        self.note(name, result.is_ok(), before, start);
+    }
+
+    fn note(&mut self, name: &str, ok: bool, failed_before: u64, start: Instant) {
+        if !ok && self.totals.failed == failed_before {
+            self.totals.failed += 1;
+        }
+        let (word, seconds) = (if ok { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
+        println!("<== {name}: {word}, {seconds:.1} s");
+        self.lines.push(format!("{word:<8}{seconds:>7.1} s  {name}"));
+    }
+
+    fn finish(mut self) -> Result<ExitCode> {
+        self.step("nothing left on this machine", |run| run.leaks.check());
+        // its content has just been reported if there was any
+        let _ = fs::remove_dir_all(&self.temp);
+        println!("\n{}", self.lines.join("\n"));
+        println!("in all {:.0} s; {} ignored", self.start.elapsed().as_secs_f64(), self.totals.ignored);
+        if sys::interrupted() {
+            println!("interrupted");
+        }
+        println!("{} passed, {} failed", self.totals.passed, self.totals.failed);
+        let good = self.totals.failed == 0 && !sys::interrupted();
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
