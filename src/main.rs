@@ -14,6 +14,6 @@ fn main() -> ExitCode {
             eprintln!("error: this build has no control plane to serve from {}", args.data_dir.display());
             ExitCode::FAILURE
         }
-        verb => portreeve::cli::run(global, verb),
+        verb => portreeve::cli::run(&global, &verb),
     }
 }

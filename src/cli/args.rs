@@ -2,9 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use super::apply::ApplyArgs;
+use super::completion::CompletionArgs;
+use super::delete::DeleteArgs;
+use super::describe::DescribeArgs;
+use super::diff::DiffArgs;
+use super::exec::ExecArgs;
+use super::get::GetArgs;
+use super::label::LabelArgs;
+use super::logs::LogsArgs;
+use super::power::{RestartArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
 use super::serve::ServeArgs;
+use super::version::{KubeconfigArgs, VersionArgs};
+use super::wait::WaitArgs;
 use crate::model::Span;
 
 /// A reconciling operator over plain Docker hosts: one private app per user, asleep until asked for.
@@ -37,37 +49,21 @@ pub struct Global {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Serve(Box<ServeArgs>),
+    Apply(ApplyArgs),
+    Diff(DiffArgs),
+    Get(GetArgs),
+    Describe(DescribeArgs),
+    Delete(DeleteArgs),
+    Label(LabelArgs),
+    Wait(WaitArgs),
+    Logs(LogsArgs),
+    Exec(ExecArgs),
+    Start(StartArgs),
+    Stop(StopArgs),
+    Restart(RestartArgs),
+    Wake(WakeArgs),
+    Upgrade(UpgradeArgs),
+    Kubeconfig(KubeconfigArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
-}
-
-/// Print a shell's completion script.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  # bash, for this session
-  source <(portreeve completion bash)
-
-  # zsh and fish, for every session
-  portreeve completion zsh > \"${fpath[1]}/_portreeve\"
-  portreeve completion fish > ~/.config/fish/completions/portreeve.fish")]
-pub struct CompletionArgs {
-    pub shell: ShellName,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ShellName {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-/// Print this program's version, and the server's when one is reached.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  portreeve version
-  portreeve version --client")]
-pub struct VersionArgs {
-    /// Do not ask the server
-    #[arg(long)]
-    pub client: bool,
 }

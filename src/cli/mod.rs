@@ -3,30 +3,89 @@
 //! ```text
 //! main ──▶ args (what was asked) ──▶ one file per verb ──▶ client ──HTTPS──▶ api
 //! ```
+//!
+//! A verb gets its arguments and a session, writes results to stdout and talk to stderr, and returns how it ended; only
+//! [`run`] turns that into an exit code.
 
-use std::io::Write;
+mod apply;
+pub mod args;
+mod client;
+mod completion;
+mod connect;
+mod delete;
+mod describe;
+mod diff;
+mod error;
+mod exec;
+mod get;
+mod jsonpath;
+mod kinds;
+mod kubeconfig;
+mod label;
+mod logs;
+mod manifest;
+mod merge;
+mod output;
+mod power;
+mod selection;
+pub mod serve;
+mod session;
+mod state;
+mod table;
+mod terminal;
+mod until;
+mod url;
+mod version;
+mod wait;
+
 use std::process::ExitCode;
 
-pub mod args;
-mod completion;
-pub mod serve;
-
 use args::{Global, Verb};
+use error::{Error, Exit, Result};
+use power::PowerVerb;
+use session::Session;
 
 /// Does what a verb other than `serve` asks for, and reports errors on stderr.
-pub fn run(_global: Global, verb: Verb) -> ExitCode {
-    let text = match verb {
-        Verb::Serve(_) => unreachable!("main starts the server itself"),
-        Verb::Completion(args) => completion::script(&args),
-        Verb::Version(_) => format!("portreeve {}\n", env!("CARGO_PKG_VERSION")).into_bytes(),
-    };
-    match std::io::stdout().write_all(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        // the reader has what it wanted
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+pub fn run(global: &Global, verb: &Verb) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: cannot write: {e}");
-            ExitCode::FAILURE
+            eprintln!("error: cannot start: {e}");
+            return ExitCode::FAILURE;
         }
+    };
+    let outcome = runtime.block_on(dispatch(global, verb));
+    // a thread may still hang in a read of stdin, which nothing ends
+    runtime.shutdown_background();
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(e) => {
+            e.report();
+            e.exit_code()
+        }
+    }
+}
+
+async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
+    let session = || Session::open(global);
+    match verb {
+        Verb::Serve(_) => Err(Error::usage("the server is started by main")),
+        Verb::Apply(args) => apply::run(args, &session()?).await,
+        Verb::Diff(args) => diff::run(args, &session()?).await,
+        Verb::Get(args) => get::run(args, &session()?).await,
+        Verb::Describe(args) => describe::run(args, &session()?).await,
+        Verb::Delete(args) => delete::run(args, &session()?).await,
+        Verb::Label(args) => label::run(args, &session()?).await,
+        Verb::Wait(args) => wait::run(args, &session()?).await,
+        Verb::Logs(args) => logs::run(args, &session()?).await,
+        Verb::Exec(args) => exec::run(args, &session()?).await,
+        Verb::Start(args) => power::run(PowerVerb::Start, &args.power, &session()?).await,
+        Verb::Stop(args) => power::run(PowerVerb::Stop, &args.power, &session()?).await,
+        Verb::Restart(args) => power::run(PowerVerb::Restart, &args.power, &session()?).await,
+        Verb::Wake(args) => power::run(PowerVerb::Wake, &args.power, &session()?).await,
+        Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
+        Verb::Kubeconfig(args) => version::kubeconfig(args, global),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Version(args) => version::version(args, global).await,
     }
 }

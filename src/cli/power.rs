@@ -1,0 +1,240 @@
+//! `start`, `stop`, `restart`, `wake` and `upgrade`: one patch to the desired state, then waiting for what is seen to
+//! follow. Nothing is started or stopped from here: the controllers do that.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::JSON;
+use super::error::{Error, Exit, Result};
+use super::kinds::ResourceType;
+use super::output::print;
+use super::session::Session;
+use super::state;
+use super::until::{Seen, Target, until};
+use super::url::with_query;
+use crate::clock::SystemClock;
+use crate::model::{Instance, Power, RESTART_ANNOTATION, Span, Time, WAKE_ANNOTATION};
+
+/// What the verbs of power have in common.
+#[derive(Args, Debug)]
+pub struct PowerArgs {
+    /// The instances
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub wait: WaitFlags,
+}
+
+#[derive(Args, Debug)]
+pub struct WaitFlags {
+    /// Wait until it is so
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub wait: bool,
+    /// How long to wait for each
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub timeout: Span,
+}
+
+/// Wake instances, also those that are stopped.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve start alice
+  portreeve start alice bob --timeout 30s
+  portreeve start alice --wait=false")]
+pub struct StartArgs {
+    #[command(flatten)]
+    pub power: PowerArgs,
+}
+
+/// Stop instances; they stay off, whatever is requested, until `start`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve stop alice
+  portreeve stop alice bob --wait=false")]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub power: PowerArgs,
+}
+
+/// Re-create the containers of instances, with the same ports and volumes.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve restart alice
+  portreeve restart alice --timeout 30s")]
+pub struct RestartArgs {
+    #[command(flatten)]
+    pub power: PowerArgs,
+}
+
+/// Wake sleeping instances, as a request would.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve wake alice
+  portreeve wake alice bob --wait=false")]
+pub struct WakeArgs {
+    #[command(flatten)]
+    pub power: PowerArgs,
+}
+
+/// Give an instance another image.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve upgrade alice --image registry.example/app:0.4.0
+  portreeve upgrade alice --image app:2 --wait=false")]
+pub struct UpgradeArgs {
+    /// The instance
+    pub name: String,
+    /// The image to run
+    #[arg(long, value_name = "REFERENCE")]
+    pub image: String,
+    #[command(flatten)]
+    pub wait: WaitFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerVerb {
+    Start,
+    Stop,
+    Restart,
+    Wake,
+}
+
+pub async fn run(verb: PowerVerb, args: &PowerArgs, session: &Session) -> Result<Exit> {
+    let resource = ResourceType::instances();
+    let (mut exit, mut asked) = (Exit::Done, vec![]);
+    for name in &args.names {
+        match ask(verb, name, &resource, session).await {
+            Ok(before) => asked.push((name, before)),
+            Err(e @ (Error::Server(_) | Error::Failed(_))) => {
+                e.report();
+                exit = Exit::Failed;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    for (name, before) in asked {
+        if args.wait.wait {
+            let check = |object: Option<&Value>| match verb {
+                PowerVerb::Start | PowerVerb::Wake => state::awake(object),
+                PowerVerb::Stop => state::stopped(object),
+                PowerVerb::Restart => state::restarted(object, &before),
+            };
+            wait(session, &resource, name, args.wait.timeout.duration(), check).await?;
+        }
+        print(&format!("{} {}\n", resource.named(name), done(verb, args.wait.wait)))?;
+    }
+    Ok(exit)
+}
+
+fn done(verb: PowerVerb, waited: bool) -> &'static str {
+    match (verb, waited) {
+        (PowerVerb::Start, true) => "started",
+        (PowerVerb::Stop, true) => "stopped",
+        (PowerVerb::Restart, true) => "restarted",
+        (PowerVerb::Wake, true) => "awake",
+        (PowerVerb::Start, false) => "start requested",
+        (PowerVerb::Stop, false) => "stop requested",
+        (PowerVerb::Restart, false) => "restart requested",
+        (PowerVerb::Wake, false) => "wake requested",
+    }
+}
+
+/// Writes what is wanted; returns the instance as it was before.
+async fn ask(verb: PowerVerb, name: &str, resource: &ResourceType, session: &Session) -> Result<Instance> {
+    let path = resource.object(&session.namespace, name)?;
+    let object = session.client.get(&path, JSON).await?;
+    let before: Instance = serde_json::from_value(object)
+        .map_err(|e| Error::failed(format!("{} cannot be read: {e}", resource.named(name))))?;
+    let patch = patch(verb, &before, SystemClock::new().now().into())?;
+    if patch != json!({}) {
+        session.client.merge_patch(&with_query(&path, &[("fieldManager", "portreeve")]), &patch).await?;
+    }
+    Ok(before)
+}
+
+/// The change of desired state that a verb stands for. Pure.
+fn patch(verb: PowerVerb, before: &Instance, now: Time) -> Result<Value> {
+    let name = &before.metadata.name;
+    let annotate = |annotation: &str| json!({"metadata": {"annotations": {annotation: now.to_string()}}});
+    let stopped = before.spec.power == Power::Stopped;
+    Ok(match verb {
+        PowerVerb::Stop if stopped => json!({}),
+        PowerVerb::Stop => json!({"spec": {"power": "Stopped"}}),
+        PowerVerb::Start => {
+            let mut patch = annotate(WAKE_ANNOTATION);
+            if stopped {
+                patch["spec"] = json!({"power": "Auto"});
+            }
+            patch
+        }
+        PowerVerb::Wake if stopped => {
+            return Err(Error::failed(format!(
+                "instance {name:?} is stopped (spec.power: Stopped), so nothing wakes it; use `portreeve start {name}`"
+            )));
+        }
+        PowerVerb::Wake => annotate(WAKE_ANNOTATION),
+        PowerVerb::Restart => annotate(RESTART_ANNOTATION),
+    })
+}
+
+pub async fn upgrade(args: &UpgradeArgs, session: &Session) -> Result<Exit> {
+    let resource = ResourceType::instances();
+    let path = resource.object(&session.namespace, &args.name)?;
+    let query = [("fieldManager", "portreeve"), ("fieldValidation", "Strict")];
+    let patch = json!({"spec": {"image": args.image}});
+    session.client.merge_patch(&with_query(&path, &query), &patch).await?;
+    if args.wait.wait {
+        let check = |object: Option<&Value>| state::upgraded(object, &args.image);
+        wait(session, &resource, &args.name, args.wait.timeout.duration(), check).await?;
+    }
+    let word = if args.wait.wait { "upgraded" } else { "upgrade requested" };
+    print(&format!("{} {word}\n", resource.named(&args.name)))?;
+    Ok(Exit::Done)
+}
+
+async fn wait(
+    session: &Session,
+    resource: &ResourceType,
+    name: &str,
+    timeout: Duration,
+    mut check: impl FnMut(Option<&Value>) -> Seen,
+) -> Result<()> {
+    let target = Target { resource, namespace: &session.namespace, name };
+    until(&session.client, &target, timeout, |object| match object {
+        Some(_) => Ok(check(object)),
+        None => Err(Error::failed(format!("{} was deleted meanwhile", target.display()))),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(verb: PowerVerb, power: Power) -> Result<Value> {
+        let mut instance = Instance::default();
+        instance.metadata.name = "alice".into();
+        instance.spec.power = power;
+        patch(verb, &instance, jiff::Timestamp::from_second(0).unwrap().into())
+    }
+
+    #[test]
+    fn starting_keeps_an_always_on_instance_always_on() {
+        let wake = json!({"metadata": {"annotations": {WAKE_ANNOTATION: "1970-01-01T00:00:00Z"}}});
+        assert_eq!(patched(PowerVerb::Start, Power::Running).unwrap(), wake);
+        assert_eq!(patched(PowerVerb::Start, Power::Auto).unwrap(), wake);
+        let mut on = wake;
+        on["spec"] = json!({"power": "Auto"});
+        assert_eq!(patched(PowerVerb::Start, Power::Stopped).unwrap(), on);
+    }
+
+    #[test]
+    fn what_is_stopped_is_not_woken_nor_stopped_again() {
+        let error = patched(PowerVerb::Wake, Power::Stopped).unwrap_err().to_string();
+        assert!(error.contains("portreeve start alice"), "{error}");
+        assert_eq!(patched(PowerVerb::Stop, Power::Stopped).unwrap(), json!({}));
+        assert_eq!(patched(PowerVerb::Stop, Power::Running).unwrap(), json!({"spec": {"power": "Stopped"}}));
+    }
+}
