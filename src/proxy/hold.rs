@@ -22,8 +22,8 @@ use super::{Limits, Waker};
 use crate::clock::SharedClock;
 use crate::model::{Instance, Key};
 
-/// How often a waiting group repeats its wish: the controller may have restarted or missed it.
-const WAKE_EVERY: Duration = Duration::from_secs(1);
+/// How often, at most, the waker hears of one instance, and how often a waiting group repeats its wish: the controller may have restarted or missed it.
+pub const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// How waiting ended.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{RequestBody, ResponseBody};
-use super::hold::{Full, Hold, Holds, Outcome};
+use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
 use super::pages::Page;
 use super::router::BadHead;
 use super::target::{Decision, Refusal, decide};
@@ -78,6 +78,7 @@ impl Service {
         let routed = self.route(&head).await?;
         let Routed { key, instance, port } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
+            self.note_demand(key, why);
             return Err(refusal(why));
         }
         let open = self.state.activity.open(key);
@@ -102,6 +103,20 @@ impl Service {
         let instance = found.ok_or(Page::NotFound)?;
         let port = router::port_name(&instance, host, cache.domain(), head.uri.path()).ok_or(Page::NotFound)?;
         Ok(Routed { key: instance.key(), port: port.to_owned(), instance })
+    }
+
+    /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.
+    fn note_demand(&self, key: &Key, why: Refusal) {
+        match why {
+            Refusal::Failed | Refusal::Lost => {
+                let activity = &self.state.activity;
+                if activity.idle(key).is_none_or(|idle| idle >= WAKE_EVERY) {
+                    activity.touch(key);
+                    self.state.waker.wake(key);
+                }
+            }
+            Refusal::Stopped | Refusal::Gone => {}
+        }
     }
 
     /// Sends the request to its instance, waking it and trying again as far as that is safe.

@@ -1,1 +1,9 @@
-//! proxy
+//! The reverse proxy from outside: real sockets on loopback, the real cache over the memory store, and a waker that
+//! does what the controllers do, after a while.
+
+mod ends;
+mod forward;
+mod hold;
+mod stop;
+mod upgrade;
+mod world;

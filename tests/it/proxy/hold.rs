@@ -1,0 +1,181 @@
+//! Requests for instances that are not up.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use portreeve::model::{Phase, Power};
+use portreeve::proxy::Limits;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::world::*;
+
+#[tokio::test]
+async fn a_request_to_a_sleeper_is_held_until_it_is_ready() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    world.waker.plan(awake("alice", app.address), Duration::from_millis(100));
+    let reply = world.get("alice.test", "/x?y=1").await;
+    assert_eq!((reply.status, reply.text()), (StatusCode::OK, "alice GET /x?y=1"));
+    assert_eq!(world.waker.calls("alice"), 1);
+    world.until_closed("alice").await;
+    assert!(world.activity.idle(&key("alice")).is_some_and(|idle| idle < PATIENCE));
+}
+
+#[tokio::test]
+async fn every_phase_on_the_way_up_is_waited_through() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    let mut visitor = world.connect().await;
+    let request = tokio::spawn(async move { visitor.send(request("POST", "alice.test", "/", "body")).await });
+    until("the request is held", || world.open("alice") == 1).await;
+    for phase in [Phase::Stopping, Phase::Stopped, Phase::Pending, Phase::Pulling, Phase::Starting, Phase::Upgrading] {
+        world.put(&with_phase(instance("alice", app.address), phase)).await;
+        assert!(!request.is_finished(), "{phase:?}");
+    }
+    world.put(&awake("alice", app.address)).await;
+    assert_eq!(soon("the answer", request).await.unwrap().text(), "alice POST /");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_requests_to_a_sleeper_wake_it_once_and_are_all_answered() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    let mut visitors = vec![];
+    for _ in 0..1000 {
+        visitors.push(world.connect().await);
+    }
+    let requests: Vec<_> = visitors
+        .into_iter()
+        .map(|mut visitor| {
+            tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await.status })
+        })
+        .collect();
+    until("all are held", || world.open("alice") == 1000).await;
+    let calls = world.waker.calls("alice");
+    assert!(calls <= 20, "one call to begin with and one a second while waiting, not {calls}");
+    world.put(&awake("alice", app.address)).await;
+    for request in requests {
+        assert_eq!(soon("an answer", request).await.unwrap(), StatusCode::OK);
+    }
+    world.until_closed("alice").await;
+}
+
+#[tokio::test]
+async fn waiting_is_bounded_in_time_and_says_when_to_come_back() {
+    let limits = Limits { hold: Duration::from_millis(50), ..Default::default() };
+    let (world, app) = (World::with(limits).await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    let reply = world.get("alice.test", "/").await;
+    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(reply.headers.contains_key("retry-after"));
+    world.until_closed("alice").await;
+}
+
+#[tokio::test]
+async fn waiting_requests_are_bounded_in_number() {
+    let limits = Limits { held_per_instance: 2, held_in_all: 3, ..Default::default() };
+    let (world, app) = (World::with(limits).await, App::hello("app").await);
+    for name in ["alice", "bob"] {
+        world.put(&asleep(name, app.address)).await;
+    }
+    let mut held = vec![];
+    for host in ["alice.test", "alice.test", "bob.test"] {
+        let mut visitor = world.connect().await;
+        held.push(tokio::spawn(async move { visitor.send(request("GET", host, "/", "")).await.status }));
+    }
+    until("three are held", || world.open("alice") == 2 && world.open("bob") == 1).await;
+    for host in ["alice.test", "bob.test"] {
+        let reply = world.get(host, "/").await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{host}");
+        assert!(reply.headers.contains_key("retry-after"));
+    }
+    for name in ["alice", "bob"] {
+        world.put(&awake(name, app.address)).await;
+    }
+    for request in held {
+        assert_eq!(soon("an answer", request).await.unwrap(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_does_not_cancel_the_wake() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    let mut visitor = world.connect().await;
+    let request = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await });
+    until("the request is held", || world.open("alice") == 1).await;
+    request.abort();
+    world.until_closed("alice").await;
+    assert_eq!(world.waker.calls("alice"), 1);
+    let idle = world.activity.idle(&key("alice")).expect("it was used");
+    assert!(idle < PATIENCE, "fresh activity is what the controllers go by, not {idle:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_become_ready_is_refused_at_once() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    let mut stopped = awake("stopped", app.address);
+    stopped.spec.power = Power::Stopped;
+    let mut deleted = awake("deleted", app.address);
+    deleted.metadata.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
+    let failed = with_phase(instance("failed", app.address), Phase::Failed);
+    let lost = with_phase(instance("lost", app.address), Phase::Lost);
+    // The controller decides when to try a broken one again; it has to know that someone wants it.
+    for (inst, status, wanted) in [(stopped, 503, false), (failed, 503, true), (lost, 503, true), (deleted, 404, false)]
+    {
+        world.put(&inst).await;
+        let name = &inst.metadata.name;
+        for _ in 0..2 {
+            let reply = world.get(&format!("{name}.test"), "/").await;
+            assert_eq!(reply.status, status, "{name}");
+            assert_eq!(reply.headers.contains_key("retry-after"), status == 503, "{name}");
+        }
+        assert_eq!(world.waker.calls(name), usize::from(wanted), "{name}: at most one call a second");
+        assert_eq!(world.activity.idle(&key(name)).is_some(), wanted, "{name}");
+        assert_eq!(world.open(name), 0, "{name}");
+    }
+    assert_eq!(app.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_held_request_is_told_when_waiting_becomes_vain() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    let mut stopped = asleep("alice", app.address);
+    stopped.spec.power = Power::Stopped;
+    let mut other = awake("alice", app.address);
+    other.metadata.uid = "of another tenant".into();
+    for (change, status) in [
+        (stopped, StatusCode::SERVICE_UNAVAILABLE),
+        (with_phase(instance("alice", app.address), Phase::Failed), StatusCode::SERVICE_UNAVAILABLE),
+        (other, StatusCode::NOT_FOUND),
+    ] {
+        world.put(&asleep("alice", app.address)).await;
+        let mut visitor = world.connect().await;
+        let request = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await.status });
+        until("the request is held", || world.open("alice") == 1).await;
+        world.put(&change).await;
+        assert_eq!(soon("the refusal", request).await.unwrap(), status);
+    }
+    assert_eq!(app.accepted(), 0);
+}
+
+#[tokio::test]
+async fn the_body_of_a_held_request_is_not_asked_for_before_the_wake() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    world.put(&asleep("alice", app.address)).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: alice.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    until("the request is held", || world.open("alice") == 1).await;
+    let asked = tokio::time::timeout(Duration::from_millis(50), stream.readable()).await;
+    assert!(asked.is_err(), "the visitor was told to go on while its app sleeps");
+    world.put(&awake("alice", app.address)).await;
+    let mut go_on = [0; 25];
+    soon("the word to go on", stream.read_exact(&mut go_on)).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"body").await.unwrap();
+    let mut answer = [0; 12];
+    soon("the answer", stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}

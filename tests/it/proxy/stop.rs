@@ -1,0 +1,119 @@
+//! Requests that meet an app on its way down, or one that is not where it is said to be.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use portreeve::model::Phase;
+use portreeve::proxy::Limits;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+use super::world::*;
+
+/// An address where nobody listens.
+async fn nowhere() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_while_a_stop_is_in_flight_is_served_after_the_wake() {
+    for method in ["GET", "POST"] {
+        let (world, app) = (World::new().await, App::hello("alice").await);
+        // Docker has stopped it; the cache does not know yet.
+        world.put(&awake("alice", nowhere().await)).await;
+        let mut visitor = world.connect().await;
+        let answer = tokio::spawn(async move { visitor.send(request(method, "alice.test", "/", "body")).await });
+        until("the request waits", || world.waker.calls("alice") > 0).await;
+        world.put(&with_phase(instance("alice", app.address), Phase::Stopping)).await;
+        world.put(&asleep("alice", app.address)).await;
+        assert!(!answer.is_finished());
+        world.put(&awake("alice", app.address)).await;
+        assert_eq!(soon("the answer", answer).await.unwrap().text(), format!("alice {method} /"));
+        world.until_closed("alice").await;
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_listens_a_moment_after_it_is_ready_is_waited_for() {
+    let world = World::new().await;
+    let address = nowhere().await;
+    world.put(&awake("alice", address)).await;
+    let mut visitor = world.connect().await;
+    let answer = tokio::spawn(async move { visitor.send(request("POST", "alice.test", "/", "body")).await });
+    until("the request waits", || world.waker.calls("alice") > 0).await;
+    let app = App::on(TcpListener::bind(address).await.unwrap(), async |request: http::Request<_>| {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await;
+        let body: http_body_util::Collected<bytes::Bytes> = body.unwrap_or_else(|e: hyper::Error| panic!("{e}"));
+        http::Response::new(full(body.to_bytes()))
+    });
+    assert_eq!(soon("the answer", answer).await.unwrap().text(), "body", "the body is still there to be sent");
+    assert_eq!(app.accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_app_that_never_listens_is_given_up_in_time() {
+    let limits = Limits { retry: Duration::from_millis(100), ..Default::default() };
+    let world = World::with(limits).await;
+    world.put(&awake("alice", nowhere().await)).await;
+    assert_eq!(world.get("alice.test", "/").await.status, StatusCode::BAD_GATEWAY);
+    world.until_closed("alice").await;
+}
+
+#[tokio::test]
+async fn kept_connections_that_died_with_the_container_cost_no_request() {
+    let (world, mut old, new) = (World::new().await, App::hello("old").await, App::hello("new").await);
+    world.put(&awake("alice", old.address)).await;
+    let mut visitor = world.connect().await;
+    assert_eq!(visitor.send(request("GET", "alice.test", "/", "")).await.text(), "old GET /");
+    old.kill().await;
+    let answer = tokio::spawn(async move { visitor.send(request("POST", "alice.test", "/", "body")).await });
+    until("the request waits", || world.waker.calls("alice") > 0).await;
+    world.put(&awake("alice", new.address)).await;
+    assert_eq!(soon("the answer", answer).await.unwrap().text(), "new POST /");
+}
+
+/// Accepts, reads something and closes, as a port forwarder does whose container is gone.
+async fn slams_the_door() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_get_that_broke_off_before_its_answer_is_sent_again_but_a_post_is_not() {
+    let (world, app) = (World::new().await, App::hello("alice").await);
+    let (door, task) = slams_the_door().await;
+    world.put(&awake("alice", door)).await;
+    assert_eq!(
+        world.connect().await.send(request("POST", "alice.test", "/", "body")).await.status,
+        StatusCode::BAD_GATEWAY,
+        "the app may have acted on it"
+    );
+    let mut visitor = world.connect().await;
+    let answer = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await });
+    until("the request waits", || world.waker.calls("alice") > 0).await;
+    world.put(&asleep("alice", app.address)).await;
+    world.put(&awake("alice", app.address)).await;
+    assert_eq!(soon("the answer", answer).await.unwrap().text(), "alice GET /");
+    world.until_closed("alice").await;
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_request_never_follows_a_name_to_another_tenant() {
+    let (world, app) = (World::new().await, App::hello("successor").await);
+    world.put(&awake("alice", nowhere().await)).await;
+    let mut visitor = world.connect().await;
+    let answer = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await.status });
+    until("the request waits", || world.waker.calls("alice") > 0).await;
+    let mut successor = awake("alice", app.address);
+    successor.metadata.uid = "another".into();
+    world.put(&successor).await;
+    assert_eq!(soon("the refusal", answer).await.unwrap(), StatusCode::NOT_FOUND);
+    assert_eq!(app.accepted(), 0);
+}
