@@ -7,15 +7,26 @@
 //! Everything else sees a daemon only through [`engine::Engine`], and gets it only from an [`Engines`]: in the
 //! server the pool of real clients, in simulations a fleet of simulated daemons.
 
+mod bollard;
+mod breaker;
+mod classify;
+mod endpoint;
 pub mod engine;
+mod gate;
 pub mod labels;
+mod pool;
 pub mod reference;
+mod streams;
 pub mod timeouts;
+mod tls;
+mod transport;
 
 use std::sync::Arc;
 
 use self::engine::{Engine, EngineResult};
 use crate::model::DockerHost;
+
+pub use self::pool::Pool;
 
 /// The daemons of a fleet.
 pub trait Engines: Send + Sync {

@@ -34,6 +34,32 @@ pub fn check_name(op: &'static str, name: &str) -> EngineResult<()> {
     })
 }
 
+/// Passes full ids only.
+pub fn check_id(op: &'static str, id: &str) -> EngineResult<()> {
+    if is_full_id(id) {
+        return Ok(());
+    }
+    let message = "not a full id".to_owned();
+    Err(EngineError { op, object: id.to_owned(), kind: EngineErrorKind::Invalid, message })
+}
+
+/// Passes what can be an image reference and cannot lead elsewhere in a path.
+pub fn check_image(op: &'static str, reference: &str) -> EngineResult<()> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':' | b'@');
+    let segments = reference.split('/').all(|segment| !segment.is_empty() && segment != "." && segment != "..");
+    if reference.len() <= 512 && segments && reference.bytes().all(allowed) {
+        return Ok(());
+    }
+    let message = "invalid reference format".to_owned();
+    Err(EngineError { op, object: reference.to_owned(), kind: EngineErrorKind::Invalid, message })
+}
+
+/// For creating: kept as given, so that it reads back so, unless a daemon could take it for an id prefix.
+pub fn image_as_given(reference: &str) -> String {
+    let hex = reference.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex { image(reference) } else { reference.to_owned() }
+}
+
 /// An image reference as it is safe to send: with the tag `latest` when it has neither tag nor digest. Without, a
 /// pull would fetch every tag of the repository, and an inspect would take `cafe` for an id prefix.
 pub fn image(reference: &str) -> String {
@@ -55,6 +81,17 @@ mod tests {
             assert_eq!(error.kind, EngineErrorKind::Invalid, "{bad:?}");
         }
         check_name("create", &"0af9".repeat(16)).unwrap_err();
+    }
+
+    #[test]
+    fn image_references_cannot_lead_elsewhere() {
+        for good in ["app", "app:1", "localhost:5000/team/app:1.2", "app@sha256:00ff"] {
+            check_image("pull", good).unwrap();
+        }
+        for bad in ["", "a//b", "../containers/x", "a/../b", "a?b", "a b", "/a", "a/"] {
+            check_image("pull", bad).unwrap_err();
+        }
+        assert_eq!((image_as_given("app"), image_as_given("cafe")), ("app".to_owned(), "cafe:latest".to_owned()));
     }
 
     #[test]

@@ -1,1 +1,116 @@
-//! engine
+//! The real engine keeps the contract on a real daemon. The daemon comes from the environment:
+//!
+//! | variable | what |
+//! |---|---|
+//! | `PORTREEVE_TEST_DOCKER` | its endpoint: `unix:///…`, or `tcp://…` with `PORTREEVE_TEST_TLS`, a directory of credentials |
+//! | `PORTREEVE_TEST_ADDRESS` | the IP address on which it publishes ports |
+//! | `PORTREEVE_TEST_IMAGE` | the test app, loaded |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use portreeve::clock::SystemClock;
+use portreeve::docker::Pool;
+use portreeve::docker::engine::*;
+use portreeve::model::{DockerHost, HostTls};
+
+#[path = "../it/support/engine_conformance.rs"]
+mod engine_conformance;
+
+use engine_conformance::Subject;
+
+/// Of the test app, in its image.
+const APP: &str = "/app";
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by `cargo xtask test`"))
+}
+
+fn host(endpoint: &str) -> DockerHost {
+    let mut host = DockerHost::default();
+    host.metadata.name = "real".to_owned();
+    host.spec.endpoint = endpoint.to_owned();
+    host.spec.tls = std::env::var("PORTREEVE_TEST_TLS").ok().map(|directory| HostTls { directory });
+    host
+}
+
+fn engine() -> Arc<dyn Engine> {
+    let pool = Pool::new(SystemClock::new());
+    pool.engine(&host(&variable("PORTREEVE_TEST_DOCKER"))).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[tokio::test]
+async fn a_real_daemon_conforms() {
+    let (engine, image, address) = (engine(), variable("PORTREEVE_TEST_IMAGE"), variable("PORTREEVE_TEST_ADDRESS"));
+    let subject = Subject {
+        engine: engine.as_ref(),
+        image: &image,
+        app: APP,
+        host_ip: &address,
+        host_port: 38_517,
+        bind: "/run/portreeve-conformance/bound",
+    };
+    engine_conformance::holds(&subject).await;
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_says_why_although_the_daemon_says_200() {
+    let error = engine().pull("127.0.0.1:9/nobody/home:1", &|_| {}).await.expect_err("there is no registry");
+    assert_eq!(error.kind, EngineErrorKind::Server, "it may pass: {error}");
+    assert!(error.message.contains("127.0.0.1:9"), "the daemon's own words: {error}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_unreachable_and_soon_not_asked() {
+    let pool = Pool::new(SystemClock::new());
+    let mut nobody = host("unix:///run/portreeve-no-such.sock");
+    nobody.spec.tls = None;
+    let engine = pool.engine(&nobody).expect("connects later");
+    for _ in 0..3 {
+        let error = engine.info().await.expect_err("nobody there");
+        assert_eq!(error.kind, EngineErrorKind::Unreachable, "{error}");
+        assert!(error.message.contains("portreeve-no-such.sock"), "{error}");
+    }
+    let error = engine.info().await.expect_err("not asked");
+    assert_eq!(error.kind, EngineErrorKind::Unreachable);
+    assert!(error.message.contains("not tried"), "{error}");
+}
+
+#[tokio::test]
+async fn a_terminal_is_raw_and_can_be_resized() {
+    let (engine, image) = (engine(), variable("PORTREEVE_TEST_IMAGE"));
+    let spec = ContainerSpec {
+        name: "pr.terminal.app".to_owned(),
+        image,
+        entrypoint: vec![APP.to_owned()],
+        network: "none".to_owned(),
+        limits: Limits { memory: 64 << 20, cpu_milli: 500, pids: 64 },
+        ..ContainerSpec::default()
+    };
+    engine.remove_container(&spec.name).await.expect("clear");
+    let id = engine.create_container(&spec).await.unwrap_or_else(|e| panic!("{e}"));
+    engine.start_container(&id).await.unwrap_or_else(|e| panic!("{e}"));
+    let options = ExecOptions {
+        command: vec![APP.to_owned(), "echo".to_owned(), "\u{1}raw".to_owned()],
+        stdout: true,
+        tty: true,
+        ..ExecOptions::default()
+    };
+    let mut session = engine.exec(&id, options).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut said = Vec::new();
+    while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(10), session.output.next()).await {
+        said.extend_from_slice(&chunk.unwrap_or_else(|e| panic!("{e}")).1);
+    }
+    assert_eq!(said, b"\x01raw\r\n", "a terminal's bytes are no frames");
+    let dialogue = ExecOptions {
+        command: vec![APP.to_owned(), "cat".to_owned()],
+        stdin: true,
+        stdout: true,
+        tty: true,
+        ..ExecOptions::default()
+    };
+    let session = engine.exec(&id, dialogue).await.unwrap_or_else(|e| panic!("{e}"));
+    engine.exec_resize(&session.exec_id, 120, 40).await.unwrap_or_else(|e| panic!("{e}"));
+    engine.remove_container(&id).await.expect("remove");
+}

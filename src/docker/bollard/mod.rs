@@ -1,0 +1,142 @@
+//! The real engine: the Docker API by bollard, over our own transport and behind the gate.
+//!
+//! Bollard gives the typed calls. Streams (events, logs, exec) and the one call whose type it lacks are made on the
+//! transport directly, because there the head of the answer must be seen before the first item.
+
+mod create;
+mod inspect;
+mod pull;
+mod read;
+mod write;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::bollard::errors::Error;
+use ::bollard::{BollardRequest, ClientVersion, Docker};
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyDataStream, BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::endpoint::Endpoint;
+use super::engine::{EngineError, EngineErrorKind, EngineResult};
+use super::gate::{Gate, Weight};
+use super::timeouts;
+use super::transport::{FLOOR, Transport};
+use crate::clock::SharedClock;
+
+/// No refusal of a daemon is longer.
+const MAX_REFUSAL: usize = 64 << 10;
+
+/// One real daemon. Connects when first called.
+pub struct BollardEngine {
+    host: String,
+    docker: Docker,
+    transport: Arc<Transport>,
+    gate: Gate,
+    pulls: pull::Pulls,
+}
+
+impl BollardEngine {
+    /// `host`: the name of the DockerHost, for errors.
+    pub fn new(host: &str, endpoint: &Endpoint, clock: SharedClock) -> EngineResult<BollardEngine> {
+        let transport = Transport::new(endpoint);
+        let wire = transport.clone();
+        let send = move |request: BollardRequest| {
+            let wire = wire.clone();
+            async move { wire.send(request).await }
+        };
+        let version = ClientVersion { major_version: 1, minor_version: usize::from(FLOOR) };
+        // The gate times every call; the library's own limit, to the head of the answer only, must not come first.
+        let limit = Duration::from_secs(3600).as_secs();
+        let docker = Docker::connect_with_custom_transport(send, Some("http://docker"), limit, &version);
+        let docker = docker.map_err(|e| EngineError {
+            op: "connect",
+            object: host.to_owned(),
+            kind: EngineErrorKind::Invalid,
+            message: e.to_string(),
+        })?;
+        Ok(BollardEngine {
+            host: host.to_owned(),
+            docker,
+            transport,
+            gate: Gate::new(clock),
+            pulls: pull::Pulls::default(),
+        })
+    }
+
+    /// A call that a healthy daemon answers at once.
+    async fn quick<T>(
+        &self,
+        op: &'static str,
+        object: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> EngineResult<T> {
+        self.gate.call(op, object, Weight::Light, timeouts::QUICK, call).await
+    }
+
+    /// A call that is work for the daemon.
+    async fn heavy<T>(
+        &self,
+        op: &'static str,
+        object: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> EngineResult<T> {
+        self.gate.call(op, object, Weight::Heavy, timeouts::HEAVY, call).await
+    }
+
+    /// A request past the library, answered with its head; a refusal is an error.
+    async fn open(
+        &self,
+        op: &'static str,
+        object: &str,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> EngineResult<Response<Incoming>> {
+        self.quick(op, object, async {
+            let response = self.transport.request(method, path, body).await?;
+            accepted(response).await
+        })
+        .await
+    }
+}
+
+async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::NOT_MODIFIED || status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    let body = Limited::new(response.into_body(), MAX_REFUSAL).collect().await;
+    let body = body.map_err(|e| io::Error::other(e.to_string()))?.to_bytes();
+    let told = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let message = told.as_ref().and_then(|v| v.get("message")).and_then(|m| m.as_str());
+    let message = message.map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned);
+    Err(Error::DockerResponseServerError { status_code: status.as_u16(), message })
+}
+
+fn data(response: Response<Incoming>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    BodyDataStream::new(response.into_body()).map_err(io::Error::other)
+}
+
+/// For one value in a query.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// A stream that broke off: the connection is gone, and what came before stands.
+fn broken(op: &'static str, object: &str, error: &io::Error) -> EngineError {
+    let message = format!("the stream broke off: {error}");
+    EngineError { op, object: object.to_owned(), kind: EngineErrorKind::Unreachable, message }
+}

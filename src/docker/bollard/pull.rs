@@ -1,0 +1,87 @@
+//! Pulls: one at a time of each reference, shared by all who want it.
+//!
+//! A daemon says 200 and puts what went wrong into the stream of progress; and it may take minutes, so only silence
+//! counts against it. When the last one waiting goes away, the connection closes and the daemon gives the pull up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use ::bollard::Docker;
+use ::bollard::query_parameters::CreateImageOptions;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
+
+use super::BollardEngine;
+use crate::docker::engine::EngineResult;
+use crate::docker::{classify, gate, reference, timeouts};
+
+const OP: &str = "pull image";
+
+type Pull = BoxFuture<'static, EngineResult<()>>;
+type Running = Shared<Pull>;
+/// Kept without holding the pull up; and what it said last.
+type Known = (WeakShared<Pull>, watch::Receiver<String>);
+
+/// The pulls under way, by reference. Finished ones are swept when the next begins.
+#[derive(Default)]
+pub struct Pulls {
+    running: Mutex<HashMap<String, Known>>,
+}
+
+impl Pulls {
+    /// The running pull of this reference, or a new one.
+    fn join(&self, docker: &Docker, image: &str) -> (Running, watch::Receiver<String>) {
+        let mut running = self.running.lock().expect("no panic while held");
+        running.retain(|_, (pull, _)| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
+        if let Some((pull, progress)) = running.get(image)
+            && let Some(pull) = pull.upgrade()
+        {
+            return (pull, progress.clone());
+        }
+        let (say, progress) = watch::channel(String::new());
+        let pull = pull(docker.clone(), image.to_owned(), say).boxed().shared();
+        if let Some(weak) = pull.downgrade() {
+            running.insert(image.to_owned(), (weak, progress.clone()));
+        }
+        (pull, progress)
+    }
+}
+
+async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> EngineResult<()> {
+    let options = CreateImageOptions { from_image: Some(image.clone()), ..CreateImageOptions::default() };
+    let mut steps = docker.create_image(Some(options), None, None);
+    loop {
+        match tokio::time::timeout(timeouts::PULL_IDLE, steps.next()).await {
+            Err(_) => return Err(gate::timed_out(OP, &image, timeouts::PULL_IDLE)),
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(e))) => return Err(classify::error(OP, &image, &e)),
+            Ok(Some(Ok(step))) => {
+                let layer = step.id.map(|id| format!("{id}: ")).unwrap_or_default();
+                say.send_replace(format!("{layer}{}", step.status.unwrap_or_default()));
+            }
+        }
+    }
+}
+
+impl BollardEngine {
+    pub(super) async fn shared_pull(&self, image: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
+        reference::check_image(OP, image)?;
+        let pass = Arc::new(self.gate.enter(OP, image)?);
+        let (mut pull, mut said) = self.pulls.join(&self.docker, &reference::image(image));
+        let mut talking = true;
+        let result = loop {
+            tokio::select! {
+                result = &mut pull => break result,
+                news = said.changed(), if talking => match news {
+                    Ok(()) => progress(said.borrow_and_update().clone()),
+                    Err(_) => talking = false,
+                },
+            }
+        };
+        if let Some(pass) = Arc::into_inner(pass) {
+            pass.decide(result.as_ref().err());
+        }
+        result
+    }
+}

@@ -1,0 +1,191 @@
+//! Observing a real daemon.
+
+use std::collections::HashMap;
+
+use ::bollard::errors::Error;
+use ::bollard::query_parameters as query;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::Method;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::inspect::{self, sorted};
+use super::{BollardEngine, broken, data, escaped};
+use crate::docker::engine::*;
+use crate::docker::{reference, streams};
+
+/// What we want to hear of; health checks and commands would drown it.
+const ACTIONS: [&str; 13] = [
+    "create",
+    "start",
+    "restart",
+    "die",
+    "stop",
+    "kill",
+    "oom",
+    "pause",
+    "unpause",
+    "rename",
+    "update",
+    "destroy",
+    "disconnect",
+];
+
+/// `None` for a 404.
+fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn label_filter(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
+    [("label".to_owned(), labels.iter().map(|(k, v)| format!("{k}={v}")).collect())].into()
+}
+
+/// An event on the wire.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "Type", default)]
+    object: String,
+    #[serde(rename = "Action", default)]
+    action: String,
+    #[serde(rename = "Actor", default)]
+    actor: Actor,
+}
+
+#[derive(Default, Deserialize)]
+struct Actor {
+    #[serde(rename = "Attributes", default)]
+    attributes: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[async_trait]
+impl EngineRead for BollardEngine {
+    async fn info(&self) -> EngineResult<EngineInfo> {
+        let call = async { tokio::try_join!(self.docker.info(), self.docker.version()) };
+        let (info, version) = self.quick("info", &self.host, call).await?;
+        let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        Ok(EngineInfo {
+            daemon_id: info.id.unwrap_or_default(),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            os: info.operating_system.unwrap_or_default(),
+            kernel: info.kernel_version.unwrap_or_default(),
+            storage_driver: info.driver.unwrap_or_default(),
+            runtimes,
+            memory_bytes: info.mem_total.unwrap_or_default(),
+            cpus: info.ncpu.unwrap_or_default(),
+        })
+    }
+
+    async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>> {
+        let options =
+            query::ListContainersOptions { all: true, filters: Some(label_filter(labels)), ..Default::default() };
+        let call = self.docker.list_containers(Some(options));
+        let listed = self.quick("list containers", &self.host, call).await?;
+        Ok(listed.into_iter().map(inspect::summary).collect())
+    }
+
+    async fn container(&self, container: &str) -> EngineResult<Option<ContainerInfo>> {
+        const OP: &str = "inspect container";
+        reference::check(OP, container)?;
+        let call = async { found(self.docker.inspect_container(container, None).await) };
+        Ok(self.quick(OP, container, call).await?.map(inspect::container))
+    }
+
+    async fn image(&self, image: &str) -> EngineResult<Option<ImageInfo>> {
+        const OP: &str = "inspect image";
+        reference::check_image(OP, image)?;
+        let call = async { found(self.docker.inspect_image(&reference::image(image)).await) };
+        Ok(self.quick(OP, image, call).await?.map(|told| ImageInfo {
+            id: told.id.unwrap_or_default(),
+            repo_digests: told.repo_digests.unwrap_or_default(),
+        }))
+    }
+
+    async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>> {
+        const OP: &str = "inspect network";
+        reference::check_name(OP, name)?;
+        let call = async { found(self.docker.inspect_network(name, None).await) };
+        Ok(self.quick(OP, name, call).await?.map(|told| NetworkInfo {
+            id: told.id.unwrap_or_default(),
+            name: told.name.unwrap_or_default(),
+            labels: sorted(told.labels),
+        }))
+    }
+
+    async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>> {
+        let options = query::ListNetworksOptions { filters: Some(label_filter(labels)) };
+        let listed = self.quick("list networks", &self.host, self.docker.list_networks(Some(options))).await?;
+        let ours = listed.into_iter().map(|told| NetworkInfo {
+            id: told.id.unwrap_or_default(),
+            name: told.name.unwrap_or_default(),
+            labels: sorted(told.labels),
+        });
+        Ok(ours.collect())
+    }
+
+    async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>> {
+        const OP: &str = "inspect volume";
+        reference::check_name(OP, name)?;
+        let call = async { found(self.docker.inspect_volume(name).await) };
+        let told = self.quick(OP, name, call).await?;
+        Ok(told.map(|told| VolumeInfo { name: told.name, labels: told.labels.into_iter().collect() }))
+    }
+
+    async fn events(
+        &self,
+        label: (&str, &str),
+        since: Option<Timestamp>,
+    ) -> EngineResult<BoxStream<'static, EngineResult<EngineEvent>>> {
+        const OP: &str = "events";
+        let filters = serde_json::json!({"label": [format!("{}={}", label.0, label.1)], "event": ACTIONS});
+        let mut path = format!("/events?filters={}", escaped(&filters.to_string()));
+        if let Some(since) = since {
+            path.push_str(&format!("&since={}.{:09}", since.as_second(), since.subsec_nanosecond()));
+        }
+        let response = self.open(OP, &self.host, Method::GET, &path, Bytes::new()).await?;
+        let host = self.host.clone();
+        let events = streams::lines(data(response)).map(move |line| {
+            let line = line.map_err(|e| broken(OP, &host, &e))?;
+            let told: Told = serde_json::from_slice(&line).map_err(|e| EngineError {
+                op: OP,
+                object: host.clone(),
+                kind: EngineErrorKind::Server,
+                message: format!("no event: {e}"),
+            })?;
+            let attributes = told.actor.attributes.unwrap_or_default();
+            Ok(EngineEvent { object: told.object, action: told.action, attributes })
+        });
+        Ok(events.boxed())
+    }
+
+    async fn logs(
+        &self,
+        container: &str,
+        options: LogOptions,
+    ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>> {
+        const OP: &str = "logs";
+        reference::check(OP, container)?;
+        let mut path = format!(
+            "/containers/{container}/logs?stdout=1&stderr=1&follow={}&timestamps={}",
+            u8::from(options.follow),
+            u8::from(options.timestamps)
+        );
+        if let Some(tail) = options.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(since) = options.since {
+            path.push_str(&format!("&since={}.{:09}", since.as_second(), since.subsec_nanosecond()));
+        }
+        let response = self.open(OP, container, Method::GET, &path, Bytes::new()).await?;
+        let object = container.to_owned();
+        Ok(streams::demultiplex(data(response)).map(move |item| item.map_err(|e| broken(OP, &object, &e))).boxed())
+    }
+}

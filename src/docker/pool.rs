@@ -1,0 +1,77 @@
+//! The real fleet: one client per host, made on first use and again when the host's endpoint or credentials change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::Engines;
+use super::bollard::BollardEngine;
+use super::endpoint::Endpoint;
+use super::engine::{Engine, EngineError, EngineErrorKind, EngineResult};
+use crate::clock::SharedClock;
+use crate::model::DockerHost;
+
+pub struct Pool {
+    clock: SharedClock,
+    /// By host name.
+    clients: Mutex<HashMap<String, (Endpoint, Arc<BollardEngine>)>>,
+}
+
+impl Pool {
+    #[expect(clippy::new_ret_no_self, reason = "every user wants it shared and behind the trait")]
+    pub fn new(clock: SharedClock) -> Arc<dyn Engines> {
+        Arc::new(Pool { clock, clients: Mutex::new(HashMap::new()) })
+    }
+}
+
+impl Engines for Pool {
+    fn engine(&self, host: &DockerHost) -> EngineResult<Arc<dyn Engine>> {
+        let name = &host.metadata.name;
+        let endpoint = Endpoint::of(&host.spec).map_err(|message| EngineError {
+            op: "connect",
+            object: name.clone(),
+            kind: EngineErrorKind::Invalid,
+            message,
+        })?;
+        let mut clients = self.clients.lock().expect("no panic while held");
+        if let Some((_, client)) = clients.get(name).filter(|(made_for, _)| *made_for == endpoint) {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(BollardEngine::new(name, &endpoint, self.clock.clone())?);
+        clients.insert(name.clone(), (endpoint, client.clone()));
+        Ok(client)
+    }
+
+    fn forget(&self, host_name: &str) {
+        self.clients.lock().expect("no panic while held").remove(host_name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::VirtualClock;
+
+    fn host(endpoint: &str) -> DockerHost {
+        let mut host = DockerHost::default();
+        host.metadata.name = "a".into();
+        host.spec.endpoint = endpoint.into();
+        host
+    }
+
+    fn same(a: &Arc<dyn Engine>, b: &Arc<dyn Engine>) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+    }
+
+    #[tokio::test]
+    async fn a_host_keeps_its_client_until_its_endpoint_changes() {
+        let pool = Pool::new(VirtualClock::new());
+        let first = pool.engine(&host("unix:///run/a.sock")).unwrap();
+        assert!(same(&first, &pool.engine(&host("unix:///run/a.sock")).unwrap()));
+        let moved = pool.engine(&host("unix:///run/b.sock")).unwrap();
+        assert!(!same(&first, &moved));
+        pool.forget("a");
+        assert!(!same(&moved, &pool.engine(&host("unix:///run/b.sock")).unwrap()));
+        let Err(error) = pool.engine(&host("tcp://10.0.0.3:2376")) else { panic!("no credentials") };
+        assert_eq!(error.kind, EngineErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,228 @@
+//! Our own way to a daemon, in place of the client library's: one keep-alive pool per daemon over a unix socket or
+//! mutual TLS, and the API version in every path.
+//!
+//! The library would open a TLS connection per call, trust every root of the operating system, and never send the
+//! version. The version is agreed on with `/_ping` before the first call and again after a 400, which is how a daemon
+//! refuses a version that it no longer speaks.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::bollard::errors::Error;
+use bytes::Bytes;
+use futures::Stream;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{Either, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::Endpoint;
+use super::timeouts;
+use super::tls::TlsDirectory;
+
+/// The oldest minor version of API 1 that we speak: Docker 20.10.
+pub const FLOOR: u16 = 41;
+/// The newest that we know: a newer daemon is spoken to in this one.
+pub const CEILING: u16 = 47;
+
+/// Bodies as the client library makes them.
+pub type Body = Either<Full<Bytes>, StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, io::Error>> + Send>>>>;
+
+pub struct Transport {
+    client: Client<Connector, Body>,
+    authority: String,
+    /// Minor version agreed on; 0: not yet.
+    minor: AtomicU16,
+}
+
+impl Transport {
+    pub fn new(endpoint: &Endpoint) -> Arc<Transport> {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(8)
+            .build(Connector::new(endpoint));
+        Arc::new(Transport { client, authority: endpoint.authority(), minor: AtomicU16::new(0) })
+    }
+
+    /// Sends a request for a path without version; the answer may have any status.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
+        let minor = self.version().await?;
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        parts.uri = self.uri(&format!("/v1.{minor}{path}"))?;
+        let response = self.client.request(Request::from_parts(parts, body)).await?;
+        if response.status() == StatusCode::BAD_REQUEST {
+            self.minor.store(0, Ordering::Relaxed);
+        }
+        Ok(response)
+    }
+
+    /// A request of our own. `body`: JSON, or empty.
+    pub async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(http::header::CONTENT_TYPE, "application/json").body(full(body))?;
+        self.send(request).await
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, Error> {
+        Ok(Uri::builder().scheme("http").authority(self.authority.as_str()).path_and_query(path).build()?)
+    }
+
+    async fn version(&self) -> Result<u16, Error> {
+        let known = self.minor.load(Ordering::Relaxed);
+        if known != 0 {
+            return Ok(known);
+        }
+        let ping = Request::builder().uri(self.uri("/_ping")?).body(full(Bytes::new()))?;
+        let pong = self.client.request(ping).await?;
+        let told = pong.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let minor = agree(told).map_err(|text| io::Error::new(io::ErrorKind::Unsupported, text))?;
+        self.minor.store(minor, Ordering::Relaxed);
+        Ok(minor)
+    }
+}
+
+pub fn full(body: Bytes) -> Body {
+    Either::Left(Full::new(body))
+}
+
+/// The minor version to speak with a daemon whose newest is `told`.
+fn agree(told: &str) -> Result<u16, String> {
+    let minor = told.strip_prefix("1.").and_then(|minor| minor.parse::<u16>().ok());
+    match minor {
+        Some(minor) if minor >= FLOOR => Ok(minor.min(CEILING)),
+        Some(_) => Err(format!("the daemon speaks API {told}, at least 1.{FLOOR} (Docker 20.10) is needed")),
+        None => Err(format!("no Docker daemon: it tells the API version {told:?}")),
+    }
+}
+
+/// Opens connections to one daemon, whatever the request's address.
+#[derive(Clone)]
+enum Connector {
+    Unix(Arc<std::path::PathBuf>),
+    Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, directory: Arc<TlsDirectory> },
+    Unusable(String),
+}
+
+impl Connector {
+    fn new(endpoint: &Endpoint) -> Connector {
+        match endpoint {
+            Endpoint::Unix(path) => Connector::Unix(Arc::new(path.clone())),
+            Endpoint::Tcp { host, tls_directory, .. } => {
+                let mut tcp = HttpConnector::new();
+                tcp.set_connect_timeout(Some(timeouts::CONNECT));
+                tcp.set_nodelay(true);
+                // An idle stream of events is fine; a dead connection under it is noticed within 30 s.
+                tcp.set_keepalive(Some(Duration::from_secs(15)));
+                tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
+                tcp.set_keepalive_retries(Some(3));
+                #[cfg(target_os = "linux")]
+                tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+                let authority = endpoint.authority();
+                let address = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query("/").build();
+                match (address, ServerName::try_from(host.clone())) {
+                    (Ok(address), Ok(name)) => {
+                        Connector::Tls { tcp, address, name, directory: Arc::new(TlsDirectory::new(tls_directory)) }
+                    }
+                    _ => Connector::Unusable(format!("{authority} is no address")),
+                }
+            }
+        }
+    }
+
+    async fn connect(mut self) -> io::Result<Wire> {
+        match &mut self {
+            Connector::Unix(path) => {
+                let stream = UnixStream::connect(path.as_path())
+                    .await
+                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+                Ok(Wire(Box::new(TokioIo::new(stream))))
+            }
+            Connector::Tls { tcp, address, name, directory } => {
+                let config = directory.config().await?;
+                let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
+                let stream = TlsConnector::from(config).connect(name.clone(), stream.into_inner()).await?;
+                Ok(Wire(Box::new(TokioIo::new(stream))))
+            }
+            Connector::Unusable(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why.clone())),
+        }
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Wire;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Wire>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = timeout(timeouts::CONNECT, self.clone().connect());
+        Box::pin(async move {
+            let limit = timeouts::CONNECT.as_secs();
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit} s"));
+            connecting.await.map_err(late)?
+        })
+    }
+}
+
+trait Io: Read + Write + Send + Unpin {}
+impl<T: Read + Write + Send + Unpin> Io for T {}
+
+/// A connection of either sort.
+struct Wire(Box<dyn Io>);
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_between_what_both_speak() {
+        for (told, spoken) in [("1.41", 41), ("1.44", 44), ("1.99", CEILING)] {
+            assert_eq!(agree(told), Ok(spoken));
+        }
+        for bad in ["1.40", "", "2.0", "1.x"] {
+            assert!(agree(bad).is_err(), "{bad:?}");
+        }
+    }
+}
