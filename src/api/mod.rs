@@ -1,1 +1,91 @@
-//! api
+//! The Kubernetes-convention API over HTTPS: an unmodified kubectl works against it.
+//!
+//! ```text
+//! client ──TLS──▶ server ──▶ handler: authenticate ▶ parse path ▶ authorize ▶ records ──txn──▶ store
+//!                                                                     watch ◀──────── changes ──┘
+//! ```
+//!
+//! Called by `serve`, which hands over an [`ApiState`]. Objects pass through as JSON values, as users wrote them; the
+//! typed model is used to check them, never to rewrite them. Every answer that is an error is a `Status`, made in
+//! `error` alone. Nothing is answered to anyone without credentials but the health checks.
+
+mod admit;
+pub mod attach;
+pub mod auth;
+mod body;
+mod columns;
+mod create;
+pub mod credentials;
+mod cross;
+mod delete;
+mod discovery;
+mod error;
+mod exec;
+mod handler;
+mod list;
+mod logs;
+mod negotiate;
+mod object;
+mod openapi;
+mod patch;
+mod pki;
+mod pods;
+mod query;
+mod registry;
+mod reply;
+mod review;
+mod scale;
+mod selector;
+mod server;
+mod table;
+mod target;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+pub use attach::{Attach, AttachError};
+pub use auth::{Authenticator, User};
+pub use credentials::{CredentialError, Credentials};
+pub use error::ApiError;
+pub use server::{ServeError, serve};
+
+use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::store::SharedStore;
+
+/// What the API works with; made by `serve` and handed to [`serve`](server::serve).
+#[derive(Clone)]
+pub struct ApiState {
+    pub store: SharedStore,
+    pub cache: Arc<Cache>,
+    pub clock: SharedClock,
+    pub auth: Authenticator,
+    /// The TLS side of [`Credentials`].
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Logs and exec.
+    pub attach: Arc<dyn Attach>,
+    /// The domain under which instances are routed.
+    pub domain: Arc<str>,
+}
+
+impl ApiState {
+    pub fn new(
+        store: SharedStore,
+        cache: Arc<Cache>,
+        clock: SharedClock,
+        credentials: &Credentials,
+        attach: Arc<dyn Attach>,
+        domain: &str,
+    ) -> ApiState {
+        ApiState {
+            store,
+            cache,
+            clock,
+            auth: credentials.auth.clone(),
+            tls: credentials.server_config.clone(),
+            attach,
+            domain: domain.into(),
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod instance;
 mod key;
 mod meta;
 mod quantity;
+pub mod schema;
 mod validate;
 
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};

@@ -18,6 +18,7 @@ pub enum FieldReason {
     Duplicate,
     Forbidden,
     TooLong,
+    TooMany,
 }
 
 impl FieldReason {
@@ -31,6 +32,7 @@ impl FieldReason {
             FieldReason::Duplicate => "FieldValueDuplicate",
             FieldReason::Forbidden => "FieldValueForbidden",
             FieldReason::TooLong => "FieldValueTooLong",
+            FieldReason::TooMany => "FieldValueTooMany",
         }
     }
 }

@@ -1,0 +1,273 @@
+//! Admission of one object: decode, unknown fields, server-set metadata, schema, rules between fields; in that order,
+//! and every problem at once.
+//!
+//! Pure but for random names and uids. Rules between objects are `cross`'s. Nothing is filled in inside the spec.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Subject};
+use super::object::{self, meta_mut, text};
+use super::query::FieldValidation;
+use crate::model::{
+    DockerHost, FINALIZER, FieldError, Instance, Kind, schema, validate_docker_host, validate_instance, validate_name,
+};
+
+/// Which part of an object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status, if the kind has one of its own.
+    Main,
+    Status,
+}
+
+/// Checks that the body is an object of this kind, and says so in it.
+pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the request body is not an object"));
+    }
+    for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.info().name.to_owned())] {
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(given)) if given.is_empty() || *given == expected => {}
+            Some(given) => {
+                let message = format!("{field} in the request body is {given}, but this path takes {expected:?}");
+                return Err(ApiError::bad_request(message));
+            }
+        }
+        object[field] = expected.into();
+    }
+    if object.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+        return Err(ApiError::bad_request("metadata in the request body is not an object"));
+    }
+    object::strip_nulls(&mut object);
+    meta_mut(&mut object);
+    Ok(object)
+}
+
+/// Drops unknown fields, telling of them and of duplicate keys as the client wishes. Returns the warnings.
+pub fn known_fields(
+    kind: Kind,
+    object: &mut Value,
+    duplicates: &[String],
+    mode: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    let unknown = schema::check(kind, object).unknown;
+    schema::prune(kind, object);
+    let mut texts: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    texts.extend(duplicates.iter().map(|path| format!("duplicate field {path:?}")));
+    // An answer is no place for thousands of lines.
+    texts.truncate(64);
+    match mode {
+        FieldValidation::Ignore => Ok(vec![]),
+        FieldValidation::Warn => Ok(texts),
+        FieldValidation::Strict if texts.is_empty() => Ok(vec![]),
+        FieldValidation::Strict => Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}",
+            kind.info().version,
+            texts.join(", ")
+        ))),
+    }
+}
+
+/// The body's namespace is the URL's, or absent.
+pub fn place(kind: Kind, object: &mut Value, namespace: Option<&str>) -> Result<(), ApiError> {
+    let given = text(object, "namespace").to_owned();
+    let expected = if kind.info().namespaced { namespace.unwrap_or_default() } else { "" };
+    if !given.is_empty() && given != expected {
+        let message = format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {given:?}, {expected:?}"
+        );
+        return Err(ApiError::bad_request(message));
+    }
+    if expected.is_empty() {
+        meta_mut(object).remove("namespace");
+    } else {
+        meta_mut(object).insert("namespace".into(), expected.into());
+    }
+    Ok(())
+}
+
+/// Makes a new object ready to be stored: what only the server sets is set, what it refuses is refused.
+pub fn create(kind: Kind, object: &mut Value, now: Timestamp) -> Result<(), ApiError> {
+    if !text(object, "resourceVersion").is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let prefix = text(object, "generateName").to_owned();
+    let meta = meta_mut(object);
+    for name in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        meta.remove(name);
+    }
+    if meta.get("name").and_then(Value::as_str).is_none_or(str::is_empty) && !prefix.is_empty() {
+        meta.insert("name".into(), generated_name(&prefix).into());
+    }
+    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("creationTimestamp".into(), object::time(now));
+    meta.insert("generation".into(), 1.into());
+    if kind.info().has_status {
+        object.as_object_mut().expect("typed made it one").remove("status");
+    }
+    own_marks(kind, object);
+    Ok(())
+}
+
+/// What every object of a kind carries.
+fn own_marks(kind: Kind, object: &mut Value) {
+    match kind {
+        Kind::Instance if !object::is_deleting(object) => {
+            if !object::finalizers(object).contains(&FINALIZER) {
+                let list = meta_mut(object).entry("finalizers").or_insert_with(|| json!([]));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(FINALIZER.into());
+                }
+            }
+        }
+        Kind::Namespace => {
+            let name = text(object, "name").to_owned();
+            let labels = meta_mut(object).entry("labels").or_insert_with(|| json!({}));
+            if labels.is_object() {
+                labels["kubernetes.io/metadata.name"] = name.into();
+            }
+            object["spec"] = json!({"finalizers": ["kubernetes"]});
+            if object.get("status").is_none_or(|s| s.get("phase").is_none()) {
+                object["status"] = json!({"phase": "Active"});
+            }
+        }
+        Kind::Instance | Kind::DockerHost | Kind::Event => {}
+    }
+}
+
+/// Names from a prefix are long enough to be rarely taken, and are tried again when they are.
+fn generated_name(prefix: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let random = uuid::Uuid::new_v4().into_bytes();
+    let suffix = random.iter().take(5).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]));
+    prefix.chars().take(58).chain(suffix).collect()
+}
+
+/// Merges a candidate into the stored object: what only the server sets keeps its value, and only `part` changes.
+/// Both carry their resourceVersion; the result carries the stored one.
+pub fn update(kind: Kind, part: Part, old: &Value, candidate: Value) -> Result<Value, ApiError> {
+    let subject = Subject::from(&object::key_of(kind, old));
+    if text(&candidate, "name") != text(old, "name") {
+        let message = format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            text(&candidate, "name"),
+            text(old, "name")
+        );
+        return Err(ApiError::bad_request(message));
+    }
+    let (given, stored) = (text(&candidate, "uid"), text(old, "uid"));
+    if !given.is_empty() && given != stored {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");
+        return Err(ApiError::conflict_because(&subject, &why));
+    }
+    let mut new = match part {
+        Part::Main => candidate,
+        Part::Status => {
+            let mut new = old.clone();
+            set_or_remove(&mut new, "status", candidate.get("status").cloned());
+            new
+        }
+    };
+    for name in
+        ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
+        let value = object::meta(old).and_then(|m| m.get(name)).cloned();
+        match value {
+            Some(value) => meta_mut(&mut new).insert(name.into(), value),
+            None => meta_mut(&mut new).remove(name),
+        };
+    }
+    if part == Part::Main && kind.info().has_status {
+        set_or_remove(&mut new, "status", old.get("status").cloned());
+    }
+    own_marks(kind, &mut new);
+    if object::is_deleting(old) {
+        let before = object::finalizers(old);
+        let added: Vec<_> = object::finalizers(&new).into_iter().filter(|f| !before.contains(f)).collect();
+        if !added.is_empty() {
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            );
+            return Err(ApiError::invalid(&subject, &[FieldError::forbidden("metadata.finalizers", &why)]));
+        }
+    }
+    if !object::same_desire(old, &new) {
+        let generation = object::meta(old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
+        meta_mut(&mut new).insert("generation".into(), (generation + 1).into());
+    }
+    Ok(new)
+}
+
+fn set_or_remove(object: &mut Value, name: &str, value: Option<Value>) {
+    match value {
+        Some(value) => object[name] = value,
+        None => {
+            object.as_object_mut().expect("decoded objects are objects").remove(name);
+        }
+    }
+}
+
+/// Every problem of one object by itself.
+pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
+    let mut errors = vec![];
+    let name = text(object, "name");
+    errors.extend(match kind {
+        Kind::Event if object::is_subdomain(name) => None,
+        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event => validate_name("metadata.name", name),
+    });
+    metadata_problems(object, &mut errors);
+    let checked = schema::check(kind, object);
+    let decodes = checked.errors.is_empty();
+    errors.extend(checked.errors);
+    if decodes {
+        let more = match kind {
+            Kind::Instance => serde_json::from_value::<Instance>(object.clone()).map(|i| validate_instance(&i)),
+            Kind::DockerHost => serde_json::from_value::<DockerHost>(object.clone()).map(|h| validate_docker_host(&h)),
+            Kind::Namespace | Kind::Event => Ok(vec![]),
+        };
+        match more {
+            Ok(more) => errors.extend(more),
+            // The schema promises that this cannot be; should it be, the object must not get in.
+            Err(e) => errors.push(FieldError::invalid("", "object", &e.to_string())),
+        }
+    }
+    errors
+}
+
+fn metadata_problems(object: &Value, errors: &mut Vec<FieldError>) {
+    // Kubernetes' own bound for all annotations of an object.
+    const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
+    let map = |name: &str| object::meta(object).and_then(|m| m.get(name)).and_then(Value::as_object);
+    for (key, value) in map("labels").into_iter().flatten() {
+        if !object::is_label_key(key) {
+            let why = "a label key must consist of an optional DNS subdomain and '/', and up to 63 of A-Za-z0-9-_.";
+            errors.push(FieldError::invalid("metadata.labels", format!("{key:?}"), why));
+        }
+        if let Some(value) = value.as_str().filter(|v| !object::is_label_value(v)) {
+            let why =
+                "a label value must be empty or up to 63 of A-Za-z0-9-_., beginning and ending with a letter or digit";
+            errors.push(FieldError::invalid("metadata.labels", format!("{value:?}"), why));
+        }
+    }
+    let mut bytes = 0;
+    for (key, value) in map("annotations").into_iter().flatten() {
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+        if !object::is_label_key(&key.to_ascii_lowercase()) {
+            let why =
+                "an annotation key must consist of an optional DNS subdomain and '/', and up to 63 of A-Za-z0-9-_.";
+            errors.push(FieldError::invalid("metadata.annotations", format!("{key:?}"), why));
+        }
+    }
+    if bytes > MOST_ANNOTATION_BYTES {
+        let why = format!("must have at most {MOST_ANNOTATION_BYTES} bytes in all");
+        errors.push(FieldError::invalid("metadata.annotations", format!("{bytes} bytes"), &why));
+    }
+    for (i, finalizer) in object::finalizers(object).iter().enumerate() {
+        if !object::is_label_key(finalizer) {
+            let field = format!("metadata.finalizers[{i}]");
+            errors.push(FieldError::invalid(field, format!("{finalizer:?}"), "must be a qualified name"));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The columns of each kind's Table. Cells are ready to print; `null` prints as `<none>`.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::object;
+use crate::model::Kind;
+
+/// One column. `wide` ones show only with `-o wide`.
+pub struct Column {
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+    wide: bool,
+}
+
+const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+    Column { name, kind, description, wide: false }
+}
+
+const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+    Column { name, kind, description, wide: true }
+}
+
+const NAME: Column = column("Name", "string", "Name of the object, unique within its namespace.");
+const AGE: Column = column("Age", "string", "Time since the object was created.");
+
+static INSTANCE: [Column; 11] = [
+    NAME,
+    column("Phase", "string", "Where the instance is in its life."),
+    column("Ready", "string", "Whether requests are answered."),
+    column("Node", "string", "The DockerHost that the instance is bound to."),
+    column("Image", "string", "The image to run."),
+    column("Last Active", "string", "Time since the instance was last used."),
+    column("URL", "string", "The address to open in a browser."),
+    AGE,
+    wide("Ports", "string", "Ports of the app and the host ports bound to them."),
+    wide("Restarts", "integer", "How often the container was started again after it had ended by itself."),
+    wide("Memory", "string", "The memory limit."),
+];
+static DOCKER_HOST: [Column; 6] = [
+    NAME,
+    column("Ready", "string", "Whether the daemon answers."),
+    column("Endpoint", "string", "Where the daemon listens."),
+    column("Version", "string", "Version of the daemon."),
+    AGE,
+    wide("Memory", "string", "What instances may use in all."),
+];
+static NAMESPACE: [Column; 3] = [NAME, column("Status", "string", "Active or Terminating."), AGE];
+static EVENT: [Column; 6] = [
+    column("Last Seen", "string", "Time since it last happened."),
+    column("Type", "string", "Normal or Warning."),
+    column("Reason", "string", "Why, as one word."),
+    column("Object", "string", "The object that it happened to."),
+    column("Message", "string", "What happened."),
+    wide("Count", "integer", "How often it happened."),
+];
+
+pub fn of(kind: Kind) -> &'static [Column] {
+    match kind {
+        Kind::Instance => &INSTANCE,
+        Kind::DockerHost => &DOCKER_HOST,
+        Kind::Namespace => &NAMESPACE,
+        Kind::Event => &EVENT,
+    }
+}
+
+pub fn definitions(kind: Kind) -> Value {
+    let define = |c: &Column| {
+        json!({
+            "name": c.name, "type": c.kind, "format": if c.name == "Name" { "name" } else { "" },
+            "description": c.description, "priority": i32::from(c.wide),
+        })
+    };
+    of(kind).iter().map(define).collect()
+}
+
+/// The cells of one object, as many as the kind has columns.
+pub fn cells(kind: Kind, object: &Value, now: Timestamp) -> Vec<Value> {
+    let name = || Value::from(object::text(object, "name"));
+    let age = || Value::from(since(object::text(object, "creationTimestamp"), now));
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let shown = |pointer: &str| match text(pointer) {
+        "" => Value::Null,
+        text => text.into(),
+    };
+    match kind {
+        Kind::Instance => vec![
+            name(),
+            if object::is_deleting(object) { "Terminating".into() } else { phase(text("/status/phase")) },
+            ready(object),
+            shown("/status/node"),
+            shown("/spec/image"),
+            since(text("/status/lastActive"), now).into(),
+            shown("/status/url"),
+            age(),
+            ports(object),
+            object.pointer("/status/restarts").cloned().unwrap_or_else(|| 0.into()),
+            amount(object, "/spec/resources/memory").unwrap_or_else(|| "256Mi".into()),
+        ],
+        Kind::DockerHost => vec![
+            name(),
+            ready(object),
+            shown("/spec/endpoint"),
+            shown("/status/version"),
+            age(),
+            amount(object, "/status/capacity/memory").unwrap_or(Value::Null),
+        ],
+        Kind::Namespace => vec![name(), shown("/status/phase"), age()],
+        Kind::Event => {
+            let seen = ["/lastTimestamp", "/firstTimestamp", "/metadata/creationTimestamp"];
+            let last = seen.into_iter().map(&text).find(|t| !t.is_empty()).unwrap_or_default();
+            let object_name =
+                format!("{}/{}", text("/involvedObject/kind").to_lowercase(), text("/involvedObject/name"));
+            vec![
+                since(last, now).into(),
+                shown("/type"),
+                shown("/reason"),
+                object_name.into(),
+                text("/message").trim().into(),
+                object.get("count").cloned().unwrap_or_else(|| 1.into()),
+            ]
+        }
+    }
+}
+
+fn phase(text: &str) -> Value {
+    if text.is_empty() { "Pending".into() } else { text.into() }
+}
+
+/// The status of the condition `Ready`.
+fn ready(object: &Value) -> Value {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = conditions.into_iter().flatten().find(|c| c.get("type").is_some_and(|t| t == "Ready"));
+    ready.and_then(|c| c.get("status")).cloned().unwrap_or_else(|| "Unknown".into())
+}
+
+/// A quantity, as it was written.
+fn amount(object: &Value, pointer: &str) -> Option<Value> {
+    match object.pointer(pointer)? {
+        Value::String(text) => Some(text.clone().into()),
+        Value::Number(n) => Some(n.to_string().into()),
+        _ => None,
+    }
+}
+
+/// `web:80->30001,api:81`
+fn ports(object: &Value) -> Value {
+    let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let texts: Vec<String> = list("/spec/ports")
+        .map(|port| {
+            let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
+            let inner = port.get("containerPort").and_then(Value::as_i64).unwrap_or_default();
+            let bound = list("/status/ports").find(|b| b.get("name").is_some_and(|n| n == name));
+            match bound.and_then(|b| b.get("hostPort")).and_then(Value::as_i64) {
+                Some(outer) => format!("{name}:{inner}->{outer}"),
+                None => format!("{name}:{inner}"),
+            }
+        })
+        .collect();
+    if texts.is_empty() { Value::Null } else { texts.join(",").into() }
+}
+
+/// The time since an RFC 3339 time, for people: `5m`, `3h12m`; `<none>` for none, as nothing else prints in a `-w` row.
+pub fn since(text: &str, now: Timestamp) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(then) => human(now.as_second() - then.as_second()),
+        Err(_) => "<none>".into(),
+    }
+}
+
+/// Two significant units at most, as kubectl prints ages.
+fn human(seconds: i64) -> String {
+    let (s, m, h, d) = (seconds, seconds / 60, seconds / 3600, seconds / 86400);
+    let pair = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
+        0 => format!("{big}{unit}"),
+        small => format!("{big}{unit}{small}{small_unit}"),
+    };
+    match s {
+        ..=0 => "0s".into(),
+        1..120 => format!("{s}s"),
+        120..600 => pair(m, "m", s % 60, "s"),
+        600..10_800 => format!("{m}m"),
+        10_800..28_800 => pair(h, "h", m % 60, "m"),
+        28_800..172_800 => format!("{h}h"),
+        172_800..691_200 => pair(d, "d", h % 24, "h"),
+        691_200..63_072_000 => format!("{d}d"),
+        _ => pair(d / 365, "y", d % 365, "d"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_as_kubectl_prints_them() {
+        for (seconds, text) in [
+            (-5, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (10_800, "3h"),
+            (11_520, "3h12m"),
+            (100_000, "27h"),
+            (176_400, "2d1h"),
+            (864_000, "10d"),
+        ] {
+            assert_eq!(human(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_as_many_cells_as_columns() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        for kind in Kind::all() {
+            assert_eq!(cells(kind, &json!({}), now).len(), of(kind).len(), "{kind}");
+        }
+    }
+}

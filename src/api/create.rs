@@ -1,0 +1,97 @@
+//! POST: new records.
+//!
+//! A namespaced object is only made in a namespace that is there and stays there: the transaction holds to the
+//! namespace's version, and leaves a mark that a concurrent deletion of the namespace holds to in turn.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::body::Parsed;
+use super::error::{ApiError, Subject};
+use super::handler::Call;
+use super::query::WriteOptions;
+use super::reply::Reply;
+use super::{ApiState, admit, cross, object};
+use crate::model::{Key, Kind};
+use crate::store::{Op, Precondition, Record, StoreError, Txn};
+
+/// How often a write is tried against others that come first.
+pub const ATTEMPTS: usize = 16;
+
+/// The key that changes with every object made in a namespace.
+pub fn use_mark(namespace: &str) -> String {
+    format!("meta/api/namespace-use/{namespace}")
+}
+
+pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, ApiError> {
+    let options = WriteOptions::of(&call.query)?;
+    let namespace = call.place.namespace.as_deref();
+    let mut body = admit::typed(kind, parsed.value)?;
+    admit::place(kind, &mut body, namespace)?;
+    let fixed_name = !object::text(&body, "name").is_empty();
+    let state = &call.state;
+    for _ in 0..ATTEMPTS {
+        let mut new = body.clone();
+        admit::create(kind, &mut new, state.clock.now())?;
+        let warnings = admit::known_fields(kind, &mut new, &parsed.duplicates, options.fields)?;
+        let key = object::key_of(kind, &new);
+        let mut errors = admit::problems(kind, &new);
+        errors.extend(cross::on_write(state, kind, None, &new));
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&Subject::from(&key), &errors));
+        }
+        let mut txn = Txn {
+            when: vec![Precondition::Absent { key: key.to_string() }],
+            then: vec![Op::Put { key: key.to_string(), value: object::encode(&new)? }],
+        };
+        if !key.namespace.is_empty() {
+            let home = open_namespace(state, &key).await?;
+            txn.when.push(Precondition::Unchanged { key: home.key.to_string(), modified: home.modified });
+            txn.then.push(Op::Put { key: use_mark(&key.namespace), value: Bytes::from(key.to_string()) });
+        }
+        let taken = if options.dry_run {
+            state.store.get(&key.to_string()).await?.is_some().then(|| key.to_string())
+        } else {
+            match state.store.txn(txn).await {
+                Ok(revision) => {
+                    object::set_version(&mut new, revision);
+                    None
+                }
+                Err(StoreError::Conflict { key, .. }) => Some(key),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        match taken {
+            None => return Ok(Reply::created(new).with_warnings(warnings)),
+            Some(by) if by == key.to_string() && fixed_name => return Err(ApiError::already_exists(&(&key).into())),
+            // The generated name was taken, or the namespace changed: again.
+            Some(_) => {}
+        }
+    }
+    Err(ApiError::timeout("the object could not be created: too many writes came in between"))
+}
+
+/// The namespace's record, if objects may be made in it.
+async fn open_namespace(state: &ApiState, key: &Key) -> Result<Record, ApiError> {
+    let home = Key::new(Kind::Namespace, "", key.namespace.clone());
+    let Some(record) = state.store.get(&home.to_string()).await? else {
+        return Err(ApiError::not_found(&Subject::from(&home)));
+    };
+    let namespace: Value = object::decode(Kind::Namespace, &record)?;
+    if object::is_deleting(&namespace) {
+        let why = format!("unable to create new content in namespace {} because it is being terminated", home.name);
+        let cause = format!("namespace {} is being terminated", home.name);
+        let refusal = ApiError::forbidden(&Subject::from(key), &why);
+        return Err(refusal.with_cause("NamespaceTerminating", &cause, "metadata.namespace"));
+    }
+    Ok(record)
+}
+
+/// `Status` of success, as a delete answers it.
+pub fn success(subject: &Subject, uid: &str) -> Value {
+    let mut details = json!({"name": subject.name, "kind": subject.plural, "uid": uid});
+    if !subject.group.is_empty() {
+        details["group"] = subject.group.into();
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}

@@ -1,0 +1,92 @@
+//! Admission across objects: what one object may not claim because another has it, and what may not go because
+//! another needs it. Reads the cache, so it is a courtesy to users and no guarantee; the controllers and the proxy
+//! have rules of their own for two claims on one thing.
+
+use serde_json::Value;
+
+use super::ApiState;
+use super::error::{ApiError, Subject};
+use crate::model::{FieldError, Instance, Key, Kind};
+
+/// Problems that a write would make with other objects. `old`: the stored object of an update, whose claims stand.
+pub fn on_write(state: &ApiState, kind: Kind, old: Option<&Value>, new: &Value) -> Vec<FieldError> {
+    if kind != Kind::Instance {
+        return vec![];
+    }
+    let decode = |v: &Value| serde_json::from_value::<Instance>(v.clone()).ok();
+    let Some(new) = decode(new) else { return vec![] };
+    let old = old.and_then(decode);
+    let mut errors = vec![];
+    routes(state, old.as_ref(), &new, &mut errors);
+    host_ports(state, old.as_ref(), &new, &mut errors);
+    errors
+}
+
+fn same_object(a: &Instance, b: &Instance) -> bool {
+    a.metadata.namespace == b.metadata.namespace && a.metadata.name == b.metadata.name
+}
+
+/// A host that is written down explicitly may not be another instance's.
+fn routes(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: &mut Vec<FieldError>) {
+    if new.spec.routes.is_empty() {
+        return;
+    }
+    let before: Vec<String> =
+        old.map(|o| o.resolved_routes(&state.domain)).unwrap_or_default().into_iter().map(|r| r.host).collect();
+    for (i, route) in new.resolved_routes(&state.domain).iter().enumerate() {
+        if before.contains(&route.host) {
+            continue;
+        }
+        if let Some(owner) = state.cache.route(&route.host).filter(|o| !same_object(o, new)) {
+            let why = format!("already claimed by instance {}/{}", owner.metadata.namespace, owner.metadata.name);
+            errors.push(FieldError::invalid(format!("spec.routes[{i}].host"), format!("{:?}", route.host), &why));
+        }
+    }
+}
+
+/// A fixed host port may not be one that another instance of the same host has fixed or bound.
+fn host_ports(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: &mut Vec<FieldError>) {
+    let node = |i: &Instance| match i.status.node.as_str() {
+        "" => i.spec.placement.node.clone(),
+        bound => bound.to_owned(),
+    };
+    let home = node(new);
+    if home.is_empty() {
+        return;
+    }
+    for (i, port) in new.spec.ports.iter().enumerate() {
+        let Some(wanted) = port.host_port else { continue };
+        if old.is_some_and(|o| o.spec.ports.iter().any(|p| p.host_port == Some(wanted))) {
+            continue;
+        }
+        let owner = state.cache.instances().into_iter().find(|other| {
+            !same_object(other, new)
+                && node(other) == home
+                && (other.spec.ports.iter().any(|p| p.host_port == Some(wanted))
+                    || other.status.ports.iter().any(|p| p.host_port == wanted))
+        });
+        if let Some(owner) = owner {
+            let why =
+                format!("already claimed by instance {}/{} on {home}", owner.metadata.namespace, owner.metadata.name);
+            errors.push(FieldError::invalid(format!("spec.ports[{i}].hostPort"), wanted, &why));
+        }
+    }
+}
+
+/// Refuses to delete what others hold on to.
+pub fn on_delete(state: &ApiState, key: &Key) -> Result<(), ApiError> {
+    if key.kind != Kind::DockerHost {
+        return Ok(());
+    }
+    let bound = state.cache.on_node(&key.name);
+    if let Some(first) = bound.first() {
+        let why = format!(
+            "{} instances are bound to it, such as {}/{}; move or delete them first",
+            bound.len(),
+            first.metadata.namespace,
+            first.metadata.name
+        );
+        return Err(ApiError::conflict_because(&Subject::from(key), &why));
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Discovery: what is served, in the legacy form (one document per group version) and the aggregated one.
+//!
+//! Both are required: kubectl asks for the aggregated form, `auth can-i` and `drain` read the legacy one all the same.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::negotiate::{DiscoveryForm, discovery_form};
+use super::registry::{self, Resource};
+use super::reply::Reply;
+
+/// The Kubernetes minor version whose conventions we keep.
+const MINOR: &str = "33";
+
+pub fn version() -> Response {
+    let body = json!({
+        "major": "1", "minor": MINOR, "gitVersion": format!("v1.{MINOR}.0+portreeve-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    });
+    Reply::ok(body).into_response()
+}
+
+fn resources_of(group: &str, version: &str) -> Vec<&'static Resource> {
+    registry::all().iter().filter(|r| r.group == group && r.version == version).collect()
+}
+
+/// `/api`
+pub fn core_versions(headers: &HeaderMap) -> Response {
+    match discovery_form(headers) {
+        DiscoveryForm::Aggregated(version) => aggregated(headers, version, |group| group.is_empty()),
+        DiscoveryForm::Legacy => legacy(json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+        })),
+    }
+}
+
+/// `/apis`
+pub fn groups(headers: &HeaderMap) -> Response {
+    match discovery_form(headers) {
+        DiscoveryForm::Aggregated(version) => aggregated(headers, version, |group| !group.is_empty()),
+        DiscoveryForm::Legacy => {
+            let groups: Vec<Value> = registry::groups()
+                .into_iter()
+                .filter(|(g, _)| !g.is_empty())
+                .map(|(g, v)| group_object(g, v))
+                .collect();
+            legacy(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+        }
+    }
+}
+
+fn group_object(group: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+/// `/apis/GROUP`
+pub fn group(group: &str) -> Response {
+    let version = registry::groups().into_iter().find(|(g, _)| *g == group).map_or("v1", |(_, v)| v);
+    let mut body = group_object(group, version);
+    body["kind"] = "APIGroup".into();
+    body["apiVersion"] = "v1".into();
+    legacy(body)
+}
+
+/// `/api/v1`, `/apis/GROUP/VERSION`
+pub fn resources(group: &str, version: &str) -> Response {
+    let mut rows = vec![];
+    for resource in resources_of(group, version) {
+        let mut row = json!({
+            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
+            "kind": resource.kind, "verbs": resource.verbs,
+        });
+        if !resource.short_names.is_empty() {
+            row["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            row["categories"] = json!(resource.categories);
+        }
+        rows.push(row);
+        for sub in &resource.subresources {
+            let (sub_group, sub_version, kind) = sub.speaks;
+            let mut row = json!({
+                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
+                "namespaced": resource.namespaced, "kind": kind, "verbs": sub.verbs,
+            });
+            if (sub_group, sub_version) != (group, version) {
+                row["group"] = sub_group.into();
+                row["version"] = sub_version.into();
+            }
+            rows.push(row);
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    legacy(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": rows,
+    }))
+}
+
+fn legacy(body: Value) -> Response {
+    let mut response = Reply::ok(body).into_response();
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// All groups that `wanted` takes, with their resources, in one document.
+fn aggregated(headers: &HeaderMap, version: &'static str, wanted: impl Fn(&str) -> bool) -> Response {
+    let items: Vec<Value> = registry::groups()
+        .into_iter()
+        .filter(|(group, _)| wanted(group))
+        .map(|(group, version)| {
+            let resources: Vec<Value> = resources_of(group, version).into_iter().map(aggregated_resource).collect();
+            let version = json!({"version": version, "freshness": "Current", "resources": resources});
+            let meta = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+            json!({"metadata": meta, "versions": [version]})
+        })
+        .collect();
+    let body = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
+        "items": items,
+    });
+    let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    cached(headers, body.to_string(), &media_type)
+}
+
+fn aggregated_resource(resource: &Resource) -> Value {
+    let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let mut row = json!({
+        "resource": resource.plural,
+        "responseKind": kind((resource.group, resource.version, resource.kind)),
+        "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": resource.singular,
+        "verbs": resource.verbs,
+    });
+    if !resource.short_names.is_empty() {
+        row["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        row["categories"] = json!(resource.categories);
+    }
+    let subs: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|s| json!({"subresource": s.name, "responseKind": kind(s.speaks), "verbs": s.verbs}))
+        .collect();
+    if !subs.is_empty() {
+        row["subresources"] = subs.into();
+    }
+    row
+}
+
+/// A document with a strong ETag; 304 to a client that has it. The 304 carries no Content-Type: kubectl would take it
+/// for that of its cached answer.
+pub fn cached(headers: &HeaderMap, body: String, media_type: &str) -> Response {
+    let tag = format!("\"{}\"", fingerprint(&body));
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let same = known.flat_map(|v| v.split(',')).any(|t| t.trim() == tag || t.trim() == "*");
+    let mut response = if same {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(Body::from(body));
+        if let Ok(value) = HeaderValue::from_str(media_type) {
+            response.headers_mut().insert(header::CONTENT_TYPE, value);
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if let Ok(value) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, value);
+    }
+    response
+}
+
+/// SHA-256 in capital hexadecimal.
+pub fn fingerprint(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02X}")).collect()
+}

@@ -1,0 +1,260 @@
+//! One request from its head to its answer: authenticate, parse the path, authorize, dispatch.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::admit::Part;
+use super::auth::{self, Attributes, PeerIdentity, User};
+use super::body::{self, Parsed};
+use super::delete::DeleteOptions;
+use super::error::ApiError;
+use super::patch::Patch;
+use super::query::Query;
+use super::registry::What;
+use super::selector::{Selector, selectable};
+use super::table::Include;
+use super::target::{self, Place, Target};
+use super::{
+    ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, pods, review, scale, update,
+    watch,
+};
+use crate::model::{Key, Kind};
+
+/// How long the head of an answer may take; watches, logs and exec stream on after it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What every request sees.
+#[derive(Clone)]
+pub struct Shared {
+    pub state: ApiState,
+    pub shutdown: CancellationToken,
+}
+
+/// A request for records, authenticated and authorized.
+pub struct Call {
+    pub state: ApiState,
+    pub shutdown: CancellationToken,
+    pub user: User,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub place: Place,
+}
+
+impl Call {
+    pub fn selector(&self, kind: Kind) -> Result<Selector, ApiError> {
+        Selector::parse(self.query.get("labelSelector"), self.query.get("fieldSelector"), selectable(kind))
+    }
+}
+
+/// The router. Only the health checks are answered without credentials.
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/healthz", get(ready))
+        .route("/readyz", get(ready))
+        .fallback(answer)
+        .layer(middleware::map_response(common_headers))
+        .with_state(shared)
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    if shared.state.cache.is_ready() && !shared.shutdown.is_cancelled() {
+        "ok".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the cache is not ready").into_response()
+    }
+}
+
+async fn common_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+    let work = dispatch(shared, request);
+    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => ApiError::timeout("the request took too long").into_response(),
+    }
+}
+
+async fn dispatch(shared: Shared, request: Request) -> Result<Response, ApiError> {
+    let peer = request.extensions().get::<PeerIdentity>();
+    let user = shared.state.auth.authenticate(request.headers(), peer)?;
+    let target = target::parse(request.uri().path()).ok_or_else(ApiError::no_such_path)?;
+    let Target::Records(place) = target else {
+        if request.method() != Method::GET {
+            return Err(ApiError::method_not_allowed(""));
+        }
+        return about_the_api(&target, request.headers());
+    };
+    let query = Query::of(request.uri())?;
+    let wanted = resource_name(&place);
+    let attributes = Attributes {
+        verb: verb(request.method(), &place, &query)?,
+        group: place.resource.group,
+        resource: &wanted,
+        namespace: place.namespace.as_deref().unwrap_or_default(),
+        name: place.name.as_deref().unwrap_or_default(),
+    };
+    // Whoever is known may ask who they are and what they may do.
+    if !matches!(place.resource.what, What::SelfSubjectReviews | What::SelfSubjectAccessReviews) {
+        auth::authorize(&user, &attributes)?;
+    }
+    if let Some(sub) = &place.subresource
+        && place.resource.subresource(sub).is_none()
+    {
+        return Err(ApiError::no_such_path());
+    }
+    let headers = request.headers().clone();
+    let call = Call { state: shared.state, shutdown: shared.shutdown, user, query, headers, place };
+    records(call, request).await
+}
+
+/// Discovery, OpenAPI and the version: the same for everyone with credentials.
+fn about_the_api(target: &Target, headers: &HeaderMap) -> Result<Response, ApiError> {
+    match *target {
+        Target::Version => Ok(discovery::version()),
+        Target::CoreVersions => Ok(discovery::core_versions(headers)),
+        Target::Groups => Ok(discovery::groups(headers)),
+        Target::Group(group) => Ok(discovery::group(group)),
+        Target::Resources(group, version) => Ok(discovery::resources(group, version)),
+        Target::OpenApiV2 => Ok(openapi::v2()),
+        Target::OpenApiIndex => Ok(openapi::index()),
+        Target::OpenApi(group, version) => Ok(openapi::document(group, version, headers)),
+        Target::Records(_) => Err(ApiError::no_such_path()),
+    }
+}
+
+fn resource_name(place: &Place) -> String {
+    match &place.subresource {
+        Some(sub) => format!("{}/{sub}", place.resource.plural),
+        None => place.resource.plural.to_owned(),
+    }
+}
+
+/// The verb that rules speak of.
+fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, ApiError> {
+    // exec over WebSocket is a GET: a right to read must not give a shell.
+    if matches!(place.subresource.as_deref(), Some("exec" | "attach" | "portforward")) {
+        return Ok("create");
+    }
+    let named = place.name.is_some();
+    Ok(match (method.as_str(), named) {
+        ("GET", true) => "get",
+        ("GET", false) if query.flag("watch") => "watch",
+        ("GET", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", true) => "update",
+        ("PATCH", true) => "patch",
+        ("DELETE", true) => "delete",
+        ("DELETE", false) => "deletecollection",
+        _ => return Err(ApiError::method_not_allowed("")),
+    })
+}
+
+async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
+    match call.place.resource.what {
+        What::Stored(kind) => stored(call, kind, request).await,
+        What::Pods => view(call, request).await,
+        What::SelfSubjectReviews | What::SelfSubjectAccessReviews => {
+            if request.method() != Method::POST || call.place.name.is_some() {
+                return Err(ApiError::method_not_allowed(""));
+            }
+            let parsed = parsed(request).await?;
+            review::answer(&call, parsed).map(super::reply::Reply::into_response)
+        }
+    }
+}
+
+async fn parsed(request: Request) -> Result<Parsed, ApiError> {
+    let media_type = body::media_type(request.headers());
+    body::parse(&media_type, &body::read(request.into_body()).await?)
+}
+
+/// The body of a delete may be missing.
+async fn delete_options(call: &Call, request: Request) -> Result<DeleteOptions, ApiError> {
+    let media_type = body::media_type(request.headers());
+    let bytes = body::read(request.into_body()).await?;
+    let value = if bytes.is_empty() { Value::Null } else { body::parse(&media_type, &bytes)?.value };
+    DeleteOptions::of(&call.query, &value)
+}
+
+async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, ApiError> {
+    let form = negotiate::form(&call.headers)?;
+    let include = Include::of(&call.query)?;
+    let now = call.state.clock.now();
+    let render = |reply: super::reply::Reply| reply.render(kind, form, include, now);
+    let method = request.method().clone();
+    let namespace = call.place.namespace.clone().unwrap_or_default();
+    let Some(name) = call.place.name.clone() else {
+        let everywhere = kind.info().namespaced && call.place.namespace.is_none();
+        return match method.as_str() {
+            "GET" if call.query.flag("watch") => watch::watch(&call, kind, form, include).await,
+            "GET" => list::list(&call, kind).await.map(render),
+            _ if everywhere => Err(ApiError::method_not_allowed("name a namespace")),
+            "POST" => create::create(&call, kind, parsed(request).await?).await.map(render),
+            "DELETE" => {
+                let options = delete_options(&call, request).await?;
+                delete::delete_collection(&call, kind, &options).await.map(render)
+            }
+            _ => Err(ApiError::method_not_allowed("")),
+        };
+    };
+    let key = Key::new(kind, namespace, name);
+    let part = match call.place.subresource.as_deref() {
+        None => Part::Main,
+        Some("status") => Part::Status,
+        Some("scale") => return scale::answer(&call, &key, request).await,
+        Some(_) => return Err(ApiError::no_such_path()),
+    };
+    match method.as_str() {
+        "GET" if part == Part::Main && call.query.flag("watch") => {
+            Err(ApiError::bad_request("watch one object by fieldSelector=metadata.name=NAME on its collection"))
+        }
+        "GET" => list::get(&call, &key).await.map(render),
+        "PUT" => update::replace(&call, &key, part, parsed(request).await?).await.map(render),
+        "PATCH" => {
+            let media_type = body::media_type(request.headers());
+            let bytes = body::read(request.into_body()).await?;
+            let parsed = Patch::parse(kind, &media_type, &bytes)?;
+            patch::patch(&call, &key, part, parsed).await.map(render)
+        }
+        "DELETE" if part == Part::Main => {
+            let options = delete_options(&call, request).await?;
+            delete::delete(&call, &key, &options).await.map(render)
+        }
+        _ => Err(ApiError::method_not_allowed("")),
+    }
+}
+
+/// Pods: read-only, with logs and exec.
+async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
+    let method = request.method().clone();
+    match (method.as_str(), call.place.name.clone(), call.place.subresource.as_deref()) {
+        ("GET", None, None) => pods::list(&call).await,
+        ("GET", Some(name), None) => pods::get(&call, &name).await,
+        ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,
+        ("GET", Some(name), Some("exec")) => exec::answer(call, name, request).await,
+        ("POST", Some(_), Some("exec")) => Err(ApiError::bad_request("exec is served over WebSocket (GET) only")),
+        _ => Err(ApiError::method_not_allowed("pods are a view: write the instance of the same name")),
+    }
+}
+
+/// An answer of plain text, such as a log.
+pub fn plain(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

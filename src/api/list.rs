@@ -1,0 +1,196 @@
+//! GET of an object and of a collection, with Kubernetes' rules for versions, pages and selectors.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Subject};
+use super::handler::Call;
+use super::query::{Query, bad_option};
+use super::reply::Reply;
+use super::selector::Selector;
+use super::{ApiState, object};
+use crate::model::{Key, Kind};
+use crate::store::{ListRequest, Revision};
+
+/// Records read from the store at a time.
+const PAGE: usize = 500;
+
+/// Which part of a collection to show.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    pub limit: Option<usize>,
+    /// The state as of this revision; `None`: the newest.
+    pub at: Option<Revision>,
+    pub after: Option<String>,
+}
+
+pub struct Listing {
+    pub items: Vec<Value>,
+    pub revision: Revision,
+    /// The last key looked at, when there may be more.
+    pub next: Option<String>,
+    /// How many follow; unknown with a selector.
+    pub remaining: Option<usize>,
+}
+
+/// The place of the next page, as the client carries it: opaque, and checked when it comes back.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: u8,
+    rv: u64,
+    after: String,
+}
+
+fn encode_token(revision: Revision, after: &str) -> String {
+    let token = Continue { v: 1, rv: revision.0, after: after.into() };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("a struct of texts and numbers"))
+}
+
+fn decode_token(text: &str, prefix: &str) -> Result<Continue, ApiError> {
+    let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Continue>(&bytes).ok());
+    decoded
+        .filter(|token| token.v == 1 && token.after.starts_with(prefix))
+        .ok_or_else(|| ApiError::bad_request("continue key is not valid: it was not made by a list of this path"))
+}
+
+/// A resourceVersion in a query; `None` when absent.
+pub fn version(query: &Query) -> Result<Option<Revision>, ApiError> {
+    let Some(text) = query.get("resourceVersion") else { return Ok(None) };
+    match text.parse() {
+        Ok(n) => Ok(Some(Revision(n))),
+        Err(_) => Err(ApiError::bad_request(format!("invalid resource version {text:?}"))),
+    }
+}
+
+/// The window that a query asks for.
+fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiError> {
+    let limit = query.number("limit")?.filter(|n| *n > 0).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let asked = version(query)?;
+    let rule = query.get("resourceVersionMatch");
+    if let Some(token) = query.get("continue") {
+        if asked.is_some_and(|r| r.0 != 0) || rule.is_some() {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let token = decode_token(token, prefix)?;
+        return Ok(Window { limit, at: Some(Revision(token.rv)), after: Some(token.after) });
+    }
+    let forbidden = |why: &str| bad_option("resourceVersionMatch", format!("Forbidden: {why}"));
+    let exact = match (rule, asked) {
+        (None, Some(Revision(n))) => n != 0 && limit.is_some(),
+        (None, None) => false,
+        (Some(_), None) => {
+            return Err(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        (Some("NotOlderThan"), Some(_)) => false,
+        (Some("Exact"), Some(Revision(0))) => {
+            return Err(forbidden("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""));
+        }
+        (Some("Exact"), Some(_)) => true,
+        (Some(other), Some(_)) => {
+            let message = format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"");
+            return Err(bad_option("resourceVersionMatch", message));
+        }
+    };
+    check_future(asked, newest)?;
+    Ok(Window { limit, at: asked.filter(|_| exact), after: None })
+}
+
+/// A version that has not come yet cannot be shown.
+pub fn check_future(asked: Option<Revision>, newest: Revision) -> Result<(), ApiError> {
+    match asked {
+        Some(Revision(asked)) if asked > newest.0 => {
+            Err(crate::store::StoreError::Future { asked, newest: newest.0 }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The store prefix that holds everything a selector may show.
+pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> String {
+    let prefix = kind.prefix(namespace);
+    match selector.only_name() {
+        Some(name) if namespace.is_some() || !kind.info().namespaced => prefix + name,
+        _ => prefix,
+    }
+}
+
+/// Reads a window of a collection, all pages of it from one revision.
+pub async fn collect(
+    state: &ApiState,
+    kind: Kind,
+    namespace: Option<&str>,
+    selector: &Selector,
+    window: &Window,
+) -> Result<Listing, ApiError> {
+    let prefix = prefix(kind, namespace, selector);
+    let wanted = window.limit.unwrap_or(usize::MAX);
+    let mut found = Listing { items: vec![], revision: window.at.unwrap_or_default(), next: None, remaining: None };
+    let (mut at, mut after) = (window.at, window.after.clone());
+    loop {
+        let limit = if selector.is_empty() { PAGE.min(wanted - found.items.len()) } else { PAGE };
+        let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at };
+        let page = state.store.list(request).await?;
+        at = Some(page.revision);
+        found.revision = page.revision;
+        let count = page.records.len();
+        for (i, record) in page.records.iter().enumerate() {
+            let object = object::decode(kind, record)?;
+            if selector.matches(&object) {
+                found.items.push(object);
+            }
+            if found.items.len() == wanted {
+                let left = page.remaining + (count - i - 1);
+                if left > 0 {
+                    found.next = Some(record.key.to_string());
+                    found.remaining = selector.is_empty().then_some(left);
+                }
+                return Ok(found);
+            }
+        }
+        match page.records.last() {
+            Some(last) if page.remaining > 0 => after = Some(last.key.to_string()),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// GET of a collection.
+pub async fn list(call: &Call, kind: Kind) -> Result<Reply, ApiError> {
+    let selector = call.selector(kind)?;
+    let namespace = call.place.namespace.as_deref();
+    let window = window(&call.query, &prefix(kind, namespace, &selector), call.state.store.revision())?;
+    let listing = collect(&call.state, kind, namespace, &selector, &window).await.map_err(|e| {
+        let expired = e.code() == http::StatusCode::GONE && window.after.is_some();
+        if expired {
+            ApiError::expired("The provided continue parameter is too old: list again from the start")
+        } else {
+            e
+        }
+    })?;
+    let mut meta = json!({"resourceVersion": listing.revision.0.to_string()});
+    if let Some(after) = &listing.next {
+        meta["continue"] = encode_token(listing.revision, after).into();
+        if let Some(remaining) = listing.remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+    }
+    Ok(Reply::ok(json!({
+        "kind": format!("{kind}List"), "apiVersion": kind.api_version(), "metadata": meta, "items": listing.items,
+    })))
+}
+
+/// The stored object of a key, or 404.
+pub async fn fetch(state: &ApiState, key: &Key) -> Result<Value, ApiError> {
+    match state.store.get(&key.to_string()).await? {
+        Some(record) => object::decode(key.kind, &record),
+        None => Err(ApiError::not_found(&Subject::from(key))),
+    }
+}
+
+/// GET of one object. It is always the newest, which satisfies every resourceVersion but one of the future.
+pub async fn get(call: &Call, key: &Key) -> Result<Reply, ApiError> {
+    check_future(version(&call.query)?, call.state.store.revision())?;
+    fetch(&call.state, key).await.map(Reply::ok)
+}

@@ -1,0 +1,144 @@
+//! Objects as JSON values: reading and writing their metadata, and moving them to and from the store.
+//!
+//! The stored bytes hold no resourceVersion: it is the record's revision, put in on the way out.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use crate::model::{Key, Kind, MAX_OBJECT_BYTES, Time};
+use crate::store::{Record, Revision};
+
+pub fn meta(object: &Value) -> Option<&Map<String, Value>> {
+    object.get("metadata")?.as_object()
+}
+
+/// The metadata to write to; made if it is missing or no object.
+pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let slot = &mut object["metadata"];
+    if !slot.is_object() {
+        *slot = json!({});
+    }
+    slot.as_object_mut().expect("just made")
+}
+
+/// A text of the metadata; empty when absent.
+pub fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    meta(object).and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    let list = meta(object).and_then(|m| m.get("finalizers")).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+pub fn is_deleting(object: &Value) -> bool {
+    !text(object, "deletionTimestamp").is_empty()
+}
+
+pub fn set_version(object: &mut Value, revision: Revision) {
+    meta_mut(object).insert("resourceVersion".into(), revision.0.to_string().into());
+}
+
+/// The stored object as clients see it. `kind` and `apiVersion` are always there.
+pub fn decode(kind: Kind, record: &Record) -> Result<Value, ApiError> {
+    decode_at(kind, record, record.modified)
+}
+
+/// As [`decode`], but with another version: a deleted object carries that of its deletion.
+pub fn decode_at(kind: Kind, record: &Record, revision: Revision) -> Result<Value, ApiError> {
+    let mut object: Value = serde_json::from_slice(&record.value)
+        .map_err(|e| ApiError::internal(format!("{}: the stored object cannot be read: {e}", record.key)))?;
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.info().name.into();
+    set_version(&mut object, revision);
+    Ok(object)
+}
+
+/// The bytes to store. Errs when they are too many.
+pub fn encode(object: &Value) -> Result<Bytes, ApiError> {
+    let mut stored = object.clone();
+    meta_mut(&mut stored).remove("resourceVersion");
+    let bytes =
+        serde_json::to_vec(&stored).map_err(|e| ApiError::internal(format!("an object cannot be written: {e}")))?;
+    if bytes.len() > MAX_OBJECT_BYTES {
+        let message = format!("the object has {} bytes; at most {MAX_OBJECT_BYTES} are stored", bytes.len());
+        return Err(ApiError::too_large(message));
+    }
+    Ok(bytes.into())
+}
+
+/// Whether two objects say the same, whatever their resourceVersion.
+pub fn same(a: &Value, b: &Value) -> bool {
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        meta_mut(&mut v).remove("resourceVersion");
+        v
+    };
+    strip(a) == strip(b)
+}
+
+/// Whether two objects want the same: everything but metadata and status.
+pub fn same_desire(a: &Value, b: &Value) -> bool {
+    let desire = |v: &Value| {
+        let mut fields = v.as_object().cloned().unwrap_or_default();
+        for name in ["metadata", "status", "apiVersion", "kind"] {
+            fields.remove(name);
+        }
+        fields
+    };
+    desire(a) == desire(b)
+}
+
+pub fn key_of(kind: Kind, object: &Value) -> Key {
+    Key::new(kind, text(object, "namespace"), text(object, "name"))
+}
+
+/// A time as metadata carries it.
+pub fn time(now: Timestamp) -> Value {
+    Time::from(now).to_string().into()
+}
+
+/// Removes nulls from objects: to Kubernetes' types they mean "not set".
+pub fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, v| !v.is_null());
+            fields.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+/// A label or annotation key: an optional DNS subdomain and '/', then at most 63 of `A-Za-z0-9-_.`.
+pub fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+/// A label value: empty, or at most 63 of `A-Za-z0-9-_.` beginning and ending with a letter or digit.
+pub fn is_label_value(value: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let end = |c: char| c.is_ascii_alphanumeric();
+    value.is_empty()
+        || (value.len() <= 63 && value.starts_with(end) && value.ends_with(end) && value.chars().all(inner))
+}
+
+/// A DNS subdomain of at most 253 characters.
+pub fn is_subdomain(text: &str) -> bool {
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    !text.is_empty() && text.len() <= 253 && text.split('.').all(label)
+}

@@ -1,0 +1,157 @@
+//! The certificates of the API: a CA of our own, a serving certificate, and the administrator's client certificate.
+//!
+//! Pure but for randomness: [`super::credentials`] keeps what is made here in files.
+
+use std::net::IpAddr;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+
+use super::auth::ADMINS;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Ten years: replacing a CA means giving every client a new kubeconfig.
+const CA_DAYS: i32 = 3650;
+/// A year, for what is renewed at a start without anyone noticing.
+const LEAF_DAYS: i32 = 365;
+/// A certificate with less time left is made anew at a start.
+const RENEW_BEFORE_DAYS: i32 = 30;
+
+/// A certificate and its key, both PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+pub fn make_ca(now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params("portreeve-ca", None, now, CA_DAYS)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+}
+
+/// A serving certificate for these host names and addresses.
+pub fn make_serving(ca: &Pair, names: &[String], now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params("portreeve", None, now, LEAF_DAYS)?;
+    params.subject_alt_names = CertificateParams::new(names.to_vec())?.subject_alt_names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    sign(ca, params)
+}
+
+/// The administrator's client certificate.
+pub fn make_admin(ca: &Pair, now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params("admin", Some(ADMINS), now, LEAF_DAYS)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    sign(ca, params)
+}
+
+fn sign(ca: &Pair, mut params: CertificateParams) -> Result<Pair, rcgen::Error> {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(Pair { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+}
+
+fn params(
+    common_name: &str,
+    organization: Option<&str>,
+    now: Timestamp,
+    days: i32,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    params.distinguished_name = name;
+    let mut serial = uuid::Uuid::new_v4().into_bytes();
+    // Positive, and no leading zero byte that DER would have to drop.
+    serial[0] = serial[0] & 0x3f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    // Yesterday: the client's clock may be behind ours.
+    let (year, month, date) = day(now, -1);
+    params.not_before = rcgen::date_time_ymd(year, month, date);
+    let (year, month, date) = day(now, days);
+    params.not_after = rcgen::date_time_ymd(year, month, date);
+    Ok(params)
+}
+
+/// A day as rcgen takes it, at its beginning.
+fn day(now: Timestamp, days: i32) -> (i32, u8, u8) {
+    let day = now.checked_add(DAY * days).unwrap_or(now).to_zoned(TimeZone::UTC).date();
+    (day.year().into(), day.month().unsigned_abs(), day.day().unsigned_abs())
+}
+
+/// Whether a certificate of ours is still good: signed by this CA's name, long enough, and for exactly these names.
+pub fn is_good(certificate: &str, ca: &str, names: Option<&[String]>, now: Timestamp) -> bool {
+    check(certificate, ca, names, now).unwrap_or(false)
+}
+
+fn check(certificate: &str, ca: &str, names: Option<&[String]>, now: Timestamp) -> Option<bool> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).ok()?;
+    let leaf = pem.parse_x509().ok()?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(ca.as_bytes()).ok()?;
+    let issuer = pem.parse_x509().ok()?;
+    let left = leaf.validity().not_after.timestamp() - now.as_second();
+    let enough =
+        left > i64::from(RENEW_BEFORE_DAYS) * 86_400 && leaf.validity().not_before.timestamp() <= now.as_second();
+    let ours = authority_key(&leaf)? == subject_key(&issuer)?;
+    let same_names = match names {
+        None => true,
+        Some(names) => {
+            let mut wanted: Vec<String> = names.to_vec();
+            let mut has = alternative_names(&leaf)?;
+            wanted.sort();
+            has.sort();
+            wanted == has
+        }
+    };
+    Some(enough && ours && same_names)
+}
+
+/// The id of the key that signed a certificate.
+fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|e| match e.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|k| k.0),
+        _ => None,
+    })
+}
+
+/// The id of a certificate's own key.
+fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|e| match e.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
+    let names = &certificate.subject_alternative_name().ok()??.value.general_names;
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+            _ => None,
+        },
+        _ => None,
+    };
+    names.iter().map(text).collect()
+}
+
+/// Whether a certificate is for this key.
+pub fn is_for_key(certificate: &str, key: &KeyPair) -> bool {
+    use rcgen::PublicKeyData;
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()) else { return false };
+    pem.parse_x509().is_ok_and(|c| c.public_key().subject_public_key.data == key.der_bytes())
+}

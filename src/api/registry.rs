@@ -1,0 +1,143 @@
+//! Everything that is served under `/api` and `/apis`: one table, read by routing, authorization, discovery and OpenAPI.
+//!
+//! Stored kinds come from [`crate::model::KindInfo`]; views and reviews are rows of their own.
+
+use std::sync::LazyLock;
+
+use crate::model::Kind;
+
+/// What stands behind a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Records of the store.
+    Stored(Kind),
+    /// The core/v1 view of Instances.
+    Pods,
+    /// Who am I?
+    SelfSubjectReviews,
+    /// May I?
+    SelfSubjectAccessReviews,
+}
+
+/// A part of an object with a path of its own.
+#[derive(Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// Group, version and kind of what is read and written there.
+    pub speaks: (&'static str, &'static str, &'static str),
+    pub verbs: &'static [&'static str],
+}
+
+#[derive(Debug)]
+pub struct Resource {
+    pub what: What,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub kind: &'static str,
+    pub namespaced: bool,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub verbs: &'static [&'static str],
+    pub subresources: Vec<Subresource>,
+}
+
+impl Resource {
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn group_version(&self) -> String {
+        if self.group.is_empty() { self.version.into() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+const RECORD_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
+
+static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
+    let mut all: Vec<Resource> = Kind::all().map(stored).collect();
+    all.push(Resource {
+        what: What::Pods,
+        group: "",
+        version: "v1",
+        plural: "pods",
+        singular: "pod",
+        kind: "Pod",
+        namespaced: true,
+        short_names: &["po"],
+        categories: &[],
+        verbs: &["get", "list"],
+        subresources: vec![
+            Subresource { name: "exec", speaks: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
+            Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
+        ],
+    });
+    for (what, group, plural, kind) in [
+        (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+        (What::SelfSubjectAccessReviews, "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ] {
+        all.push(Resource {
+            what,
+            group,
+            version: "v1",
+            plural,
+            singular: plural.trim_end_matches('s'),
+            kind,
+            namespaced: false,
+            short_names: &[],
+            categories: &[],
+            verbs: &["create"],
+            subresources: vec![],
+        });
+    }
+    all
+});
+
+fn stored(kind: Kind) -> Resource {
+    let info = kind.info();
+    let mut subresources = vec![];
+    if kind == Kind::Instance {
+        subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
+    }
+    if info.has_status {
+        subresources.push(Subresource {
+            name: "status",
+            speaks: (info.group, info.version, info.name),
+            verbs: STATUS_VERBS,
+        });
+    }
+    Resource {
+        what: What::Stored(kind),
+        group: info.group,
+        version: info.version,
+        plural: info.plural,
+        singular: info.singular,
+        kind: info.name,
+        namespaced: info.namespaced,
+        short_names: info.short_names,
+        categories: info.categories,
+        verbs: RECORD_VERBS,
+        subresources,
+    }
+}
+
+pub fn all() -> &'static [Resource] {
+    &RESOURCES
+}
+
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+}
+
+/// The served group versions, the core group first, our own next.
+pub fn groups() -> Vec<(&'static str, &'static str)> {
+    let mut groups = vec![("", "v1")];
+    for resource in all() {
+        if !groups.contains(&(resource.group, resource.version)) {
+            groups.push((resource.group, resource.version));
+        }
+    }
+    groups
+}

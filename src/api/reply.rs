@@ -1,0 +1,74 @@
+//! Answers about objects, in the form that the client asked for.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use super::negotiate::Form;
+use super::table;
+use crate::model::Kind;
+
+/// What a handler answers.
+pub struct Reply {
+    pub status: StatusCode,
+    pub body: Value,
+    /// Texts for `Warning` headers, one each.
+    pub warnings: Vec<String>,
+}
+
+impl Reply {
+    pub fn ok(body: Value) -> Reply {
+        Reply { status: StatusCode::OK, body, warnings: vec![] }
+    }
+
+    pub fn created(body: Value) -> Reply {
+        Reply { status: StatusCode::CREATED, body, warnings: vec![] }
+    }
+
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Reply {
+        self.warnings = warnings;
+        self
+    }
+
+    /// As plain JSON.
+    pub fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for warning in &self.warnings {
+            if let Ok(value) = HeaderValue::from_str(&warning_header(warning)) {
+                headers.append(header::WARNING, value);
+            }
+        }
+        response
+    }
+
+    /// An object or a list of a stored kind, as the form says. `Status` bodies stay as they are.
+    pub fn render(mut self, kind: Kind, form: Form, include: table::Include, now: jiff::Timestamp) -> Response {
+        let status = self.body.get("kind").is_some_and(|k| k == "Status");
+        if !status {
+            self.body = match form {
+                Form::Json => self.body,
+                Form::Table(version) => table::table(kind, self.body, version, include, now),
+                Form::Metadata(version) => table::metadata_only(self.body, version),
+            };
+        }
+        self.into_response()
+    }
+}
+
+/// `299 - "text"`, quoted, and in ASCII: kubectl prints it.
+fn warning_header(text: &str) -> String {
+    let mut quoted = String::from("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,224 @@
+//! Label and field selectors, parsed and matched as Kubernetes does.
+
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::object;
+use crate::model::Kind;
+
+/// Most requirements of one selector.
+const MOST: usize = 256;
+
+/// One requirement on a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Requirement {
+    In(String, Vec<String>),
+    /// Also true without the label.
+    NotIn(String, Vec<String>),
+    Exists(String),
+    Absent(String),
+}
+
+/// Which objects a list or a watch shows. The default shows all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    labels: Vec<Requirement>,
+    /// Field path, value, and whether it must be equal.
+    fields: Vec<(String, String, bool)>,
+}
+
+impl Selector {
+    /// Parses both kinds of selector; `known` are the field paths that may be selected by.
+    pub fn parse(labels: Option<&str>, fields: Option<&str>, known: &[&str]) -> Result<Selector, ApiError> {
+        Ok(Selector {
+            labels: labels.map(parse_labels).transpose()?.unwrap_or_default(),
+            fields: fields.map(|f| parse_fields(f, known)).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The name, when only one object can match: `metadata.name=x`.
+    pub fn only_name(&self) -> Option<&str> {
+        self.fields.iter().find(|(path, _, equal)| path == "metadata.name" && *equal).map(|(_, name, _)| name.as_str())
+    }
+
+    pub fn matches(&self, object: &Value) -> bool {
+        let labels = object::meta(object).and_then(|m| m.get("labels"));
+        let label = |name: &str| labels.and_then(|l| l.get(name)).and_then(Value::as_str);
+        let has = |values: &[String], v: &str| values.iter().any(|x| x == v);
+        let labels_match = self.labels.iter().all(|requirement| match requirement {
+            Requirement::In(name, values) => label(name).is_some_and(|v| has(values, v)),
+            Requirement::NotIn(name, values) => label(name).is_none_or(|v| !has(values, v)),
+            Requirement::Exists(name) => label(name).is_some(),
+            Requirement::Absent(name) => label(name).is_none(),
+        });
+        labels_match && self.fields.iter().all(|(path, value, equal)| (field(object, path) == *value) == *equal)
+    }
+}
+
+/// The text of a field; an absent one is empty, as in Kubernetes.
+fn field(object: &Value, path: &str) -> String {
+    match path.split('.').try_fold(object, |node, name| node.get(name)) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The field paths that objects of a kind may be selected by.
+pub fn selectable(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Instance | Kind::DockerHost => &["metadata.name", "metadata.namespace"],
+        Kind::Namespace => &["metadata.name", "metadata.namespace", "status.phase"],
+        Kind::Event => &[
+            "metadata.name",
+            "metadata.namespace",
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "source",
+            "type",
+        ],
+    }
+}
+
+fn parse_fields(text: &str, known: &[&str]) -> Result<Vec<(String, String, bool)>, ApiError> {
+    let parse = |term: &str| {
+        let (path, value, equal) = if let Some((p, v)) = term.split_once("!=") {
+            (p, v, false)
+        } else if let Some((p, v)) = term.split_once("==").or_else(|| term.split_once('=')) {
+            (p, v, true)
+        } else {
+            return Err(ApiError::bad_request(format!("invalid selector: {term:?}; can't understand {term:?}")));
+        };
+        if !known.contains(&path.trim()) {
+            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
+        }
+        Ok((path.trim().to_owned(), value.trim().to_owned(), equal))
+    };
+    let terms: Vec<_> = text.split(',').filter(|t| !t.trim().is_empty()).collect();
+    if terms.len() > MOST {
+        return Err(ApiError::bad_request(format!("a selector has at most {MOST} terms")));
+    }
+    terms.into_iter().map(parse).collect()
+}
+
+fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
+    let bad = |why: &str| ApiError::bad_request(format!("unable to parse requirement: {text:?}: {why}"));
+    let mut found = vec![];
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        if found.len() >= MOST {
+            return Err(bad("too many terms"));
+        }
+        let (requirement, next) = parse_requirement(rest).map_err(|why| bad(&why))?;
+        found.push(requirement);
+        rest = next.trim_start();
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next.trim_start(),
+            None if rest.is_empty() => {}
+            None => return Err(bad(&format!("found {rest:?}, expected: ',' or the end"))),
+        }
+    }
+    Ok(found)
+}
+
+/// One requirement at the beginning of the text, and what follows it.
+fn parse_requirement(text: &str) -> Result<(Requirement, &str), String> {
+    let (absent, text) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (key, rest) = word(text);
+    if !object::is_label_key(key) {
+        return Err(format!("{key:?} is not a label key"));
+    }
+    let key = key.to_owned();
+    let rest = rest.trim_start();
+    if absent {
+        return Ok((Requirement::Absent(key), rest));
+    }
+    for (operator, equal) in [("==", true), ("!=", false), ("=", true)] {
+        if let Some(after) = rest.strip_prefix(operator) {
+            let (value, rest) = word(after.trim_start());
+            if !object::is_label_value(value) {
+                return Err(format!("{value:?} is not a label value"));
+            }
+            let values = vec![value.to_owned()];
+            let requirement = if equal { Requirement::In(key, values) } else { Requirement::NotIn(key, values) };
+            return Ok((requirement, rest));
+        }
+    }
+    let (operator, after) = word(rest);
+    match operator {
+        "" => Ok((Requirement::Exists(key), rest)),
+        "in" | "notin" => {
+            let inner = after.trim_start().strip_prefix('(').ok_or("expected: '('")?;
+            let (list, rest) = inner.split_once(')').ok_or("expected: ')'")?;
+            let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
+            if let Some(bad) = values.iter().find(|v| !object::is_label_value(v)) {
+                return Err(format!("{bad:?} is not a label value"));
+            }
+            Ok((if operator == "in" { Requirement::In(key, values) } else { Requirement::NotIn(key, values) }, rest))
+        }
+        other => Err(format!("found {other:?}, expected: in, notin, =, ==, !=")),
+    }
+}
+
+/// The leading run of characters that may stand in a key or a value.
+fn word(text: &str) -> (&str, &str) {
+    let end =
+        text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn alice() -> Value {
+        json!({"metadata": {"name": "alice", "labels": {"tier": "free", "example.com/x": ""}}, "type": "Normal"})
+    }
+
+    #[test]
+    fn label_selectors_match_as_kubernetes_matches() {
+        for (text, expected) in [
+            ("tier=free", true),
+            ("tier==free,example.com/x", true),
+            ("tier!=free", false),
+            ("other!=x", true),
+            ("tier in (free, paid)", true),
+            ("tier notin (free)", false),
+            ("other notin (free)", true),
+            ("!tier", false),
+            ("!other", true),
+            ("other", false),
+            ("example.com/x=", true),
+        ] {
+            let selector = Selector::parse(Some(text), None, &[]).unwrap();
+            assert_eq!(selector.matches(&alice()), expected, "{text}");
+        }
+        for bad in ["=", "a=b=c", "a in b", "a in (b", "a b", "-a", "a=b c", "a,,b"] {
+            assert!(Selector::parse(Some(bad), None, &[]).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn field_selectors_know_only_the_kinds_fields() {
+        let known = selectable(Kind::Event);
+        let parse = |text| Selector::parse(None, Some(text), known);
+        assert!(parse("type=Normal,metadata.name!=bob").unwrap().matches(&alice()));
+        assert!(!parse("type!=Normal").unwrap().matches(&alice()));
+        assert_eq!(parse("metadata.name=x").unwrap().only_name(), Some("x"));
+        assert_eq!(parse("spec.x=1").unwrap_err().to_string(), "field label not supported: spec.x");
+    }
+}

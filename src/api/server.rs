@@ -1,0 +1,137 @@
+//! HTTPS: accepts connections, does TLS, knows who a client certificate speaks for, and stops without breaking answers.
+//!
+//! Everything a stranger can do is bounded: connections, handshake time, header time, streams of one connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ApiState;
+use super::auth::{PeerIdentity, User};
+use super::handler::{Shared, router};
+
+/// Most connections at a time; more wait in the listener's backlog.
+const MOST_CONNECTIONS: usize = 2048;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most requests at a time over one HTTP/2 connection.
+const MOST_STREAMS: u32 = 250;
+/// How long answers may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the API's listener failed")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Serves until `shutdown`; then watches end, answers finish, and it returns.
+pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> Result<(), ServeError> {
+    listener.local_addr().map_err(ServeError::Listener)?;
+    let acceptor = TlsAcceptor::from(state.tls.clone());
+    let app = router(Shared { state, shutdown: shutdown.clone() });
+    let graceful = GracefulShutdown::new();
+    let tasks = TaskTracker::new();
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of descriptors, or a client that was gone at once: neither ends the server. A pause, because the
+                // first would spin.
+                tracing::warn!(error = %e, "accepting an API connection failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, app, watcher, shutdown) = (acceptor.clone(), app.clone(), graceful.watcher(), shutdown.clone());
+        tasks.spawn(async move {
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream));
+            let handshaken = tokio::select! {
+                () = shutdown.cancelled() => return,
+                done = handshake => done,
+            };
+            let (stream, peer) = match handshaken {
+                Ok(Ok(handshaken)) => handshaken,
+                Ok(Err(e)) => return tracing::debug!(error = %e, "a TLS handshake failed"),
+                Err(_) => return tracing::debug!("a TLS handshake took too long"),
+            };
+            let app = match peer {
+                Some(peer) => app.layer(Extension(peer)),
+                None => app,
+            };
+            let builder = connection_builder();
+            let connection = builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app))
+                .into_owned();
+            if let Err(e) = watcher.watch(connection).await {
+                tracing::debug!(error = %e, "an API connection ended badly");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some API requests were cut off after {GRACE:?}");
+    }
+    Ok(())
+}
+
+fn connection_builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// The encrypted stream, and who the client's certificate speaks for, if it showed one. rustls has verified it.
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> std::io::Result<(tokio_rustls::server::TlsStream<TcpStream>, Option<PeerIdentity>)> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = match certificate {
+        Some(der) => Some(PeerIdentity(identity(der).ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, "the client certificate names no one")
+        })?)),
+        None => None,
+    };
+    Ok((stream, peer))
+}
+
+/// The common name is the user, each organization a group.
+fn identity(der: &[u8]) -> Option<User> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
+    (!name.is_empty()).then(|| User::new(name, groups))
+}

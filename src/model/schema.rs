@@ -1,0 +1,354 @@
+//! The JSON Schema of every kind, generated from the Rust types, and the check of a value against it.
+//!
+//! One source for validation, OpenAPI, `kubectl explain` and the docs. The schema is OpenAPI 3.0 and *structural*:
+//! everything is inlined, and every node has one type or is a quantity. [`check`] promises that a value without
+//! errors, once [`prune`]d, decodes into the kind's Rust type; rules between fields are `validate`'s.
+
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::{DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Span};
+
+static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
+static DOCKER_HOST: LazyLock<Value> = LazyLock::new(generate::<DockerHost>);
+static NAMESPACE: LazyLock<Value> = LazyLock::new(generate::<Namespace>);
+static EVENT: LazyLock<Value> = LazyLock::new(generate::<Event>);
+
+/// The structural schema of a kind.
+pub fn schema(kind: Kind) -> &'static Value {
+    match kind {
+        Kind::Instance => &INSTANCE,
+        Kind::DockerHost => &DOCKER_HOST,
+        Kind::Namespace => &NAMESPACE,
+        Kind::Event => &EVENT,
+    }
+}
+
+/// What [`check`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Wrong types, missing fields, values out of range.
+    pub errors: Vec<FieldError>,
+    /// Paths of fields that the kind does not have: `spec.ports[0].foo`.
+    pub unknown: Vec<String>,
+}
+
+/// Checks a value against a kind's schema and reports everything at once.
+pub fn check(kind: Kind, value: &Value) -> Checked {
+    let mut found = Checked::default();
+    walk(schema(kind), value, "", &mut found);
+    found
+}
+
+/// Removes the fields that the kind does not have.
+pub fn prune(kind: Kind, value: &mut Value) {
+    prune_node(schema(kind), value);
+}
+
+fn generate<T: schemars::JsonSchema>() -> Value {
+    let settings = SchemaSettings::openapi3().with(|s| s.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    normalise(&mut schema);
+    schema
+}
+/// Makes a generated schema structural: no `nullable`, no `default` (defaults are not written back), no unions but the
+/// quantity's, enumerations as plain string enums.
+fn normalise(node: &mut Value) {
+    let Some(object) = node.as_object_mut() else { return };
+    for name in ["$schema", "nullable", "title"] {
+        object.remove(name);
+    }
+    // Option<T> of an inlined union: {anyOf: [T, null]}
+    if let Some(Value::Array(options)) = object.get("anyOf")
+        && options.len() == 2
+        && options[1].get("nullable").is_some()
+    {
+        let Some(Value::Array(mut options)) = object.remove("anyOf") else { unreachable!("just seen") };
+        if let Value::Object(inner) = options.swap_remove(0) {
+            for (name, value) in inner {
+                object.entry(name).or_insert(value);
+            }
+        }
+    }
+    // an enum whose variants are documented one by one
+    if let Some(Value::Array(variants)) = object.get("oneOf") {
+        let names: Option<Vec<Value>> = variants.iter().map(|v| v.get("enum")?.as_array()?.first().cloned()).collect();
+        if let Some(names) = names {
+            object.remove("oneOf");
+            object.insert("type".into(), "string".into());
+            object.insert("enum".into(), names.into());
+        }
+    }
+    if let Some(Value::Array(values)) = object.get_mut("enum") {
+        values.retain(|v| !v.is_null());
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        // `#[serde(default)]` only spares the types an Option; a text that may not be empty must be given.
+        let needed: Vec<Value> = properties
+            .iter()
+            .filter(|(_, p)| p.get("default").is_some_and(|d| d == "") && p.get("minLength").is_some_and(|n| n != 0))
+            .map(|(name, _)| name.as_str().into())
+            .collect();
+        for property in properties.values_mut() {
+            normalise(property);
+        }
+        if !needed.is_empty() {
+            let required = object.entry("required").or_insert_with(|| Value::Array(vec![]));
+            required.as_array_mut().expect("schemars writes an array").extend(needed);
+        }
+    }
+    object.remove("default");
+    for name in ["items", "additionalProperties"] {
+        if let Some(inner) = object.get_mut(name) {
+            normalise(inner);
+        }
+    }
+}
+
+fn walk(schema: &Value, value: &Value, path: &str, found: &mut Checked) {
+    if schema.get("format").is_some_and(|f| f == "quantity") {
+        return check_quantity(value, path, found);
+    }
+    let Some(expected) = schema.get("type").and_then(Value::as_str) else { return };
+    let actual = type_name(value);
+    let fits = expected == actual || (expected == "number" && actual == "integer");
+    if !fits {
+        let message = format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}");
+        found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
+        return;
+    }
+    match value {
+        Value::Object(fields) => check_object(schema, fields, path, found),
+        Value::Array(items) => check_array(schema, items, path, found),
+        Value::String(text) => check_text(schema, text, path, found),
+        Value::Number(number) => check_number(schema, number, path, found),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// `spec` and `image` give `spec.image`.
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, found: &mut Checked) {
+    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        if !fields.contains_key(name) {
+            found.errors.push(FieldError::required(join(path, name), ""));
+        }
+    }
+    let additional = schema.get("additionalProperties");
+    for (name, value) in fields {
+        match (schema.get("properties").and_then(|p| p.get(name)), additional) {
+            (Some(property), _) => walk(property, value, &join(path, name), found),
+            (None, Some(inner)) => walk(inner, value, &join(path, name), found),
+            (None, None) => found.unknown.push(join(path, name)),
+        }
+    }
+}
+
+fn check_array(schema: &Value, items: &[Value], path: &str, found: &mut Checked) {
+    if let Some(most) = schema.get("maxItems").and_then(Value::as_u64).filter(|m| items.len() as u64 > *m) {
+        let message = format!("Too many: {}: must have at most {most} items", items.len());
+        found.errors.push(FieldError { reason: FieldReason::TooMany, field: path.into(), message });
+    }
+    if let Some(least) = schema.get("minItems").and_then(Value::as_u64).filter(|m| (items.len() as u64) < *m) {
+        let why = format!("{path} in body should have at least {least} items");
+        found.errors.push(FieldError::invalid(path, items.len(), &why));
+    }
+    if let Some(inner) = schema.get("items") {
+        for (i, item) in items.iter().enumerate() {
+            walk(inner, item, &format!("{path}[{i}]"), found);
+        }
+    }
+}
+
+fn check_text(schema: &Value, text: &str, path: &str, found: &mut Checked) {
+    let chars = text.chars().count() as u64;
+    let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
+    if let Some(most) = limit("maxLength").filter(|m| chars > *m) {
+        let message = format!("Too long: may not be more than {most} characters");
+        found.errors.push(FieldError { reason: FieldReason::TooLong, field: path.into(), message });
+    }
+    if let Some(least) = limit("minLength").filter(|m| chars < *m) {
+        let why = format!("{path} in body should be at least {least} chars long");
+        found.errors.push(FieldError::invalid(path, format!("{text:?}"), &why));
+    }
+    if let Some(Value::Array(allowed)) = schema.get("enum")
+        && !allowed.iter().any(|a| a == text)
+    {
+        let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        let message = format!("Unsupported value: {text:?}: supported values: {}", names.join(", "));
+        found.errors.push(FieldError { reason: FieldReason::NotSupported, field: path.into(), message });
+    }
+    let problem = match schema.get("format").and_then(Value::as_str) {
+        Some("duration") => text.parse::<Span>().err().map(|e| e.to_string()),
+        Some("date-time") => text.parse::<jiff::Timestamp>().err().map(|_| "must be an RFC 3339 time".to_owned()),
+        _ => None,
+    };
+    if let Some(why) = problem {
+        found.errors.push(FieldError::invalid(path, format!("{text:?}"), &why));
+    }
+}
+
+fn check_number(schema: &Value, number: &serde_json::Number, path: &str, found: &mut Checked) {
+    let limit = |name: &str| schema.get(name).and_then(Value::as_i64);
+    // Every integer of the model fits an i64; a greater one could not be decoded.
+    let Some(n) = number.as_i64() else {
+        if !number.is_f64() {
+            found.errors.push(FieldError::invalid(path, number, "must be a 64-bit integer"));
+        }
+        return;
+    };
+    if let Some(least) = limit("minimum").filter(|m| n < *m) {
+        let why = format!("{path} in body should be greater than or equal to {least}");
+        found.errors.push(FieldError::invalid(path, n, &why));
+    }
+    if let Some(most) = limit("maximum").filter(|m| n > *m) {
+        let why = format!("{path} in body should be less than or equal to {most}");
+        found.errors.push(FieldError::invalid(path, n, &why));
+    }
+}
+
+fn check_quantity(value: &Value, path: &str, found: &mut Checked) {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => {
+            let actual = type_name(other);
+            let message = format!("Invalid value: {actual:?}: {path} in body must be of type string: {actual:?}");
+            found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
+            return;
+        }
+    };
+    if let Err(e) = text.parse::<Quantity>() {
+        found.errors.push(FieldError::invalid(path, format!("{text:?}"), &e.to_string()));
+    }
+}
+
+fn prune_node(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let properties = schema.get("properties");
+            let additional = schema.get("additionalProperties");
+            if additional.is_none() && properties.is_some() {
+                fields.retain(|name, _| properties.is_some_and(|p| p.get(name).is_some()));
+            }
+            for (name, inner) in fields {
+                if let Some(node) = properties.and_then(|p| p.get(name)).or(additional) {
+                    prune_node(node, inner);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(node) = schema.get("items") {
+                for item in items {
+                    prune_node(node, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn found(spec: Value) -> Checked {
+        check(
+            Kind::Instance,
+            &json!({"apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": {"name": "a"}, "spec": spec}),
+        )
+    }
+
+    fn errors(spec: Value) -> Vec<String> {
+        found(spec).errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_node_of_every_schema_is_structural() {
+        fn visit(node: &Value, path: &str) {
+            let object = node.as_object().unwrap_or_else(|| panic!("{path} is no object"));
+            let quantity = object.get("format").is_some_and(|f| f == "quantity");
+            assert!(quantity || object.contains_key("type"), "{path} has no type: {node}");
+            for name in ["$ref", "allOf", "oneOf", "nullable", "default"] {
+                assert!(!object.contains_key(name), "{path} has {name}");
+            }
+            for (name, inner) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                visit(inner, &join(path, name));
+            }
+            for name in ["items", "additionalProperties"] {
+                if let Some(inner) = object.get(name).filter(|i| !i.is_boolean()) {
+                    visit(inner, path);
+                }
+            }
+        }
+        for kind in Kind::all() {
+            visit(schema(kind), kind.info().name);
+        }
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_are_told_in_the_words_of_kubernetes() {
+        assert_eq!(
+            errors(json!({"image": 7, "ports": [{"name": "web", "containerPort": 0}], "power": "Off"})),
+            [
+                "spec.image: Invalid value: \"integer\": spec.image in body must be of type string: \"integer\"",
+                "spec.ports[0].containerPort: Invalid value: 0: spec.ports[0].containerPort in body should be greater than or equal to 1",
+                "spec.power: Unsupported value: \"Off\": supported values: \"Auto\", \"Running\", \"Stopped\"",
+            ]
+        );
+        assert_eq!(errors(json!({})), ["spec.image: Required value"]);
+    }
+
+    #[test]
+    fn unknown_fields_are_named_by_their_path_and_pruned() {
+        let spec = json!({"image": "a", "ports": [{"name": "a", "containerPort": 1, "foo": 2}], "bar": {"x": 1}});
+        assert_eq!(found(spec.clone()).unknown, ["spec.bar", "spec.ports[0].foo"]);
+        let mut object = json!({"spec": spec, "metadata": {"labels": {"any": "thing"}, "selfLink": "x"}});
+        prune(Kind::Instance, &mut object);
+        let expected = json!({"spec": {"image": "a", "ports": [{"name": "a", "containerPort": 1}]}, "metadata": {"labels": {"any": "thing"}}});
+        assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn quantities_and_durations_are_parsed() {
+        let spec = json!({"image": "a", "resources": {"memory": "12Q", "cpu": 0.5}, "idle": {"after": "soon"}});
+        let paths: Vec<_> = found(spec).errors.into_iter().map(|e| e.field).collect();
+        assert_eq!(paths, ["spec.idle.after", "spec.resources.memory"]);
+    }
+
+    #[test]
+    fn a_value_without_errors_decodes() {
+        let spec = json!({
+            "image": "a", "env": [{"name": "A", "value": "b"}], "ports": [{"name": "web", "containerPort": 65535}],
+            "resources": {"memory": 268435456, "pids": 5}, "probes": {"startup": {"tcp": {"port": "web"}, "timeout": "1m"}},
+        });
+        let object = json!({"metadata": {"name": "a"}, "spec": spec});
+        assert_eq!(check(Kind::Instance, &object), Checked::default());
+        serde_json::from_value::<Instance>(object).unwrap();
+    }
+
+    #[test]
+    fn integers_beyond_64_bits_are_refused_before_they_are_decoded() {
+        let spec =
+            json!({"image": "a", "resources": {"pids": u64::MAX}, "ports": [{"name": "a", "containerPort": 65536}]});
+        assert_eq!(found(spec).errors.len(), 2);
+    }
+}
