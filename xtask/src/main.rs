@@ -1,16 +1,16 @@
 //! The repository's own chores. `cargo xtask help` lists them.
 //!
 //! ```text
-//! main ─► fleet   real Docker daemons in network namespaces of their own
+//! main ─► demo    from nothing to instances that sleep and wake, and back
+//!      ─► fleet   real Docker daemons in network namespaces of their own
 //!      ─► test    every check, with real daemons
 //!      ─► image   the test image, made without a registry
 //! ```
 
-#![expect(dead_code, reason = "the demo, which comes next, uses the rest")]
-
 mod args;
 mod build;
 mod clock;
+mod demo;
 mod docker;
 mod fleet;
 mod http;
@@ -27,6 +27,9 @@ use args::Args;
 const HELP: &str = "\
 cargo xtask <command>
 
+  demo [--exit] [--domain DOMAIN] [--docker-address IP]
+                        two instances in a real Docker daemon, one of which sleeps
+                        and wakes; removed again at Ctrl-C, or at once with --exit
   test [--fast]         every check and every test, also those with real Docker
                         daemons; --fast leaves out those and the documentation
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     sys::catch_interrupts();
     let done = match args.word().as_deref() {
         Some("fleet") => fleet::run(args),
+        Some("demo") => demo::run(args),
         Some("test") => test::run(args),
         Some("image") => image::run(args),
         Some(fleet::host::VERB) => fleet::host::run(args),

@@ -1,8 +1,12 @@
 //! Running commands: what failed, with its own words.
 
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::sys;
 
 /// Runs to the end and returns what it printed; failure carries its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -14,9 +18,22 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Runs to the end with our own standard output and error.
+/// Runs with our own standard output and error, to the end or to an interrupt.
 pub fn show(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("running {}", line(command)))?;
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("running {}", line(command)))?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if sys::interrupted() {
+            // it may have had the terminal's Ctrl-C already
+            let _ = child.kill();
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    if sys::interrupted() {
+        bail!("interrupted");
+    }
     if !status.success() {
         bail!("{}: {status}", line(command));
     }

@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -112,8 +114,18 @@ pub fn boot_id() -> String {
 }
 
 pub fn is_root() -> bool {
+    user_id() == 0
+}
+
+pub fn user_id() -> u32 {
     // SAFETY: has no preconditions.
-    unsafe { libc::geteuid() == 0 }
+    unsafe { libc::geteuid() }
+}
+
+/// The command's process is asked to end when we die, however that happens.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(|| check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0))) };
 }
 
 fn check(result: i32) -> io::Result<()> {

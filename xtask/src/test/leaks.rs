@@ -3,6 +3,7 @@
 //! Only what the run could have made counts; whatever else happens on the machine meanwhile is not ours.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,11 +38,11 @@ impl Leaks {
         let mut found = Vec::new();
         // a process that was told to end may need a moment
         let settled = clock::wait("", Duration::from_secs(5), || {
-            let left = self.processes();
+            let left = processes(&self.name);
             if left.is_empty() { Ok(()) } else { Err(String::new()) }
         });
         if settled.is_err() {
-            for (process, line) in self.processes() {
+            for (process, line) in processes(&self.name) {
                 found.push(format!("process {} ({line}), killed now", process.pid));
                 process.kill()?;
             }
@@ -53,25 +54,6 @@ impl Leaks {
         let link = self.link.iter().filter(|link| Path::new("/sys/class/net").join(link).exists());
         found.extend(link.map(|l| format!("network interface {l}")));
         if found.is_empty() { Ok(()) } else { bail!("left behind:\n  {}", found.join("\n  ")) }
-    }
-
-    /// Live processes of this run, with their command lines.
-    fn processes(&self) -> Vec<(ProcessRef, String)> {
-        let mark = format!("{MARK}={}", self.name);
-        let fleet = format!("PORTREEVE_FLEET={}", state::dir(&self.name).display());
-        let ours = |pid: i32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|&b| b == 0).any(|v| v == mark.as_bytes() || v == fleet.as_bytes())
-        };
-        let pids = sys::pids().into_iter().filter(|&pid| ours(pid));
-        pids.filter_map(ProcessRef::of)
-            .filter(ProcessRef::alive)
-            .map(|process| {
-                let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-                let line = String::from_utf8_lossy(&line).replace('\0', " ");
-                (process, line.trim().to_owned())
-            })
-            .collect()
     }
 
     fn mounts(&self) -> Result<Vec<String>> {
@@ -92,6 +74,45 @@ impl Leaks {
         }
         found
     }
+}
+
+/// Live processes of a run, with their command lines. They carry the run's mark in their environment, which nobody
+/// has by chance.
+fn processes(name: &str) -> Vec<(ProcessRef, String)> {
+    let mark = format!("{MARK}={name}");
+    let fleet = format!("PORTREEVE_FLEET={}", state::dir(name).display());
+    let ours = |pid: i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&b| b == 0).any(|v| v == mark.as_bytes() || v == fleet.as_bytes())
+    };
+    let pids = sys::pids().into_iter().filter(|&pid| ours(pid));
+    pids.filter_map(ProcessRef::of)
+        .filter(ProcessRef::alive)
+        .map(|process| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (process, line.trim().to_owned())
+        })
+        .collect()
+}
+
+/// Removes what runs left that were killed: their tests' processes and temporary files. Their daemons have ended
+/// with them, and the next `up` removes the rest.
+pub fn clean_orphans() -> Result<()> {
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|n| n.strip_prefix("portreeve-")).filter(|n| n.starts_with("test-"));
+        let owner = state::recorded(&entry.path().join("owner"));
+        let (Some(name), Some(owner)) = (name, owner) else { continue };
+        let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == sys::user_id());
+        if ours && !owner.alive() {
+            for (process, _) in processes(name) {
+                process.kill()?;
+            }
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// What tests left in the daemons under our label.

@@ -15,18 +15,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
-use crate::fleet::{down, state::Fleet, switch, up};
-use crate::packages::{self, Need};
+use crate::fleet::state::{self, Fleet};
+use crate::fleet::{down, switch, up};
+use crate::packages;
 use crate::sys::{self, ProcessRef};
 use crate::{build, clock};
 use leaks::Leaks;
 use totals::Totals;
-
-/// What linking needs, and the test program without a C library beside it.
-const TOOLCHAIN: [Need; 2] = [
-    Need { program: "cc", package: "gcc", why: "links the programs" },
-    Need { program: "ld", package: "libc6-dev", why: "links the test program statically" },
-];
 
 /// Enough to move something from one host to another.
 const HOSTS: &str = "2";
@@ -35,7 +30,6 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let fast = args.flag("--fast");
     args.finish()?;
     let program = build::this_program()?;
-    packages::ensure(&TOOLCHAIN)?;
     if !fast {
         if !sys::is_root() {
             bail!("the tests with real Docker daemons need root; cargo xtask test --fast leaves them out");
@@ -43,6 +37,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         packages::ensure(&packages::DAEMON)?;
     }
     sys::become_subreaper();
+    leaks::clean_orphans()?;
     let mut run = Run::new(program)?;
     run.checks();
     if !fast {
@@ -56,7 +51,9 @@ struct Run {
     program: PathBuf,
     /// The fleet's name, and part of the directory's: no other run has the same.
     name: String,
-    /// For the tests' temporary files.
+    /// The run's directory.
+    place: PathBuf,
+    /// In it, for the tests' temporary files.
     temp: PathBuf,
     leaks: Leaks,
     totals: Totals,
@@ -67,10 +64,12 @@ struct Run {
 impl Run {
     fn new(program: PathBuf) -> Result<Run> {
         let name = format!("test-{}", std::process::id());
-        let temp = std::env::temp_dir().join(format!("portreeve-{name}"));
+        let place = std::env::temp_dir().join(format!("portreeve-{name}"));
+        let temp = place.join("tmp");
         fs::create_dir_all(&temp).with_context(|| format!("making {}", temp.display()))?;
+        state::record(&place.join("owner"), &ProcessRef::this()?)?;
         let leaks = Leaks::new(&name, &temp);
-        Ok(Run { program, name, temp, leaks, totals: Totals::default(), lines: Vec::new(), start: clock::now() })
+        Ok(Run { program, name, place, temp, leaks, totals: Totals::default(), lines: Vec::new(), start: clock::now() })
     }
 
     fn checks(&mut self) {
@@ -85,6 +84,9 @@ impl Run {
 
     /// Brings the daemons up, runs the tests against them, takes them down.
     fn fleet(&mut self) {
+        if sys::interrupted() {
+            return;
+        }
         let mut fleet = None;
         self.step("daemons up", |run| {
             let mut plan = up::Plan::new(&run.name, HOSTS, &[])?;
@@ -118,11 +120,13 @@ impl Run {
         let mut command: Command = build::cargo();
         command.args(words.split(' ')).envs(env.iter().copied());
         command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
+        if sys::interrupted() {
+            return;
+        }
         println!("\n==> {name}: cargo {words}");
         let before = self.totals.failed;
         let start = clock::now();
-        let result = if sys::interrupted() { Err(anyhow::anyhow!("interrupted")) } else { step::run(command) };
-        let ok = match result {
+        let ok = match step::run(command) {
             Ok((totals, ok)) => {
                 self.totals.add(&totals);
                 ok
@@ -158,7 +162,7 @@ impl Run {
     fn finish(mut self) -> Result<ExitCode> {
         self.step("nothing left on this machine", |run| run.leaks.check());
         // its content has just been reported if there was any
-        let _ = fs::remove_dir_all(&self.temp);
+        let _ = fs::remove_dir_all(&self.place);
         println!("\n{}", self.lines.join("\n"));
         println!("in all {:.0} s; {} ignored", self.start.elapsed().as_secs_f64(), self.totals.ignored);
         if sys::interrupted() {
