@@ -58,7 +58,7 @@ pub struct StopArgs {
     pub power: PowerArgs,
 }
 
-/// Re-create the containers of instances, with the same ports and volumes.
+/// Re-create the containers of instances, with the same ports and volumes; sleepers wake.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   portreeve restart alice
@@ -169,13 +169,17 @@ fn patch(verb: PowerVerb, before: &Instance, now: Time) -> Result<Value> {
             }
             patch
         }
-        PowerVerb::Wake if stopped => {
+        PowerVerb::Wake | PowerVerb::Restart if stopped => {
             return Err(Error::failed(format!(
-                "instance {name:?} is stopped (spec.power: Stopped), so nothing wakes it; use `portreeve start {name}`"
+                "instance {name:?} is stopped (spec.power: Stopped); use `portreeve start {name}`"
             )));
         }
         PowerVerb::Wake => annotate(WAKE_ANNOTATION),
-        PowerVerb::Restart => annotate(RESTART_ANNOTATION),
+        PowerVerb::Restart => {
+            let mut patch = annotate(RESTART_ANNOTATION);
+            patch["metadata"]["annotations"][WAKE_ANNOTATION] = json!(now.to_string());
+            patch
+        }
     })
 }
 
@@ -185,12 +189,15 @@ pub async fn upgrade(args: &UpgradeArgs, session: &Session) -> Result<Exit> {
     let query = [("fieldManager", "portreeve"), ("fieldValidation", "Strict")];
     let patch = json!({"spec": {"image": args.image}});
     session.client.merge_patch(&with_query(&path, &query), &patch).await?;
+    let mut said = "upgrade requested";
     if args.wait.wait {
-        let check = |object: Option<&Value>| state::upgraded(object, &args.image);
+        let check = |object: Option<&Value>| {
+            said = if state::rests(object) { "upgraded; it runs the image when it next wakes" } else { "upgraded" };
+            state::upgraded(object, &args.image)
+        };
         wait(session, &resource, &args.name, args.wait.timeout.duration(), check).await?;
     }
-    let word = if args.wait.wait { "upgraded" } else { "upgrade requested" };
-    print(&format!("{} {word}\n", resource.named(&args.name)))?;
+    print(&format!("{} {said}\n", resource.named(&args.name)))?;
     Ok(Exit::Done)
 }
 
@@ -232,8 +239,10 @@ mod tests {
 
     #[test]
     fn what_is_stopped_is_not_woken_nor_stopped_again() {
-        let error = patched(PowerVerb::Wake, Power::Stopped).unwrap_err().to_string();
-        assert!(error.contains("portreeve start alice"), "{error}");
+        for verb in [PowerVerb::Wake, PowerVerb::Restart] {
+            let error = patched(verb, Power::Stopped).unwrap_err().to_string();
+            assert!(error.contains("portreeve start alice"), "{error}");
+        }
         assert_eq!(patched(PowerVerb::Stop, Power::Stopped).unwrap(), json!({}));
         assert_eq!(patched(PowerVerb::Stop, Power::Running).unwrap(), json!({"spec": {"power": "Stopped"}}));
     }

@@ -73,12 +73,12 @@ impl ServeArgs {
         (self.docker != "none").then_some(self.docker.as_str())
     }
 
-    /// The address to open for a host name of an instance.
-    pub fn url_of(&self, host: &str) -> String {
+    /// The address to show for an instance, in which `{host}` stands for its host name.
+    pub fn url_template(&self) -> String {
         match (&self.proxy_url, self.proxy_listen.port()) {
-            (Some(template), _) => template.replace("{host}", host),
-            (None, 80) => format!("http://{host}"),
-            (None, port) => format!("http://{host}:{port}"),
+            (Some(template), _) => template.clone(),
+            (None, 80) => "http://{host}".into(),
+            (None, port) => format!("http://{{host}}:{port}"),
         }
     }
 
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn the_shown_address_follows_the_listener_unless_given() {
-        assert_eq!(parse(&[]).unwrap().url_of("a.localhost"), "http://a.localhost:7080");
-        assert_eq!(parse(&["--proxy-listen=[::]:80"]).unwrap().url_of("a.b"), "http://a.b");
-        assert_eq!(parse(&["--proxy-url=https://{host}/"]).unwrap().url_of("a.b"), "https://a.b/");
+        assert_eq!(parse(&[]).unwrap().url_template(), "http://{host}:7080");
+        assert_eq!(parse(&["--proxy-listen=[::]:80"]).unwrap().url_template(), "http://{host}");
+        assert_eq!(parse(&["--proxy-url=https://{host}/"]).unwrap().url_template(), "https://{host}/");
     }
 
     #[test]

@@ -69,13 +69,15 @@ pub fn upgraded(object: Option<&Value>, image: &str) -> Seen {
     judge(object, |i| is_current(i) && is_settled(i) && (!is_ready(i) || i.status.image.reference == image))
 }
 
-/// Settled, and not in the container (or the run of it) that was there before.
+/// Serving again, from another container (or another run of it) than before.
 pub fn restarted(object: Option<&Value>, before: &Instance) -> Seen {
-    judge(object, |i| {
-        let same =
-            i.status.container_id == before.status.container_id && i.status.started_at == before.status.started_at;
-        is_current(i) && is_settled(i) && (!same || before.status.container_id.is_empty())
-    })
+    let run = |i: &Instance| (i.status.container_id.clone(), i.status.started_at);
+    judge(object, |i| is_current(i) && is_ready(i) && run(i) != run(before))
+}
+
+/// Whether it is off or asleep: then what it was given comes into force when it next runs.
+pub fn rests(object: Option<&Value>) -> bool {
+    read(object).is_ok_and(|i| matches!(i.status.phase, Phase::Asleep | Phase::Stopped))
 }
 
 #[cfg(test)]
