@@ -20,12 +20,11 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Where cargo puts what it builds.
-pub fn target_dir() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => root().join(dir),
-        None => root().join("target"),
-    }
+/// Where cargo puts what it builds: settings of many places decide, so cargo is asked.
+pub fn target_dir() -> Result<PathBuf> {
+    let text = process::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text).context("reading cargo metadata")?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
 }
 
 /// This program's own path, as asked at the start: a later build replaces the file, and then nobody could tell.
@@ -43,7 +42,7 @@ pub fn app() -> Result<Vec<u8>> {
     command.args(["rustc", "--quiet", "--package", "portreeve-app", "--release", "--target", &host]);
     command.args(["--", "-C", "target-feature=+crt-static"]);
     process::show(&mut command).context("building the test program")?;
-    let path = target_dir().join(host).join("release/portreeve-app");
+    let path = target_dir()?.join(host).join("release/portreeve-app");
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
 }
 

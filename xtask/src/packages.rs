@@ -15,7 +15,7 @@ pub struct Need {
 }
 
 /// A Docker daemon and the tools to give it a network of its own.
-pub const DAEMON: [Need; 7] = [
+pub const DAEMON: [Need; 8] = [
     Need { program: "dockerd", package: "docker.io", why: "a Docker daemon to run containers" },
     Need { program: "containerd", package: "containerd", why: "runs the containers under that daemon" },
     Need { program: "iptables", package: "iptables", why: "the daemon publishes ports with it" },
@@ -23,6 +23,7 @@ pub const DAEMON: [Need; 7] = [
     Need { program: "nsenter", package: "util-linux", why: "reaches into that network" },
     Need { program: "mount", package: "mount", why: "mounts the daemon's disk" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", why: "makes the daemon's disk" },
+    Need { program: "openssl", package: "openssl", why: "makes the certificates of the daemon's TCP port" },
 ];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";

@@ -37,7 +37,7 @@ pub struct Seen {
 /// Builds the binary and returns its path.
 pub fn build() -> Result<PathBuf> {
     process::show(build::cargo().args(["build", "--bin", "portreeve"])).context("building portreeve")?;
-    Ok(build::target_dir().join("debug/portreeve"))
+    Ok(build::target_dir()?.join("debug/portreeve"))
 }
 
 /// The usual port if it is free, else any. Somebody may take it before the server does; then the server says so.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::state::{Fleet, Host, ROOT};
-use super::{cgroup, disk};
+use super::{certs, cgroup, disk};
 use crate::args::Args;
 use crate::{clock, process, sys};
 
@@ -137,7 +137,13 @@ impl Daemons<'_> {
         let _ = fs::remove_file("/run/docker.pid");
         let mut command = process::command("dockerd");
         command
-            .args(["-H", &self.host.endpoint])
+            .args(["-H", &self.host.endpoint, "-H", &self.host.tcp, "--tlsverify"])
+            .arg("--tlscacert")
+            .arg(self.fleet.certs.join("ca.pem"))
+            .arg("--tlscert")
+            .arg(certs::server_cert(self.host))
+            .arg("--tlskey")
+            .arg(certs::server_key(self.host))
             .arg("--data-root")
             .arg(self.host.dir.join("data/docker"))
             .args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"])

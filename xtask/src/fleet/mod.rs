@@ -13,6 +13,7 @@
 //! Everything is found again through files in the fleet's directory ([`state`]), which each long-lived process is
 //! entered in before it does anything: whatever happens to the runner, a later `up` or `down` cleans up.
 
+pub mod certs;
 pub mod cgroup;
 pub mod disk;
 pub mod down;

@@ -4,6 +4,7 @@
 //! /var/lib/portreeve-fleet/NAME/fleet.json    the plan, and the pids as last seen
 //!                              /switch.pid    identity of the switch's process
 //!                              /h1/init.pid   identity of the host's first process
+//!                              /certs/        a client's certificate for all hosts
 //!                              /h1/docker.sock, *.log, data/
 //! ```
 
@@ -26,6 +27,8 @@ pub struct Fleet {
     pub subnet: String,
     /// This machine's address in the fleet's network.
     pub gateway: String,
+    /// ca.pem, cert.pem and key.pem for every host's TCP port.
+    pub certs: PathBuf,
     /// The fleet goes when this process does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<ProcessRef>,
@@ -40,7 +43,10 @@ pub struct Host {
     /// The same for ever: neighbours remember it long after a host went and came back.
     pub mac: String,
     pub socket: PathBuf,
+    /// The same socket as Docker writes it.
     pub endpoint: String,
+    /// The daemon's other door, which the network reaches: mutual TLS.
+    pub tcp: String,
     pub dir: PathBuf,
     /// Size of the host's own disk, as truncate(1) reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,8 +87,10 @@ impl Fleet {
                 let name = format!("h{number}");
                 let dir = dir.join(&name);
                 let socket = dir.join("docker.sock");
+                let address = format!("{subnet}.{}", 10 + u32::from(number));
                 Host {
-                    address: format!("{subnet}.{}", 10 + u32::from(number)),
+                    tcp: format!("tcp://{address}:2376"),
+                    address,
                     mac: format!("02:50:52:{second:02x}:{third:02x}:{number:02x}"),
                     endpoint: format!("unix://{}", socket.display()),
                     pids: Pids::default(),
@@ -94,7 +102,15 @@ impl Fleet {
                 }
             })
             .collect();
-        Fleet { name: name.into(), dir, subnet: subnet.into(), gateway: format!("{subnet}.1"), owner, hosts }
+        Fleet {
+            name: name.into(),
+            certs: dir.join("certs"),
+            dir,
+            subnet: subnet.into(),
+            gateway: format!("{subnet}.1"),
+            owner,
+            hosts,
+        }
     }
 
     pub fn load(name: &str) -> Result<Fleet> {

@@ -25,13 +25,13 @@ pub fn json(fleet: &Fleet) -> Value {
         .map(|h| {
             json!({
                 "name": h.name, "state": state(h), "address": h.address, "socket": h.socket,
-                "endpoint": h.endpoint, "disk": h.disk, "pids": h.find_pids(),
+                "endpoint": h.endpoint, "tcp": h.tcp, "disk": h.disk, "pids": h.find_pids(),
             })
         })
         .collect();
     json!({
         "name": fleet.name, "subnet": format!("{}.0/24", fleet.subnet), "gateway": fleet.gateway,
-        "file": fleet.path(), "hosts": hosts,
+        "file": fleet.path(), "certs": fleet.certs, "hosts": hosts,
     })
 }
 

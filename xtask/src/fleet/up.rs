@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use super::state::Fleet;
-use super::{cgroup, down, host, lock, network, switch};
+use super::{certs, cgroup, down, host, lock, network, switch};
 use crate::docker::Docker;
 use crate::image::{self, FLAVOURS};
 use crate::sys::ProcessRef;
@@ -89,6 +89,7 @@ fn create(plan: &Plan, archives: &[Vec<u8>]) -> Result<Fleet> {
         fleet.save()?;
         fleet
     };
+    certs::make(&fleet)?;
     cgroup::raise_weight(&fleet);
     switch::start(&fleet)?;
     let children = fleet.hosts.iter().map(|h| host::begin(&fleet, h)).collect::<Result<Vec<_>>>()?;
