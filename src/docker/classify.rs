@@ -17,9 +17,12 @@ pub fn error(op: &'static str, object: &str, error: &Error) -> EngineError {
             (pull(error), error.clone())
         }
         Error::RequestTimeoutError => (EngineErrorKind::Timeout, "no answer in time".to_owned()),
-        Error::IOError { err } if err.kind() == io::ErrorKind::Unsupported => (EngineErrorKind::Invalid, chain(error)),
-        Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => (EngineErrorKind::Server, chain(error)),
-        other => (way(other), chain(other)),
+        Error::IOError { err } if err.kind() == io::ErrorKind::Unsupported => (EngineErrorKind::Invalid, causes(error)),
+        Error::IOError { err } if err.kind() == io::ErrorKind::NotConnected => {
+            (EngineErrorKind::Unreachable, causes(error))
+        }
+        Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => (EngineErrorKind::Server, causes(error)),
+        other => (way(other), causes(other)),
     };
     EngineError { op, object: object.to_owned(), kind, message }
 }
@@ -91,7 +94,7 @@ fn pull(message: &str) -> EngineErrorKind {
 }
 
 /// The whole chain of causes, each said once.
-fn chain(error: &Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(at) = cause {

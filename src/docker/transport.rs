@@ -28,6 +28,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::classify::causes;
 use super::endpoint::Endpoint;
 use super::timeouts;
 use super::tls::TlsDirectory;
@@ -88,7 +89,9 @@ impl Transport {
             return Ok(known);
         }
         let ping = Request::builder().uri(self.uri("/_ping")?).body(full(Bytes::new()))?;
-        let pong = self.client.request(ping).await?;
+        // Whatever befalls the ping, the call itself was not sent. A refused client certificate shows here.
+        let unsent = |e: &dyn std::error::Error| io::Error::new(io::ErrorKind::NotConnected, causes(e));
+        let pong = self.client.request(ping).await.map_err(|e| unsent(&e))?;
         let told = pong.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let minor = agree(told).map_err(|text| io::Error::new(io::ErrorKind::Unsupported, text))?;
         self.minor.store(minor, Ordering::Relaxed);

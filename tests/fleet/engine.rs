@@ -40,6 +40,17 @@ fn engine() -> Arc<dyn Engine> {
     pool.engine(&host(&variable("PORTREEVE_TEST_DOCKER"))).unwrap_or_else(|e| panic!("{e}"))
 }
 
+fn plain(name: &str, image: String) -> ContainerSpec {
+    ContainerSpec {
+        name: name.to_owned(),
+        image,
+        entrypoint: vec![APP.to_owned()],
+        network: "none".to_owned(),
+        limits: Limits { memory: 64 << 20, cpu_milli: 500, pids: 64 },
+        ..ContainerSpec::default()
+    }
+}
+
 #[tokio::test]
 async fn a_real_daemon_conforms() {
     let (engine, image, address) = (engine(), variable("PORTREEVE_TEST_IMAGE"), variable("PORTREEVE_TEST_ADDRESS"));
@@ -50,8 +61,31 @@ async fn a_real_daemon_conforms() {
         host_ip: &address,
         host_port: 38_517,
         bind: "/run/portreeve-conformance/bound",
+        bad_bind: "/proc/portreeve-conformance",
     };
     engine_conformance::holds(&subject).await;
+}
+
+#[tokio::test]
+async fn an_app_that_outgrows_its_memory_is_told_from_one_that_exits() {
+    let (engine, image) = (engine(), variable("PORTREEVE_TEST_IMAGE"));
+    let spec = ContainerSpec {
+        env: vec!["ALLOC=256".to_owned()],
+        limits: Limits { memory: 32 << 20, cpu_milli: 1000, pids: 64 },
+        ..plain("pr.memory.app", image)
+    };
+    engine.remove_container(&spec.name).await.expect("clear");
+    let id = engine.create_container(&spec).await.unwrap_or_else(|e| panic!("{e}"));
+    engine.start_container(&id).await.unwrap_or_else(|e| panic!("{e}"));
+    for _ in 0..200 {
+        let seen = engine.container(&id).await.unwrap_or_else(|e| panic!("{e}")).expect("there");
+        if seen.state == RunState::Exited {
+            assert!(seen.oom_killed, "{seen:?}");
+            return engine.remove_container(&id).await.expect("remove");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it goes on with eight times its memory");
 }
 
 #[tokio::test]
@@ -80,14 +114,7 @@ async fn a_daemon_that_is_not_there_is_unreachable_and_soon_not_asked() {
 #[tokio::test]
 async fn a_terminal_is_raw_and_can_be_resized() {
     let (engine, image) = (engine(), variable("PORTREEVE_TEST_IMAGE"));
-    let spec = ContainerSpec {
-        name: "pr.terminal.app".to_owned(),
-        image,
-        entrypoint: vec![APP.to_owned()],
-        network: "none".to_owned(),
-        limits: Limits { memory: 64 << 20, cpu_milli: 500, pids: 64 },
-        ..ContainerSpec::default()
-    };
+    let spec = plain("pr.terminal.app", image);
     engine.remove_container(&spec.name).await.expect("clear");
     let id = engine.create_container(&spec).await.unwrap_or_else(|e| panic!("{e}"));
     engine.start_container(&id).await.unwrap_or_else(|e| panic!("{e}"));

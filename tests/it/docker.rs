@@ -65,6 +65,7 @@ async fn look(engine: &SimEngine) -> ContainerInfo {
 #[tokio::test(start_paused = true)]
 async fn the_simulated_daemon_conforms() {
     let (_, engine) = daemon();
+    engine.forbid_bind("/proc");
     let subject = Subject {
         engine: &engine,
         image: APP,
@@ -72,6 +73,7 @@ async fn the_simulated_daemon_conforms() {
         host_ip: "10.0.0.1",
         host_port: 30000,
         bind: "/srv/conformance",
+        bad_bind: "/proc/conformance",
     };
     engine_conformance::holds(&subject).await;
     assert_eq!(engine.snapshot(), Snapshot::default());

@@ -5,6 +5,7 @@ mod arrows;
 mod cli;
 mod crash;
 mod docker;
+mod docker_wire;
 mod examples;
 mod kubectl;
 mod proxy;

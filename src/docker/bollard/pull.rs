@@ -4,16 +4,17 @@
 //! counts against it. When the last one waiting goes away, the connection closes and the daemon gives the pull up.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use ::bollard::Docker;
+use ::bollard::errors::Error;
 use ::bollard::query_parameters::CreateImageOptions;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
 use super::BollardEngine;
-use crate::docker::engine::EngineResult;
+use crate::docker::engine::{EngineError, EngineErrorKind, EngineResult};
 use crate::docker::{classify, gate, reference, timeouts};
 
 const OP: &str = "pull image";
@@ -54,7 +55,7 @@ async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> Engi
     loop {
         match tokio::time::timeout(timeouts::PULL_IDLE, steps.next()).await {
             Err(_) => return Err(gate::timed_out(OP, &image, timeouts::PULL_IDLE)),
-            Ok(None) => return Ok(()),
+            Ok(None) => break,
             Ok(Some(Err(e))) => return Err(classify::error(OP, &image, &e)),
             Ok(Some(Ok(step))) => {
                 let layer = step.id.map(|id| format!("{id}: ")).unwrap_or_default();
@@ -62,26 +63,35 @@ async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> Engi
             }
         }
     }
+    // A stream that was cut, or an error in words that the library does not know, ends like a success.
+    match tokio::time::timeout(timeouts::QUICK, docker.inspect_image(&image)).await {
+        Err(_) => Err(gate::timed_out(OP, &image, timeouts::QUICK)),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Err(EngineError {
+            op: OP,
+            object: image,
+            kind: EngineErrorKind::Server,
+            message: "the pull ended, but the image is not there".to_owned(),
+        }),
+        Ok(Err(e)) => Err(classify::error(OP, &image, &e)),
+    }
 }
 
 impl BollardEngine {
     pub(super) async fn shared_pull(&self, image: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
         reference::check_image(OP, image)?;
-        let pass = Arc::new(self.gate.enter(OP, image)?);
+        // A pull may take minutes: whether the daemon is there at all is asked first, within the gate's limits.
+        self.quick(OP, image, self.docker.ping()).await?;
         let (mut pull, mut said) = self.pulls.join(&self.docker, &reference::image(image));
         let mut talking = true;
-        let result = loop {
+        loop {
             tokio::select! {
-                result = &mut pull => break result,
+                result = &mut pull => return result,
                 news = said.changed(), if talking => match news {
                     Ok(()) => progress(said.borrow_and_update().clone()),
                     Err(_) => talking = false,
                 },
             }
-        };
-        if let Some(pass) = Arc::into_inner(pass) {
-            pass.decide(result.as_ref().err());
         }
-        result
     }
 }

@@ -28,6 +28,8 @@ pub struct Subject<'a> {
     pub host_port: u16,
     /// A directory of the daemon's machine that does not exist, and may.
     pub bind: &'a str,
+    /// A directory that the daemon cannot make.
+    pub bad_bind: &'a str,
 }
 
 /// All of it, in turn.
@@ -44,6 +46,7 @@ pub async fn holds(subject: &Subject<'_>) {
     a_taken_port_leaves_the_container_created(subject).await;
     limits_change_in_place(subject).await;
     names_change_in_place(subject).await;
+    a_bind_that_cannot_be_made_fails_the_start(subject).await;
     a_lost_network_can_be_given_again(subject).await;
     events_tell_of_a_life_in_order(subject).await;
     commands_run_inside_and_tell_their_exit_code(subject).await;
@@ -309,6 +312,17 @@ async fn names_change_in_place(s: &Subject<'_>) {
     for id in [first, second] {
         s.engine.remove_container(&id).await.expect("remove");
     }
+}
+
+async fn a_bind_that_cannot_be_made_fails_the_start(s: &Subject<'_>) {
+    let bind = Mount::Bind { source: s.bad_bind.to_owned(), target: "/bound".to_owned(), read_only: false };
+    let id = s.make(&ContainerSpec { mounts: vec![bind], ..s.spec("bind", &[]) }).await;
+    let error = s.engine.start_container(&id).await.expect_err("no directory can be made there");
+    assert_eq!(error.kind, EngineErrorKind::Invalid, "{error}");
+    assert!(error.message.contains("error while creating mount source path"), "{error}");
+    let seen = s.look(&id).await;
+    assert_eq!((seen.state, seen.error.is_empty()), (RunState::Created, false));
+    s.engine.remove_container(&id).await.expect("remove");
 }
 
 /// A network that is made anew has another id: a stopped container knows the old one until it is connected again.

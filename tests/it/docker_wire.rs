@@ -1,0 +1,306 @@
+//! The real engine against scripted daemons: what goes over the wire, and what is made of awkward answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use portreeve::clock::SystemClock;
+use portreeve::docker::engine::*;
+use portreeve::docker::{Pool, timeouts};
+use portreeve::model::{DockerHost, HostTls};
+
+use crate::support::daemon::{Answer, Credentials, Daemon};
+
+const ID: &str = "0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
+
+fn host(endpoint: &str, tls: Option<&Credentials>) -> DockerHost {
+    let mut host = DockerHost::default();
+    host.metadata.name = "scripted".to_owned();
+    host.spec.endpoint = endpoint.to_owned();
+    host.spec.tls = tls.map(|c| HostTls { directory: c.path().to_owned() });
+    host
+}
+
+fn engine(daemon: &Daemon) -> Arc<dyn Engine> {
+    let engine = Pool::new(SystemClock::new()).engine(&host(&daemon.endpoint(), None));
+    engine.unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn json(status: u16, body: &str) -> Answer {
+    Answer::Whole(status, body.to_owned())
+}
+
+fn gone() -> Answer {
+    json(404, "{\"message\":\"No such container\"}")
+}
+
+#[tokio::test]
+async fn every_call_names_the_version_agreed_on_and_shares_a_connection() {
+    for (newest, spoken) in [("1.41", "/v1.41/"), ("1.44", "/v1.44/"), ("1.99", "/v1.47/")] {
+        let daemon = Daemon::speaking(newest, |_, _| gone()).await;
+        let engine = engine(&daemon);
+        for _ in 0..10 {
+            assert_eq!(engine.container(ID).await, Ok(None));
+        }
+        let requests = daemon.requests();
+        assert_eq!(requests.len(), 11, "ten and one ping: {requests:?}");
+        assert_eq!(requests[0], "GET /_ping");
+        assert!(requests[1..].iter().all(|r| r.starts_with(&format!("GET {spoken}containers/"))), "{requests:?}");
+        assert_eq!(daemon.connections(), 1);
+    }
+    let old = Daemon::speaking("1.40", |_, _| gone()).await;
+    let error = engine(&old).container(ID).await.expect_err("too old");
+    assert_eq!(error.kind, EngineErrorKind::Invalid);
+    assert!(error.message.contains("1.40") && error.message.contains("1.41"), "{error}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_refuses_the_version_is_asked_again() {
+    let daemon = Daemon::speaking("1.44", |_, path| match path.contains("/v1.44/") {
+        true => json(400, "{\"message\":\"client version 1.44 is too new\"}"),
+        false => gone(),
+    })
+    .await;
+    let engine = engine(&daemon);
+    assert_eq!(engine.container(ID).await.expect_err("refused").kind, EngineErrorKind::Invalid);
+    daemon.now_speaks("1.42");
+    assert_eq!(engine.container(ID).await, Ok(None));
+}
+
+#[tokio::test]
+async fn what_could_be_an_id_prefix_is_never_sent() {
+    let daemon = Daemon::speaking("1.41", |_, _| gone()).await;
+    let engine = engine(&daemon);
+    let limits = Limits::default();
+    for name in ["cafe", "0af9", "", "alice", "pr./../x"] {
+        let spec = ContainerSpec { name: name.to_owned(), image: "app:1".to_owned(), ..ContainerSpec::default() };
+        let results = [
+            engine.container(name).await.map(drop),
+            engine.start_container(name).await,
+            engine.stop_container(name, Duration::ZERO).await,
+            engine.remove_container(name).await,
+            engine.update_container(name, limits).await,
+            engine.rename_container(name, "pr.a").await,
+            engine.rename_container(ID, name).await,
+            engine.create_container(&spec).await.map(drop),
+            engine.network(name).await.map(drop),
+            engine.remove_network(name).await,
+            engine.create_network(name, &BTreeMap::new()).await,
+            engine.connect_network(name, ID).await,
+            engine.connect_network("pr.a", name).await,
+            engine.remove_volume(name).await,
+            engine.logs(name, LogOptions::default()).await.map(drop),
+            engine.exec(name, ExecOptions::default()).await.map(drop),
+            engine.exec_exit_code(name).await.map(drop),
+        ];
+        for result in results {
+            assert_eq!(result.expect_err("refused").kind, EngineErrorKind::Invalid, "{name:?}");
+        }
+    }
+    assert_eq!(daemon.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_pull_fails_by_what_its_stream_says_and_by_what_is_missing_after_it() {
+    let steps = |last: &str| Answer::Whole(200, format!("{{\"status\":\"Pulling from app\",\"id\":\"1\"}}\n{last}\n"));
+    let denied = r#"{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}"#;
+    for (last, kind) in [(denied, EngineErrorKind::ImageMissing), (r#"{"status":"Done"}"#, EngineErrorKind::Server)] {
+        let daemon = Daemon::speaking("1.41", move |_, path| match path.contains("/images/create") {
+            true => steps(last),
+            false if path.contains("/_ping") => json(200, "OK"),
+            false => json(404, "{\"message\":\"No such image\"}"),
+        })
+        .await;
+        let error = engine(&daemon).pull("app:9", &|_| {}).await.expect_err("no image");
+        assert_eq!(error.kind, kind, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn callers_share_a_pull_of_one_reference_and_hear_its_progress() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let daemon = Daemon::speaking("1.41", move |_, path| match path.contains("/images/create") {
+        true => Answer::When(wait.clone(), "{\"status\":\"Downloading\",\"id\":\"layer\"}\n".to_owned()),
+        false => json(200, "{}"),
+    })
+    .await;
+    let engine = engine(&daemon);
+    let said = std::sync::Mutex::new(Vec::new());
+    let hear = |text: String| said.lock().expect("no panic while held").push(text);
+    let all =
+        async { tokio::join!(engine.pull("app", &hear), engine.pull("app:latest", &hear), engine.pull("b:1", &hear)) };
+    let release = async {
+        daemon.until(|requests| requests.iter().filter(|r| r.ends_with("/v1.41/_ping")).count() == 3).await;
+        daemon.until(|requests| requests.iter().filter(|r| r.contains("/images/create")).count() >= 2).await;
+        // A round trip later the last of the three has joined, too.
+        engine.image("round:trip").await.expect("an image");
+        go.send_replace(true);
+    };
+    let (results, ()) = tokio::join!(all, release);
+    assert_eq!(results, (Ok(()), Ok(()), Ok(())));
+    let pulls = daemon.requests().iter().filter(|r| r.contains("/images/create")).count();
+    assert_eq!(pulls, 2, "one of each");
+    assert!(said.lock().expect("no panic while held").iter().any(|text| text == "layer: Downloading"));
+}
+
+#[tokio::test]
+async fn cut_and_garbled_answers_are_told_from_refusals() {
+    for (answer, kind) in [
+        (Answer::Cut("{\"Id\":\"0af9".to_owned()), EngineErrorKind::Timeout),
+        (json(200, "{\"Id\":"), EngineErrorKind::Server),
+        (json(200, "{\"Id\":7}"), EngineErrorKind::Server),
+        (json(500, "no JSON at all"), EngineErrorKind::Server),
+        (json(500, "{\"message\":\"write: no space left on device\"}"), EngineErrorKind::NoSpace),
+    ] {
+        let text = format!("{answer:?}");
+        let daemon = Daemon::speaking("1.41", move |_, _| answer.clone()).await;
+        let error = engine(&daemon).container(ID).await.expect_err("no description");
+        assert_eq!(error.kind, kind, "{text}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn already_so_is_success() {
+    let daemon = Daemon::speaking("1.41", |method, path| match (method, path) {
+        ("POST", path) if path.contains("/start") || path.contains("/stop") => Answer::Whole(304, String::new()),
+        ("POST", path) if path.contains("/networks/create") => {
+            json(409, "{\"message\":\"network with name pr.a already exists\"}")
+        }
+        ("POST", path) if path.contains("/connect") => {
+            json(403, "{\"message\":\"endpoint with name pr.a already exists in network pr.a\"}")
+        }
+        _ => gone(),
+    })
+    .await;
+    let engine = engine(&daemon);
+    for result in [
+        engine.start_container(ID).await,
+        engine.stop_container(ID, Duration::from_secs(3)).await,
+        engine.remove_container(ID).await,
+        engine.create_network("pr.a", &BTreeMap::new()).await,
+        engine.connect_network("pr.a", ID).await,
+        engine.remove_network("pr.a").await,
+        engine.remove_volume("pr.a").await,
+    ] {
+        assert_eq!(result, Ok(()));
+    }
+    let requests = daemon.requests();
+    assert!(requests.iter().any(|r| r.starts_with("POST") && r.ends_with("/stop?t=3")), "{requests:?}");
+    assert!(requests.iter().any(|r| r.starts_with("DELETE") && r.contains("v=true&force=true")), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_removal_under_way_is_done_when_the_container_is_gone() {
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    let daemon = Daemon::speaking("1.41", move |method, _| match method {
+        "DELETE" => json(409, "{\"message\":\"removal of container 0af9 is already in progress\"}"),
+        _ if looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 => json(200, "{}"),
+        _ => gone(),
+    })
+    .await;
+    assert_eq!(engine(&daemon).remove_container(ID).await, Ok(()));
+    assert_eq!(daemon.requests().len(), 5, "ping, removal, and three looks: {:?}", daemon.requests());
+}
+
+#[tokio::test]
+async fn a_hung_daemon_costs_three_timeouts_and_then_nothing() {
+    let hung = Daemon::speaking("1.41", |_, _| Answer::Never).await;
+    let healthy = Daemon::speaking("1.41", |_, _| gone()).await;
+    let engine_of_hung = engine(&hung);
+    for n in 1..=3 {
+        let asked = async {
+            hung.until(|requests| requests.len() > n).await;
+            tokio::time::pause();
+            tokio::time::advance(timeouts::QUICK).await;
+            tokio::time::resume();
+        };
+        let (result, ()) = tokio::join!(engine_of_hung.container(ID), asked);
+        assert_eq!(result.expect_err("no answer").kind, EngineErrorKind::Timeout);
+    }
+    let error = engine_of_hung.container(ID).await.expect_err("not asked");
+    assert_eq!((error.kind, hung.requests().len()), (EngineErrorKind::Unreachable, 4));
+    assert_eq!(engine(&healthy).container(ID).await, Ok(None), "others go on");
+
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    hung.now_answers(|_, _| gone());
+    assert_eq!(engine_of_hung.container(ID).await, Ok(None), "the probe finds it healthy");
+    assert_eq!(engine_of_hung.container(ID).await, Ok(None));
+}
+
+#[tokio::test]
+async fn only_four_starts_are_under_way_at_once_and_reads_pass_them() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let daemon = Daemon::speaking("1.41", move |method, _| match method {
+        "POST" => Answer::When(wait.clone(), String::new()),
+        _ => gone(),
+    })
+    .await;
+    let engine = engine(&daemon);
+    let starts = futures::future::join_all((0..10).map(|_| engine.start_container(ID)));
+    let starts_so_far = |requests: &[String]| requests.iter().filter(|r| r.contains("/start")).count();
+    let watch = async {
+        daemon.until(|requests| starts_so_far(requests) == 4).await;
+        assert_eq!(engine.container(ID).await, Ok(None), "a read gets through");
+        assert_eq!(starts_so_far(&daemon.requests()), 4, "and no further start");
+        go.send_replace(true);
+    };
+    let (results, ()) = tokio::join!(starts, watch);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(starts_so_far(&daemon.requests()), 10);
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one_and_a_broken_stream_is_told() {
+    let one = r#"{"Type":"container","Action":"die","Actor":{"ID":"0af9","Attributes":{"exitCode":"3"}},"time":1}"#;
+    let daemon = Daemon::speaking("1.41", move |_, _| Answer::Cut(format!("{one}\n{one}\n{{\"Ty"))).await;
+    let engine = engine(&daemon);
+    let since = "2026-01-01T00:00:00.000000001Z".parse().expect("a time");
+    let mut events = engine.events(("a/b", "c d"), Some(since)).await.unwrap_or_else(|e| panic!("{e}"));
+    for _ in 0..2 {
+        let event = events.next().await.expect("goes on").expect("an event");
+        assert_eq!((event.object.as_str(), event.action.as_str()), ("container", "die"));
+        assert_eq!(event.attributes["exitCode"], "3");
+    }
+    assert_eq!(events.next().await.expect("an error").expect_err("cut").kind, EngineErrorKind::Unreachable);
+    assert!(events.next().await.is_none());
+    let asked = daemon.requests().pop().expect("asked");
+    assert!(asked.contains("since=1767225600.000000001") && asked.contains("a%2Fb%3Dc%20d"), "{asked}");
+}
+
+#[tokio::test]
+async fn tls_trusts_only_the_given_ca_and_proves_who_we_are() {
+    let ours = Credentials::new();
+    let daemon = Daemon::with_tls(&ours, |_, _| gone()).await;
+    let pool = Pool::new(SystemClock::new());
+    let engine = pool.engine(&host(&daemon.endpoint(), Some(&ours))).unwrap_or_else(|e| panic!("{e}"));
+    for _ in 0..10 {
+        assert_eq!(engine.container(ID).await, Ok(None));
+    }
+    assert_eq!(daemon.connections(), 1);
+
+    let rogue = Credentials::new();
+    let trusting_rogue = Credentials::new();
+    trusting_rogue.trust(&ours);
+    let empty = Credentials::empty();
+    for (credentials, words) in [(&rogue, "certificate"), (&trusting_rogue, "alert"), (&empty, "ca.pem")] {
+        let engine = Pool::new(SystemClock::new()).engine(&host(&daemon.endpoint(), Some(credentials)));
+        let error = engine.unwrap_or_else(|e| panic!("{e}")).container(ID).await.expect_err("no way in");
+        assert_eq!(error.kind, EngineErrorKind::Unreachable, "{error}");
+        assert!(error.message.contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn renewed_credentials_are_used_from_the_next_connection_on() {
+    let ours = Credentials::new();
+    let daemon = Daemon::with_tls(&ours, |_, _| gone()).await;
+    let directory = Credentials::new();
+    let pool = Pool::new(SystemClock::new());
+    let engine = pool.engine(&host(&daemon.endpoint(), Some(&directory))).unwrap_or_else(|e| panic!("{e}"));
+    engine.container(ID).await.expect_err("a stranger's");
+    directory.replace_by(&ours);
+    assert_eq!(engine.container(ID).await, Ok(None));
+}
