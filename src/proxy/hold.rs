@@ -22,7 +22,8 @@ use super::{Limits, Waker};
 use crate::clock::SharedClock;
 use crate::model::{Instance, Key};
 
-/// How often, at most, the waker hears of one instance, and how often a waiting group repeats its wish: the controller may have restarted or missed it.
+/// How often, at most, the waker hears of one instance; and how often a waiting group repeats its wish, which the
+/// controller may have missed.
 pub const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// How waiting ended.
@@ -169,5 +170,81 @@ impl Drop for Hold<'_> {
                 groups.by_key.remove(self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::clock::VirtualClock;
+    use crate::model::Phase;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Waker for Count {
+        fn wake(&self, _: &Key) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn holds(limits: Limits) -> (Holds, Arc<Count>, SharedClock) {
+        let (count, clock) = (Arc::<Count>::default(), VirtualClock::new());
+        (Holds::new(count.clone(), clock.clone(), limits, CancellationToken::new()), count, clock)
+    }
+
+    fn asleep() -> Option<Arc<Instance>> {
+        let mut inst = Instance::default();
+        inst.metadata.uid = "u".into();
+        inst.status.phase = Phase::Asleep;
+        Some(Arc::new(inst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_wakes_once_a_second_however_many_wait_and_ends_at_its_deadline() {
+        let (holds, count, clock) = holds(Limits::default());
+        let (_sender, receiver) = watch::channel(asleep());
+        let key = Key::instance("default", "alice");
+        let deadline = Duration::from_millis(5500);
+        let one = async || {
+            let hold = holds.enter(&key).unwrap();
+            let outcome = hold.until_ready(&mut receiver.clone(), "u", "web", deadline).await;
+            assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");
+            assert_eq!(clock.monotonic(), deadline);
+        };
+        futures::future::join_all((0..50).map(|_| one())).await;
+        assert_eq!(count.0.load(Ordering::SeqCst), 6, "one to begin with, then one for each of five seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repeat_is_not_sent_by_every_member_but_is_sent_by_a_later_group() {
+        let (holds, count, _clock) = holds(Limits::default());
+        let key = Key::instance("default", "alice");
+        let (a, b) = (holds.enter(&key).unwrap(), holds.enter(&key).unwrap());
+        advance(WAKE_EVERY).await;
+        a.wake_if_due();
+        b.wake_if_due();
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        drop((a, b));
+        let _c = holds.enter(&key).unwrap();
+        assert_eq!(count.0.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_counted_per_instance_and_in_all_and_come_back() {
+        let (holds, _, _) = holds(Limits { held_per_instance: 1, held_in_all: 2, ..Default::default() });
+        let [a, b, c] = ["a", "b", "c"].map(|name| Key::instance("default", name));
+        let on_a = holds.enter(&a).ok().unwrap();
+        assert_eq!(holds.enter(&a).err(), Some(Full));
+        let _on_b = holds.enter(&b).ok().unwrap();
+        assert_eq!(holds.enter(&c).err(), Some(Full));
+        drop(on_a);
+        let _on_c = holds.enter(&c).ok().unwrap();
+        assert_eq!(holds.enter(&a).err(), Some(Full));
+        assert_eq!(holds.groups().by_key.len(), 2, "an empty group leaves nothing behind");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use portreeve::model::Phase;
 use portreeve::proxy::Limits;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::world::*;
@@ -116,4 +116,69 @@ async fn a_request_never_follows_a_name_to_another_tenant() {
     world.put(&successor).await;
     assert_eq!(soon("the refusal", answer).await.unwrap(), StatusCode::NOT_FOUND);
     assert_eq!(app.accepted(), 0);
+}
+
+/// A port that answers no connection attempt: its queue is full and nobody accepts.
+fn black_hole() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = new();
+    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut sockets = vec![listener];
+    for _ in 0..4 {
+        let filler = new();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&address);
+        sockets.push(filler);
+    }
+    (address.as_socket().unwrap(), sockets)
+}
+
+#[tokio::test]
+async fn a_black_hole_is_given_up_in_time() {
+    let limits = Limits { connect: Duration::from_millis(50), retry: Duration::from_millis(100), ..Default::default() };
+    let world = World::with(limits).await;
+    let (address, _sockets) = black_hole();
+    world.put(&awake("alice", address)).await;
+    let reply = soon("the answer", world.get("alice.test", "/")).await;
+    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(reply.headers.contains_key("retry-after"));
+    world.until_closed("alice").await;
+}
+
+/// Answers the first request of the first connection and breaks off at its second; serves other connections well.
+async fn forgetful() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        for answers in [1, 100, 100] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                for _ in 0..answers {
+                    let Ok(1..) = stream.read(&mut [0; 1024]).await else { return };
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                }
+                // Only once the next request is here: the proxy cannot know beforehand.
+                let _ = stream.read(&mut [0; 1024]).await;
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_get_on_a_kept_connection_that_turns_out_closed_is_sent_on_a_new_one() {
+    // No patience: this is not an app that refuses.
+    let limits = Limits { retry: Duration::ZERO, ..Default::default() };
+    let world = World::with(limits).await;
+    let (address, task) = forgetful().await;
+    world.put(&awake("alice", address)).await;
+    let mut visitor = world.connect().await;
+    for i in 0..3 {
+        let reply = visitor.send(request("GET", "alice.test", "/", "")).await;
+        assert_eq!(reply.status, StatusCode::OK, "request {i}");
+        world.until_closed("alice").await;
+    }
+    task.abort();
 }
