@@ -27,7 +27,7 @@ use args::Args;
 const HELP: &str = "\
 cargo xtask <command>
 
-  demo [--exit] [--domain DOMAIN] [--docker-address IP]
+  demo [--exit] [--domain DOMAIN] [--docker-address IP] [--binary PATH]
                         two instances in a real Docker daemon, one of which sleeps
                         and wakes; removed again at Ctrl-C, or at once with --exit
   test [--fast]         every check and every test, also those with real Docker
@@ -54,22 +54,28 @@ Every fleet verb takes --name NAME (default: default).
 
 fn main() -> ExitCode {
     let mut args = Args::from_env();
-    sys::catch_interrupts();
-    let done = match args.word().as_deref() {
-        Some("fleet") => fleet::run(args),
-        Some("demo") => demo::run(args),
-        Some("test") => test::run(args),
-        Some("image") => image::run(args),
+    let verb = args.word();
+    let done = match verb.as_deref() {
+        // what the fleet consists of: these end as any process does
         Some(fleet::host::VERB) => fleet::host::run(args),
         Some(fleet::init::VERB) => fleet::init::run(args),
         Some(fleet::switch::VERB) => fleet::switch::run(args),
-        None | Some("help" | "-h" | "--help") => {
-            print!("{HELP}");
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(other) => {
-            eprint!("unknown command: {other}\n\n{HELP}");
-            return ExitCode::from(2);
+        verb => {
+            sys::catch_interrupts();
+            match verb {
+                Some("demo") => demo::run(args),
+                Some("test") => test::run(args),
+                Some("fleet") => fleet::run(args),
+                Some("image") => image::run(args),
+                None | Some("help" | "-h" | "--help") => {
+                    print!("{HELP}");
+                    Ok(ExitCode::SUCCESS)
+                }
+                Some(other) => {
+                    eprint!("unknown command: {other}\n\n{HELP}");
+                    return ExitCode::from(2);
+                }
+            }
         }
     };
     done.unwrap_or_else(|error| {

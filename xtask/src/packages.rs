@@ -15,7 +15,7 @@ pub struct Need {
 }
 
 /// A Docker daemon and the tools to give it a network of its own.
-pub const DAEMON: [Need; 8] = [
+const DAEMON: [Need; 8] = [
     Need { program: "dockerd", package: "docker.io", why: "a Docker daemon to run containers" },
     Need { program: "containerd", package: "containerd", why: "runs the containers under that daemon" },
     Need { program: "iptables", package: "iptables", why: "the daemon publishes ports with it" },
@@ -26,14 +26,27 @@ pub const DAEMON: [Need; 8] = [
     Need { program: "openssl", package: "openssl", why: "makes the certificates of the daemon's TCP port" },
 ];
 
+/// Where the kernel has AppArmor, the daemon starts no container without its parser.
+const APPARMOR: Need =
+    Need { program: "apparmor_parser", package: "apparmor", why: "the daemon confines its containers with it" };
+
+/// What a Docker daemon of our own needs on this machine.
+pub fn ensure_daemon() -> Result<()> {
+    let mut needs: Vec<&Need> = DAEMON.iter().collect();
+    if fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.trim() == "Y") {
+        needs.push(&APPARMOR);
+    }
+    ensure(&needs)
+}
+
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str = "#!/bin/sh\n# cargo xtask: no service is started by an installation\nexit 101\n";
 
 /// Installs what is missing.
-pub fn ensure(needs: &[Need]) -> Result<()> {
+fn ensure(needs: &[&Need]) -> Result<()> {
     // a run that was killed half-way may have left its policy
     remove_policy();
-    let missing: Vec<&Need> = needs.iter().filter(|n| process::find(n.program).is_none()).collect();
+    let missing: Vec<&Need> = needs.iter().copied().filter(|n| process::find(n.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

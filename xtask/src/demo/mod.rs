@@ -11,9 +11,10 @@ mod place;
 mod server;
 mod show;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -32,6 +33,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let exit = args.flag("--exit");
     let domain = args.option("--domain")?.unwrap_or_else(|| "localhost".into());
     let address = args.option("--docker-address")?;
+    let binary = args.option("--binary")?.map(PathBuf::from);
     args.finish()?;
     let start = clock::now();
     let place = Place::take()?;
@@ -42,7 +44,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     sys::become_subreaper();
 
     let mut demo = Demo { place, record: Record::default(), server: None, domain };
-    let result = demo.show(address, exit, start);
+    let result = demo.show(address, binary, exit, start);
     let stopped = sys::interrupted();
     match (&result, stopped) {
         (_, true) => println!("\nstopping"),
@@ -62,13 +64,18 @@ struct Demo {
 }
 
 impl Demo {
-    fn show(&mut self, address: Option<String>, exit: bool, start: std::time::Instant) -> Result<()> {
-        println!("==> building portreeve (the dev profile: the shortest first build)");
-        let program = server::build()?;
+    fn show(&mut self, address: Option<String>, binary: Option<PathBuf>, exit: bool, start: Instant) -> Result<()> {
+        // first, as it can fail for want of rights or packages, and the builds take minutes
+        let engine = self.engine(address)?;
+        let program = match binary {
+            Some(path) => path,
+            None => {
+                println!("==> building portreeve (the dev profile: the shortest first build)");
+                server::build()?
+            }
+        };
         println!("==> building the app's image, without a registry");
         let archive = image::archive(&build::app()?, &APP)?;
-
-        let engine = self.engine(address)?;
         self.record.image_is_ours = !engine.docker.has_image(APP.reference)?;
         self.place.write(&self.record)?;
         if self.record.image_is_ours {
@@ -118,7 +125,7 @@ impl Demo {
     }
 
     /// Until Ctrl-C.
-    fn stay(&mut self, program: &std::path::Path) -> Result<()> {
+    fn stay(&mut self, program: &Path) -> Result<()> {
         let server = self.server.as_mut().context("the server was not started")?;
         let short = program.strip_prefix(build::root()).unwrap_or(program).display();
         let visitor = Visitor { server, domain: &self.domain };

@@ -35,6 +35,23 @@ use crate::args::Args;
 use crate::process;
 use state::Fleet;
 
+type Act = fn(&Fleet, &state::Host) -> Result<()>;
+
+/// What can be done to one host.
+const ACTS: [(&str, Act); 11] = [
+    ("kill", power::kill),
+    ("start", power::start),
+    ("restart", power::restart),
+    ("pause", power::pause),
+    ("resume", power::resume),
+    ("poweroff", power::off),
+    ("poweron", power::on),
+    ("partition", switch::cut),
+    ("heal", switch::join),
+    ("disk-full", disk::fill),
+    ("disk-free", disk::free),
+];
+
 /// `cargo xtask fleet …`
 pub fn run(mut args: Args) -> Result<ExitCode> {
     let name = args.option("--name")?.unwrap_or_else(|| "default".into());
@@ -80,25 +97,17 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             bail!("running docker: {error}");
         }
         verb => {
+            let Some((_, act)) = ACTS.iter().find(|(name, _)| *name == verb) else {
+                bail!("unknown fleet verb: {verb}. See cargo xtask help");
+            };
             let host = args.needed("HOST")?;
             args.finish()?;
+            // before the lock, which would make a directory for it
+            Fleet::load(&name)?;
             let _lock = lock::fleet(&name)?;
             let mut fleet = Fleet::load(&name)?;
             let host = fleet.host(&host)?.clone();
-            match verb {
-                "kill" => power::kill(&fleet, &host)?,
-                "start" => power::start(&fleet, &host)?,
-                "restart" => power::restart(&fleet, &host)?,
-                "pause" => power::pause(&fleet, &host)?,
-                "resume" => power::resume(&fleet, &host)?,
-                "poweroff" => power::off(&fleet, &host)?,
-                "poweron" => power::on(&fleet, &host)?,
-                "partition" => switch::plug(&fleet, &host, false)?,
-                "heal" => switch::plug(&fleet, &host, true)?,
-                "disk-full" => disk::fill(&fleet, &host)?,
-                "disk-free" => disk::free(&fleet, &host)?,
-                other => bail!("unknown fleet verb: {other}. See cargo xtask help"),
-            }
+            act(&fleet, &host)?;
             fleet.refresh();
             fleet.save()?;
         }

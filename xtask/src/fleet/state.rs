@@ -75,11 +75,16 @@ pub fn dir(name: &str) -> PathBuf {
     Path::new(ROOT).join(name)
 }
 
+/// A locally administered address, unique in the fleet and the same at every start.
+pub fn mac(subnet: &str, number: u8) -> String {
+    let parts: Vec<u8> = subnet.split('.').filter_map(|p| p.parse().ok()).collect();
+    let (second, third) = (parts.get(1).copied().unwrap_or(0), parts.get(2).copied().unwrap_or(0));
+    format!("02:50:52:{second:02x}:{third:02x}:{number:02x}")
+}
+
 impl Fleet {
     pub fn new(name: &str, subnet: &str, disks: &[Option<String>], owner: Option<ProcessRef>) -> Fleet {
         let dir = dir(name);
-        let parts: Vec<u8> = subnet.split('.').filter_map(|p| p.parse().ok()).collect();
-        let (second, third) = (parts.get(1).copied().unwrap_or(0), parts.get(2).copied().unwrap_or(0));
         let hosts = disks
             .iter()
             .zip(1_u8..)
@@ -91,7 +96,7 @@ impl Fleet {
                 Host {
                     tcp: format!("tcp://{address}:2376"),
                     address,
-                    mac: format!("02:50:52:{second:02x}:{third:02x}:{number:02x}"),
+                    mac: mac(subnet, number),
                     endpoint: format!("unix://{}", socket.display()),
                     pids: Pids::default(),
                     disk: disk.clone(),

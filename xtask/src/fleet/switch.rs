@@ -29,7 +29,9 @@ pub fn start(fleet: &Fleet) -> Result<()> {
     let link = link(fleet);
     // what a fleet of the same subnet may have left
     let _ = process::tool(&format!("ip link del {link}"));
-    process::tool(&format!("ip link add {link} type veth peer name uplink netns {}", switch.pid))?;
+    // an address given here is one that no network manager replaces
+    let mac = state::mac(&fleet.subnet, 0xfe);
+    process::tool(&format!("ip link add {link} address {mac} type veth peer name uplink netns {}", switch.pid))?;
     inside(&switch, "ip link set dev uplink master bridge up")?;
     process::tool(&format!("ip address add {}/24 dev {link}", fleet.gateway))?;
     process::tool(&format!("ip link set {link} up"))?;
@@ -55,8 +57,17 @@ pub fn inside(switch: &ProcessRef, words: &str) -> Result<String> {
     process::tool(&format!("nsenter --net=/proc/{}/ns/net {words}", switch.pid))
 }
 
-/// Connects a host's cable to the switch or cuts it.
-pub fn plug(fleet: &Fleet, host: &Host, connected: bool) -> Result<()> {
+/// Takes a host off the network: it is silent, not gone.
+pub fn cut(fleet: &Fleet, host: &Host) -> Result<()> {
+    plug(fleet, host, false)
+}
+
+/// And back.
+pub fn join(fleet: &Fleet, host: &Host) -> Result<()> {
+    plug(fleet, host, true)
+}
+
+fn plug(fleet: &Fleet, host: &Host, connected: bool) -> Result<()> {
     let Some(switch) = fleet.switch().filter(ProcessRef::alive) else {
         bail!("the switch of fleet {} does not run", fleet.name);
     };

@@ -57,7 +57,7 @@ pub fn up(plan: &Plan) -> Result<Fleet> {
     if !sys::is_root() {
         bail!("a fleet needs root: it makes namespaces and mounts");
     }
-    packages::ensure(&packages::DAEMON)?;
+    packages::ensure_daemon()?;
     let archives = if plan.images {
         let program = build::app()?;
         FLAVOURS.iter().map(|flavour| image::archive(&program, flavour)).collect::<Result<Vec<_>>>()?

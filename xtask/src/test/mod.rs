@@ -34,7 +34,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         if !sys::is_root() {
             bail!("the tests with real Docker daemons need root; cargo xtask test --fast leaves them out");
         }
-        packages::ensure(&packages::DAEMON)?;
+        packages::ensure_daemon()?;
     }
     sys::become_subreaper();
     leaks::clean_orphans()?;
