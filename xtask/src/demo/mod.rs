@@ -91,7 +91,7 @@ impl Demo {
         println!("==> portreeve apply -f {EXAMPLE}");
         let applied = server.cli(&["apply", "-f", EXAMPLE]);
         // also after a failure: some may have been made
-        self.record.uids = server.instances()?.into_iter().map(|i| i.uid).collect();
+        self.record.note(&server.instances()?);
         self.place.write(&self.record)?;
         for line in applied?.lines() {
             println!("  {line}");
@@ -147,6 +147,9 @@ impl Demo {
     /// The reverse of everything.
     fn end(mut self) -> Result<()> {
         if let Some(server) = self.server.take() {
+            // an interrupt may have come between an apply and its note
+            self.record.note(&server.instances().unwrap_or_default());
+            self.place.write(&self.record)?;
             if !self.record.uids.is_empty() {
                 // the orderly way; what it leaves (kept volumes), or cannot do, the labels find
                 let deleted = server.cli(&["delete", "-f", EXAMPLE]);

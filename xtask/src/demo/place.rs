@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::server::Seen;
 use crate::sys::{self, ProcessRef};
 
 /// Held for as long as the demo lives.
@@ -27,6 +28,15 @@ pub struct Record {
     pub server: Option<ProcessRef>,
     /// Of the instances: labels on whatever was made for them.
     pub uids: Vec<String>,
+}
+
+impl Record {
+    /// Adds the uids of instances; none is ever forgotten.
+    pub fn note(&mut self, seen: &[Seen]) {
+        self.uids.extend(seen.iter().map(|i| i.uid.clone()));
+        self.uids.sort();
+        self.uids.dedup();
+    }
 }
 
 impl Place {
