@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,12 +24,20 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{RequestBody, Upload};
 use super::target::Target;
 use super::{Limits, listener};
 use crate::clock::SharedClock;
 use crate::model::{Instance, Time};
+
+/// New connections to one port at once that the app has not answered yet. After a wake hundreds of requests are let go
+/// in one moment: all connecting together would overflow the queue of a listener that has just begun, and each that is
+/// dropped there waits a second for TCP to try again.
+const NEWCOMERS: usize = 32;
+/// How long a connection counts as new: any app that lives has accepted it by then.
+const PROVEN: Duration = Duration::from_millis(10);
 
 /// Why there is no response.
 pub enum SendError {
@@ -41,6 +50,9 @@ pub enum SendError {
         cause: hyper::Error,
     },
 }
+
+/// The head of a response, and the connection that its body is still on.
+type Answered = (Response<Incoming>, SendRequest<RequestBody>);
 
 pub struct Upstreams {
     clock: SharedClock,
@@ -63,6 +75,8 @@ struct Pool {
     address: String,
     port: u16,
     idle: Mutex<IdleList>,
+    /// Turns to open a connection: see [`NEWCOMERS`].
+    newcomers: Semaphore,
     total: Arc<AtomicUsize>,
     limits: Limits,
     clock: SharedClock,
@@ -92,28 +106,22 @@ impl Upstreams {
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let pool = self.pool(instance, target);
         let upload = request.body().upload();
-        while let Some(mut sender) = pool.take(fresh) {
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease { sender, pool, upload })),
-                Err(mut e) => match e.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(SendError::Broken { reused: true, cause: e.into_error() }),
-                },
-            }
-        }
-        let mut sender = match pool.connect().await {
-            Ok(sender) => sender,
-            Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
-        };
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok((response, Lease { sender, pool, upload })),
-            Err(mut e) => match e.take_message() {
-                Some(unsent) => {
-                    Err(SendError::NotSent { request: Box::new(unsent), cause: io::Error::other(e.into_error()) })
+        let (response, sender) = match pool.send_on_kept(&mut request, fresh).await? {
+            Some(answered) => answered,
+            None => {
+                let turn = tokio::time::timeout(self.limits.connect, pool.newcomers.acquire()).await;
+                let Ok(Ok(turn)) = turn else {
+                    let cause = io::ErrorKind::TimedOut.into();
+                    return Err(SendError::NotSent { request: Box::new(request), cause });
+                };
+                // By the time of its turn another request may be done with its connection.
+                match pool.send_on_kept(&mut request, fresh).await? {
+                    Some(answered) => answered,
+                    None => pool.send_on_new(request, turn).await?,
                 }
-                None => Err(SendError::Broken { reused: false, cause: e.into_error() }),
-            },
-        }
+            }
+        };
+        Ok((response, Lease { sender, pool, upload }))
     }
 
     /// Closes connections that have been idle for too long, and forgets apps without any.
@@ -155,6 +163,7 @@ impl Upstreams {
             address: target.address.to_owned(),
             port: target.port,
             idle: Mutex::default(),
+            newcomers: Semaphore::new(NEWCOMERS),
             total: self.idle.clone(),
             limits: self.limits.clone(),
             clock: self.clock.clone(),
@@ -211,6 +220,55 @@ impl Pool {
         list.closed = true;
         let dropped = mem::take(&mut list.connections);
         self.total.fetch_sub(dropped.len(), Ordering::Relaxed);
+    }
+
+    /// Sends on a kept connection. `None`, with the request untouched, when none is free.
+    async fn send_on_kept(
+        &self,
+        request: &mut Request<RequestBody>,
+        fresh: Duration,
+    ) -> Result<Option<Answered>, SendError> {
+        while let Some(mut sender) = self.take(fresh) {
+            let sent = mem::replace(request, Request::new(RequestBody::Empty));
+            match sender.try_send_request(sent).await {
+                Ok(response) => return Ok(Some((response, sender))),
+                Err(mut e) => match e.take_message() {
+                    Some(unsent) => *request = unsent,
+                    None => return Err(SendError::Broken { reused: true, cause: e.into_error() }),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens a connection and sends on it; `turn` ends when the app has shown that it accepts.
+    async fn send_on_new(
+        &self,
+        request: Request<RequestBody>,
+        turn: SemaphorePermit<'_>,
+    ) -> Result<Answered, SendError> {
+        let mut sender = match self.connect().await {
+            Ok(sender) => sender,
+            Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
+        };
+        let sent = {
+            let mut sending = pin!(sender.try_send_request(request));
+            let early = tokio::time::timeout(PROVEN, sending.as_mut()).await;
+            drop(turn);
+            match early {
+                Ok(sent) => sent,
+                Err(_) => sending.await,
+            }
+        };
+        match sent {
+            Ok(response) => Ok((response, sender)),
+            Err(mut e) => match e.take_message() {
+                Some(unsent) => {
+                    Err(SendError::NotSent { request: Box::new(unsent), cause: io::Error::other(e.into_error()) })
+                }
+                None => Err(SendError::Broken { reused: false, cause: e.into_error() }),
+            },
+        }
     }
 
     async fn connect(&self) -> io::Result<SendRequest<RequestBody>> {

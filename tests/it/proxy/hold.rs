@@ -59,6 +59,8 @@ async fn a_thousand_requests_to_a_sleeper_wake_it_once_and_are_all_answered() {
         assert_eq!(soon("an answer", request).await.unwrap(), StatusCode::OK);
     }
     world.until_closed("alice").await;
+    let accepted = app.accepted();
+    assert!(accepted < 1000, "the first to be answered hand their connections on; {accepted} were opened");
 }
 
 #[tokio::test]
