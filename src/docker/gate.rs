@@ -16,18 +16,22 @@ use crate::clock::SharedClock;
 /// More starts at once only make each slower.
 const HEAVY: usize = 4;
 const LIGHT: usize = 32;
+/// Apart, because each may take its container's whole grace: sleepers must keep no reader waiting.
+const STOPS: usize = 16;
 
 #[derive(Clone, Copy)]
 pub enum Weight {
     /// Create, start, remove.
     Heavy,
     Light,
+    Stop,
 }
 
 pub struct Gate {
     clock: SharedClock,
     heavy: Semaphore,
     light: Semaphore,
+    stops: Semaphore,
     breaker: Mutex<Breaker>,
 }
 
@@ -41,7 +45,8 @@ pub struct Pass<'a> {
 impl Gate {
     pub fn new(clock: SharedClock) -> Gate {
         let breaker = Mutex::new(Breaker::new());
-        Gate { clock, heavy: Semaphore::new(HEAVY), light: Semaphore::new(LIGHT), breaker }
+        let [heavy, light, stops] = [HEAVY, LIGHT, STOPS].map(Semaphore::new);
+        Gate { clock, heavy, light, stops, breaker }
     }
 
     /// Waits for its turn, which every holder's time limit bounds, then makes the call within `limit`.
@@ -56,6 +61,7 @@ impl Gate {
         let turns = match weight {
             Weight::Heavy => &self.heavy,
             Weight::Light => &self.light,
+            Weight::Stop => &self.stops,
         };
         let _turn = turns.acquire().await.expect("never closed");
         let pass = self.enter(op, object)?;

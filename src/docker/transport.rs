@@ -65,7 +65,14 @@ impl Transport {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         parts.uri = self.uri(&format!("/v1.{minor}{path}"))?;
-        let response = self.client.request(Request::from_parts(parts, body)).await?;
+        let again = (parts.method == Method::GET).then(|| parts.clone());
+        let response = match (self.client.request(Request::from_parts(parts, body)).await, again) {
+            // A kept connection may be dead by now, as after a restart of the daemon: reads try a new one.
+            (Err(e), Some(parts)) if !e.is_connect() => {
+                self.client.request(Request::from_parts(parts, full(Bytes::new()))).await?
+            }
+            (result, _) => result?,
+        };
         if response.status() == StatusCode::BAD_REQUEST {
             self.minor.store(0, Ordering::Relaxed);
         }

@@ -271,6 +271,47 @@ async fn events_arrive_one_by_one_and_a_broken_stream_is_told() {
 }
 
 #[tokio::test]
+async fn a_restart_of_the_daemon_ends_its_streams_and_fails_no_read() {
+    let (_hold, wait) = tokio::sync::watch::channel(false);
+    let daemon = Daemon::speaking("1.41", move |_, path| match path.contains("/logs") {
+        true => Answer::Open("\u{1}\0\0\0\0\0\0\u{3}out".to_owned(), wait.clone()),
+        false => gone(),
+    })
+    .await;
+    let engine = engine(&daemon);
+    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let mut logs = engine.logs(ID, follow).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(logs.next().await, Some(Ok((OutputStream::Stdout, "out".into()))));
+    for n in 0..20 {
+        assert_eq!(engine.container(ID).await, Ok(None));
+        daemon.hangs_up();
+        assert_eq!(engine.container(ID).await, Ok(None), "right after hanging up {n}");
+    }
+    assert_eq!(logs.next().await.expect("an error").expect_err("broken").kind, EngineErrorKind::Unreachable);
+    assert!(logs.next().await.is_none());
+    assert!(daemon.connections() > 20, "{}", daemon.connections());
+}
+
+#[tokio::test]
+async fn slow_stops_keep_no_reader_waiting() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let daemon = Daemon::speaking("1.41", move |method, _| match method {
+        "POST" => Answer::When(wait.clone(), String::new()),
+        _ => gone(),
+    })
+    .await;
+    let engine = engine(&daemon);
+    let stops = futures::future::join_all((0..50).map(|_| engine.stop_container(ID, Duration::from_secs(30))));
+    let read = async {
+        daemon.until(|requests| requests.iter().filter(|r| r.contains("/stop")).count() == 16).await;
+        assert_eq!(engine.container(ID).await, Ok(None));
+        go.send_replace(true);
+    };
+    let (results, ()) = tokio::join!(stops, read);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test]
 async fn tls_trusts_only_the_given_ca_and_proves_who_we_are() {
     let ours = Credentials::new();
     let daemon = Daemon::with_tls(&ours, |_, _| gone()).await;

@@ -4,14 +4,14 @@
 //! counts against it. When the last one waiting goes away, the connection closes and the daemon gives the pull up.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ::bollard::Docker;
 use ::bollard::errors::Error;
 use ::bollard::query_parameters::CreateImageOptions;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::BollardEngine;
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineResult};
@@ -24,10 +24,19 @@ type Running = Shared<Pull>;
 /// Kept without holding the pull up; and what it said last.
 type Known = (WeakShared<Pull>, watch::Receiver<String>);
 
+/// A daemon loads three layers at once; more pulls only share them.
+const AT_ONCE: usize = 4;
+
 /// The pulls under way, by reference. Finished ones are swept when the next begins.
-#[derive(Default)]
 pub struct Pulls {
     running: Mutex<HashMap<String, Known>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Pulls {
+    fn default() -> Pulls {
+        Pulls { running: Mutex::default(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
 }
 
 impl Pulls {
@@ -41,7 +50,12 @@ impl Pulls {
             return (pull, progress.clone());
         }
         let (say, progress) = watch::channel(String::new());
-        let pull = pull(docker.clone(), image.to_owned(), say).boxed().shared();
+        let (docker, wanted, turns) = (docker.clone(), image.to_owned(), self.turns.clone());
+        let pull = async move {
+            let _turn = turns.acquire().await.expect("never closed");
+            pull(docker, wanted, say).await
+        };
+        let pull = pull.boxed().shared();
         if let Some(weak) = pull.downgrade() {
             running.insert(image.to_owned(), (weak, progress.clone()));
         }

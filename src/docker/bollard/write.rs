@@ -74,7 +74,7 @@ impl EngineWrite for BollardEngine {
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = query::StopContainerOptions { t: Some(seconds), ..Default::default() };
         let call = self.docker.stop_container(id, Some(options));
-        self.gate.call(OP, id, Weight::Light, timeouts::stop(grace), call).await
+        self.gate.call(OP, id, Weight::Stop, timeouts::stop(grace), call).await
     }
 
     async fn remove_container(&self, id: &str) -> EngineResult<()> {

@@ -32,6 +32,8 @@ pub enum Answer {
     Whole(u16, String),
     /// 200, this much of a body, and the connection is gone.
     Cut(String),
+    /// 200, this much of a body, and the rest once the value is true.
+    Open(String, watch::Receiver<bool>),
     /// 200 with this body once the value is true.
     When(watch::Receiver<bool>, String),
     Never,
@@ -44,6 +46,8 @@ struct Shared {
     newest: Mutex<String>,
     requests: watch::Sender<Vec<String>>,
     connections: AtomicUsize,
+    /// Every change closes the connections.
+    hung_up: watch::Sender<()>,
 }
 
 pub struct Daemon {
@@ -67,6 +71,7 @@ impl Daemon {
             newest: Mutex::new(newest.to_owned()),
             requests: watch::channel(Vec::new()).0,
             connections: AtomicUsize::new(0),
+            hung_up: watch::channel(()).0,
         })
     }
 
@@ -122,6 +127,11 @@ impl Daemon {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Closes every connection, as a restart does.
+    pub fn hangs_up(&self) {
+        self.shared.hung_up.send_replace(());
+    }
+
     pub fn now_speaks(&self, newest: &str) {
         *self.shared.newest.lock().expect("no panic while held") = newest.to_owned();
     }
@@ -148,9 +158,14 @@ impl fmt::Debug for Daemon {
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, shared: Arc<Shared>) {
     shared.connections.fetch_add(1, Ordering::SeqCst);
+    let mut hung_up = shared.hung_up.subscribe();
     let service = service_fn(move |request| answer(request, shared.clone()));
-    // A client that goes away is no failure of the daemon.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // A client that goes away is no failure of the daemon.
+        _ = serving => {}
+        _ = hung_up.changed() => {}
+    }
 }
 
 async fn answer(
@@ -179,6 +194,14 @@ async fn answer(
                 // Lets what came before leave first.
                 tokio::task::yield_now().await;
                 Err(io::Error::other("cut"))
+            });
+            (200, BodyExt::boxed_unsync(StreamBody::new(start.chain(end))))
+        }
+        Answer::Open(start, mut go) => {
+            let start = stream::once(async move { Ok(Frame::data(Bytes::from(start))) });
+            let end = stream::once(async move {
+                let _ = go.wait_for(|go| *go).await;
+                Ok(Frame::data(Bytes::new()))
             });
             (200, BodyExt::boxed_unsync(StreamBody::new(start.chain(end))))
         }

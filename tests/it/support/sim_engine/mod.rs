@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod hands;
 pub mod image;
 mod read;
+mod start;
 mod world;
 mod write;
 
