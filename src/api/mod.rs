@@ -54,7 +54,7 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::store::SharedStore;
 
-/// What the API works with; made by `serve` and handed to [`serve`](server::serve).
+/// What the API works with; made by `serve` and handed to [`server::serve`].
 #[derive(Clone)]
 pub struct ApiState {
     pub store: SharedStore,
