@@ -145,18 +145,20 @@ fn generated_name(prefix: &str) -> String {
     prefix.chars().take(58).chain(suffix).collect()
 }
 
+/// The body's name is the URL's.
+pub fn same_name(given: &str, expected: &str) -> Result<(), ApiError> {
+    if given == expected {
+        return Ok(());
+    }
+    let message = format!("the name of the object ({given}) does not match the name on the URL ({expected})");
+    Err(ApiError::bad_request(message))
+}
+
 /// Merges a candidate into the stored object: what only the server sets keeps its value, and only `part` changes.
 /// Both carry their resourceVersion; the result carries the stored one.
 pub fn update(kind: Kind, part: Part, old: &Value, candidate: Value) -> Result<Value, ApiError> {
     let subject = Subject::from(&object::key_of(kind, old));
-    if text(&candidate, "name") != text(old, "name") {
-        let message = format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            text(&candidate, "name"),
-            text(old, "name")
-        );
-        return Err(ApiError::bad_request(message));
-    }
+    same_name(text(&candidate, "name"), text(old, "name"))?;
     let (given, stored) = (text(&candidate, "uid"), text(old, "uid"));
     if !given.is_empty() && given != stored {
         let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");

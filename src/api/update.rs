@@ -82,6 +82,7 @@ pub async fn replace(call: &Call, key: &Key, part: Part, parsed: Parsed) -> Resu
     if object::text(&body, "name").is_empty() {
         object::meta_mut(&mut body).insert("name".into(), key.name.clone().into());
     }
+    admit::same_name(object::text(&body, "name"), &key.name)?;
     let warnings = admit::known_fields(kind, &mut body, &parsed.duplicates, options.fields)?;
     modify(&call.state, key, part, options.dry_run, |_| {
         if object::text(&body, "resourceVersion").is_empty() && needs_version(kind) {

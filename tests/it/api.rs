@@ -1,1 +1,9 @@
-//! api
+//! The API as a client sees it: real TLS, real HTTP, the memory store.
+
+mod access;
+mod discovery;
+mod reach;
+mod records;
+mod writes;
+
+pub use reach::Scripted;

@@ -1,1 +1,235 @@
-//! kubectl
+//! The unmodified kubectl on PATH against the API, with the kubeconfig that the server wrote.
+
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+
+use crate::support::api_server::{ApiServer, PATIENCE, running};
+use crate::support::client::INSTANCES;
+
+const MANIFEST: &str = "apiVersion: portreeve.dev/v1
+kind: Instance
+metadata:
+  name: alice
+  labels: {tier: free}
+spec:
+  image: app:1
+  resources: {memory: 64Mi}
+  ports:
+  - {name: web, containerPort: 8080}
+";
+
+struct Kubectl {
+    server: ApiServer,
+    home: tempfile::TempDir,
+}
+
+impl Kubectl {
+    /// `None` where there is no kubectl, having said so.
+    async fn new() -> Option<Kubectl> {
+        let found = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).status().await;
+        if !found.is_ok_and(|s| s.success()) {
+            eprintln!("skipped: no kubectl on PATH");
+            return None;
+        }
+        Some(Kubectl { server: ApiServer::start().await, home: tempfile::tempdir().expect("a directory") })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        // A home of its own, so that no cache of another server is used or left.
+        command.args(args).env("HOME", self.home.path()).env("KUBECONFIG", &self.server.kubeconfig);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(input.as_bytes()).await.expect("input");
+        drop(stdin);
+        tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("kubectl ended").expect("output")
+    }
+
+    /// The standard output of a command that succeeds.
+    #[track_caller]
+    fn ok(&self, args: &str) -> impl Future<Output = String> {
+        self.ok_with(args, "")
+    }
+
+    async fn ok_with(&self, args: &str, input: &str) -> String {
+        let out = self.run(&args.split_whitespace().collect::<Vec<_>>(), input).await;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "kubectl {args}: {text}{}", String::from_utf8_lossy(&out.stderr));
+        text
+    }
+
+    /// The standard error of a command that fails.
+    async fn fails_with(&self, args: &str, input: &str) -> String {
+        let out = self.run(&args.split_whitespace().collect::<Vec<_>>(), input).await;
+        assert!(!out.status.success(), "kubectl {args} succeeded: {}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn apply_get_patch_and_delete() {
+    let Some(k) = Kubectl::new().await else { return };
+    assert_eq!(k.ok_with("apply -f -", MANIFEST).await, "instance.portreeve.dev/alice created\n");
+    assert_eq!(k.ok_with("apply -f -", MANIFEST).await, "instance.portreeve.dev/alice unchanged\n");
+    let changed = MANIFEST.replace("app:1", "app:2");
+    assert!(k.ok_with("diff -f -", MANIFEST).await.is_empty());
+    assert_eq!(k.ok_with("apply -f -", &changed).await, "instance.portreeve.dev/alice configured\n");
+
+    let table = k.ok("get inst").await;
+    let mut lines = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(lines.next().unwrap(), ["NAME", "PHASE", "READY", "NODE", "IMAGE", "LAST", "ACTIVE", "URL", "AGE"]);
+    let row = lines.next().unwrap();
+    assert_eq!(row[..7], ["alice", "Pending", "Unknown", "<none>", "app:2", "<none>", "<none>"]);
+    let wide = k.ok("get inst -o wide").await;
+    assert!(wide.contains("PORTS") && wide.contains("web:8080") && wide.contains("64Mi"), "{wide}");
+    let yaml = k.ok("get inst alice -o yaml").await;
+    assert!(yaml.contains("memory: 64Mi") && yaml.contains("- portreeve.dev/container"), "{yaml}");
+    assert!(k.ok("get instances -A").await.contains("default"));
+    assert!(k.ok("get all").await.contains("instance.portreeve.dev/alice"));
+
+    k.ok(r#"patch inst alice --type=merge -p {"spec":{"owner":"bob"}}"#).await;
+    k.ok(r#"patch inst alice --type=json -p [{"op":"add","path":"/spec/user","value":"1000"}]"#).await;
+    k.ok("label inst alice tier=paid --overwrite").await;
+    k.ok("annotate inst alice note=x").await;
+    let path = "jsonpath={.spec.owner}/{.spec.user}/{.metadata.labels.tier}/{.metadata.annotations.note}";
+    assert_eq!(k.ok(&format!("get inst alice -o {path}")).await, "bob/1000/paid/x");
+    assert_eq!(k.ok_with("replace -f -", &changed).await, "instance.portreeve.dev/alice replaced\n");
+    k.ok("scale inst alice --replicas=0").await;
+    k.ok("scale inst alice --current-replicas=0 --replicas=1").await;
+
+    assert!(k.ok("delete inst alice --wait=false").await.contains("deleted"));
+    assert!(k.ok("get inst").await.contains("Terminating"));
+    let path = format!("{INSTANCES}/alice");
+    k.server.client.merge(&path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    assert!(k.fails_with("get inst alice", "").await.contains("instances.portreeve.dev \"alice\" not found"));
+}
+
+#[tokio::test]
+async fn a_wrong_field_is_refused_with_its_path() {
+    let Some(k) = Kubectl::new().await else { return };
+    let typo = MANIFEST.replace("containerPort", "containerPrt");
+    let error = k.fails_with("apply -f -", &typo).await;
+    assert!(error.contains(r#"unknown field "spec.ports[0].containerPrt""#), "{error}");
+    let error = k.fails_with("create -f -", &MANIFEST.replace("8080", "99999")).await;
+    assert!(error.contains("spec.ports[0].containerPort in body should be less than or equal to 65535"), "{error}");
+    let strategic = k.ok_with("create -f -", MANIFEST).await;
+    assert!(strategic.contains("created"));
+    let error = k.fails_with("patch inst alice -p {}", "").await;
+    assert!(error.contains("is not supported by portreeve.dev/v1, Kind=Instance"), "{error}");
+}
+
+#[tokio::test]
+async fn watching_sees_a_change() {
+    let Some(k) = Kubectl::new().await else { return };
+    k.ok_with("apply -f -", MANIFEST).await;
+    let mut watch = k.command(&["get", "inst", "-w"]).spawn().expect("kubectl");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    let mut line_with = async |wanted: &str| {
+        let mut last = String::new();
+        let found = async {
+            loop {
+                last = lines.next_line().await.expect("output").unwrap_or_else(|| panic!("no {wanted}; last: {last}"));
+                if last.contains(wanted) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {wanted} in time"));
+    };
+    line_with("Pending").await;
+    k.server.put_status("alice", running()).await;
+    line_with("Running").await;
+    watch.kill().await.expect("killed");
+
+    // `wait` and `delete` are informers: list, then watch.
+    k.ok("wait inst/alice --for=condition=Ready --timeout=10s").await;
+    let deleting = k.command(&["delete", "inst", "alice"]).spawn().expect("kubectl");
+    let path = format!("{INSTANCES}/alice");
+    let marked = async {
+        while k.server.client.get(&path).await.expect(200)["metadata"].get("deletionTimestamp").is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, marked).await.expect("the deletion began");
+    k.server.client.merge(&path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    let out = tokio::time::timeout(PATIENCE, deleting.wait_with_output()).await.expect("it ended").unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[tokio::test]
+async fn explain_describe_and_events_read_as_for_any_kind() {
+    let Some(k) = Kubectl::new().await else { return };
+    let explained = k.ok("explain instance.spec").await;
+    for text in ["image\t<string> -required-", "ports\t<[]Object>", "enum: Auto, Running, Stopped", "The image to run"]
+    {
+        assert!(explained.contains(text), "{text:?} is missing: {explained}");
+    }
+    assert!(k.ok("explain dockerhost --recursive").await.contains("endpoint"));
+    assert!(k.ok("api-resources").await.contains("dockerhosts"));
+    assert!(k.ok("version").await.contains("Server Version: v1."));
+
+    k.ok_with("apply -f -", MANIFEST).await;
+    let uid = k.ok("get inst alice -o jsonpath={.metadata.uid}").await;
+    let event: Value = json!({
+        "kind": "Event", "metadata": {"name": "alice.1", "namespace": "default"}, "type": "Warning",
+        "reason": "PullFailed", "message": "no such image", "count": 3, "lastTimestamp": "2026-01-01T00:00:00Z",
+        "involvedObject": {"kind": "Instance", "namespace": "default", "name": "alice", "uid": uid,
+                           "apiVersion": "portreeve.dev/v1"},
+        "source": {"component": "portreeve"},
+    });
+    k.server.put(event).await;
+    let described = k.ok("describe inst alice").await;
+    assert!(described.contains("app:1") && described.contains("PullFailed"), "{described}");
+    let events = k.ok("events --for inst/alice").await;
+    assert!(events.contains("PullFailed") && events.contains("no such image"), "{events}");
+    let table = k.ok("get events").await;
+    assert!(table.contains("instance/alice") && table.contains("REASON"), "{table}");
+}
+
+#[tokio::test]
+async fn hosts_and_namespaces_work_as_well() {
+    let Some(k) = Kubectl::new().await else { return };
+    let host =
+        "apiVersion: portreeve.dev/v1\nkind: DockerHost\nmetadata: {name: local}\nspec: {endpoint: 'unix:///x'}\n";
+    k.ok_with("apply -f -", host).await;
+    assert!(k.ok("get dh").await.contains("unix:///x"));
+    assert!(k.ok("delete dh local").await.contains("deleted"));
+    let team = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n";
+    k.ok_with("apply -f -", team).await;
+    k.ok_with("apply -f -", &team.replace("{name: team}", "{name: team, labels: {a: b}}")).await;
+    let namespaces = k.ok("get ns --show-labels").await;
+    assert!(namespaces.contains("team") && namespaces.contains("a=b"), "{namespaces}");
+    k.ok_with("apply -n team -f -", MANIFEST).await;
+    assert!(k.fails_with("delete ns team --timeout=5s", "").await.contains("not empty"));
+    assert!(k.ok("auth can-i delete instances").await.contains("yes"));
+    k.ok("create namespace typed").await;
+    assert!(k.ok("auth whoami").await.contains("admin"));
+}
+
+#[tokio::test]
+async fn logs_and_exec_reach_the_container() {
+    let Some(k) = Kubectl::new().await else { return };
+    drop(k);
+    let server = ApiServer::start_with(std::sync::Arc::new(super::api::Scripted)).await;
+    let k = Kubectl { server, home: tempfile::tempdir().expect("a directory") };
+    k.ok_with("apply -f -", MANIFEST).await;
+    assert!(k.fails_with("logs alice", "").await.contains("pods \"alice\" not found"));
+    k.server.put_status("alice", running()).await;
+    assert_eq!(k.ok("logs alice").await, "one\ntwo\n");
+    assert_eq!(k.ok("logs alice --tail=1").await, "two\n");
+    assert!(k.ok("get pods").await.contains("1/1"));
+    assert_eq!(k.ok_with("exec -i alice -- cat", "hello").await, "hello");
+    let out = k.run(&["exec", "alice", "--", "exit", "7"], "").await;
+    assert_eq!(out.status.code(), Some(7), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(k.fails_with("exec alice -- refuse", "").await.contains("not running"));
+}

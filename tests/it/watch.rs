@@ -1,1 +1,158 @@
-//! watch
+//! Watches as a client sees them.
+
+use portreeve::model::Key;
+use portreeve::store::Revision;
+use serde_json::json;
+
+use crate::support::api_server::{ApiServer, instance};
+use crate::support::client::INSTANCES;
+
+async fn make(server: &ApiServer, name: &str, label: &str) -> u64 {
+    let mut body = instance(name);
+    body["metadata"]["labels"] = json!({"l": label});
+    let made = server.client.post(INSTANCES, &body).await.expect(201);
+    made["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+async fn label(server: &ApiServer, name: &str, label: &str) {
+    let patch = json!({"metadata": {"labels": {"l": label}}});
+    server.client.merge(&format!("{INSTANCES}/{name}"), &patch).await.expect(200);
+}
+
+fn told(kind: &str, name: &str) -> (String, String) {
+    (kind.into(), name.into())
+}
+
+#[tokio::test]
+async fn without_a_version_existing_objects_come_first() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    for query in ["watch=1", "watch=true&resourceVersion=0"] {
+        let mut watch = server.client.watch(&format!("{INSTANCES}?{query}")).await;
+        assert_eq!(watch.told().await, told("ADDED", "a"), "{query}");
+    }
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1")).await;
+    assert_eq!(watch.told().await, told("ADDED", "a"));
+    make(&server, "b", "x").await;
+    assert_eq!(watch.told().await, told("ADDED", "b"));
+    label(&server, "a", "y").await;
+    assert_eq!(watch.told().await, told("MODIFIED", "a"));
+    server.remove(&Key::instance("default", "a")).await;
+    let gone = watch.next().await.unwrap();
+    assert_eq!(gone["type"], "DELETED");
+    assert_eq!(gone["object"]["metadata"]["resourceVersion"], server.store.revision().0.to_string());
+}
+
+#[tokio::test]
+async fn from_a_version_only_later_changes_come() {
+    let server = ApiServer::start().await;
+    let first = make(&server, "a", "x").await;
+    make(&server, "b", "x").await;
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1&resourceVersion={first}")).await;
+    assert_eq!(watch.told().await, told("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn leaving_a_selector_is_deleted_and_entering_it_added() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    make(&server, "b", "y").await;
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1&labelSelector=l%3Dx")).await;
+    assert_eq!(watch.told().await, told("ADDED", "a"));
+    label(&server, "a", "y").await;
+    assert_eq!(watch.told().await, told("DELETED", "a"));
+    label(&server, "b", "x").await;
+    assert_eq!(watch.told().await, told("ADDED", "b"));
+    let mut one = server.client.watch(&format!("{INSTANCES}?watch=1&fieldSelector=metadata.name%3Da")).await;
+    assert_eq!(one.told().await, told("ADDED", "a"));
+    make(&server, "aa", "x").await;
+    label(&server, "a", "z").await;
+    assert_eq!(one.told().await, told("MODIFIED", "a"), "aa is another object");
+}
+
+#[tokio::test]
+async fn too_old_a_version_is_told_inside_the_stream() {
+    let server = ApiServer::start().await;
+    let first = make(&server, "a", "x").await;
+    make(&server, "b", "x").await;
+    server.store.compact(Revision(first + 1)).await.unwrap();
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1&resourceVersion={}", first - 1)).await;
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
+    assert!(watch.next().await.is_none(), "the stream ends after it");
+    server.client.get(&format!("{INSTANCES}?watch=1&resourceVersion=99999")).await.expect(504);
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_marked_bookmark() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    let path = format!("{INSTANCES}?watch=1&sendInitialEvents=true&allowWatchBookmarks=true");
+    server.client.get(&path).await.expect(422);
+    let mut watch = server.client.watch(&format!("{path}&resourceVersionMatch=NotOlderThan")).await;
+    assert_eq!(watch.told().await, told("ADDED", "a"));
+    let mark = watch.next().await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(mark["object"]["kind"], "Instance");
+    make(&server, "b", "x").await;
+    assert_eq!(watch.told().await, told("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn a_table_watch_tells_its_columns_once() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    make(&server, "b", "x").await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let mut watch = server.client.watch_as(&format!("{INSTANCES}?watch=1"), &accept).await;
+    let first = watch.next().await.unwrap();
+    assert_eq!(first["object"]["kind"], "Table");
+    assert_eq!(first["object"]["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(first["object"]["rows"][0]["cells"][0], "a");
+    let second = watch.next().await.unwrap();
+    assert!(second["object"]["columnDefinitions"].is_null());
+    assert_eq!(second["object"]["rows"][0]["object"]["metadata"]["name"], "b");
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_time_is_over_and_when_the_server_stops() {
+    let mut server = ApiServer::start().await;
+    let mut short = server.client.watch(&format!("{INSTANCES}?watch=1&timeoutSeconds=1")).await;
+    assert!(short.next().await.is_none());
+    let mut long = server.client.watch(&format!("{INSTANCES}?watch=1")).await;
+    server.shutdown.cancel();
+    assert!(long.next().await.is_none(), "cut off instead of ended");
+    let patience = crate::support::api_server::PATIENCE;
+    tokio::time::timeout(patience, &mut server.serving).await.expect("the server stopped").unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_lags_behind_the_history_is_told_so_and_costs_no_memory() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    let from = server.store.revision().0;
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1&resourceVersion={from}")).await;
+    label(&server, "a", "first").await;
+    assert_eq!(watch.told().await, told("MODIFIED", "a"));
+    // More than the connection's buffers hold, while the client reads nothing.
+    let big = "y".repeat(100_000);
+    for i in 0..120 {
+        let object = json!({
+            "kind": "Instance", "metadata": {"name": "a", "namespace": "default", "annotations": {"x": format!("{i}{big}")}},
+        });
+        server.put(object).await;
+    }
+    server.store.compact(server.store.revision()).await.unwrap();
+    let mut events = 0;
+    let last = loop {
+        let event = watch.next().await.expect("an ERROR before the end");
+        if event["type"] == "ERROR" {
+            break event;
+        }
+        events += 1;
+    };
+    assert_eq!(last["object"]["code"], 410);
+    assert!(events < 120, "all events were held for a client that did not read");
+}

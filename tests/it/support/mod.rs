@@ -1,5 +1,7 @@
 //! What several tests share.
 
+pub mod api_server;
+pub mod client;
 pub mod daemon;
 pub mod engine_conformance;
 pub mod sim_engine;

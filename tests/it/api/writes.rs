@@ -1,0 +1,342 @@
+//! Writing: create, replace, patch, delete, and everything that is refused.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
+use crate::support::client::{Client, INSTANCES};
+
+const NAMESPACES: &str = "/api/v1/namespaces";
+const HOSTS: &str = "/apis/portreeve.dev/v1/dockerhosts";
+
+fn host(name: &str) -> Value {
+    json!({
+        "apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": name},
+        "spec": {"endpoint": "unix:///var/run/docker.sock"},
+    })
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+async fn patch_json(client: &Client, path: &str, patch: Value) -> crate::support::client::Answer {
+    client.send(Method::PATCH, path, &[("content-type", "application/json-patch+json")], patch.to_string()).await
+}
+
+/// Waits until the cache has seen everything written so far.
+async fn settled(server: &ApiServer) {
+    let revision = server.store.revision();
+    tokio::time::timeout(PATIENCE, server.cache.wait_for(revision)).await.expect("the cache caught up");
+}
+
+#[tokio::test]
+async fn a_new_object_is_what_the_user_wrote_and_what_only_the_server_sets() {
+    let server = ApiServer::start().await;
+    let mut body = instance("a");
+    body["metadata"]["uid"] = "mine".into();
+    body["metadata"]["generation"] = 7.into();
+    body["status"] = json!({"phase": "Running"});
+    let made = server.client.post(INSTANCES, &body).await.expect(201);
+    assert_eq!(made["spec"], body["spec"], "nothing is filled in");
+    assert!(made.get("status").is_none(), "users write no status");
+    assert_ne!(made["metadata"]["uid"], "mine");
+    assert_eq!(made["metadata"]["generation"], 1);
+    assert_eq!(made["metadata"]["namespace"], "default");
+    assert_eq!(made["metadata"]["finalizers"], json!(["portreeve.dev/container"]));
+    assert_eq!(server.client.get(&format!("{INSTANCES}/a")).await.expect(200), made);
+
+    let again = server.client.post(INSTANCES, &body).await.expect(409);
+    assert_eq!(again["message"], "instances.portreeve.dev \"a\" already exists");
+    let yaml = "apiVersion: portreeve.dev/v1\nkind: Instance\nmetadata: {name: b}\nspec: {image: 'app:1'}\n";
+    let headers = [("content-type", "application/yaml")];
+    server.client.send(Method::POST, INSTANCES, &headers, yaml).await.expect(201);
+    let mut named = instance("");
+    named["metadata"] = json!({"generateName": "c-"});
+    let name = server.client.post(INSTANCES, &named).await.expect(201)["metadata"]["name"].clone();
+    assert!(name.as_str().unwrap().starts_with("c-") && name.as_str().unwrap().len() == 7, "{name}");
+}
+
+#[tokio::test]
+async fn bad_objects_are_refused_with_every_problem_and_change_nothing() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let before = server.store.revision();
+    let mut body = instance("a");
+    body["spec"] = json!({"image": 5, "ports": [{"name": "web", "containerPort": 99999}], "power": "Maybe"});
+    let status = client.post(INSTANCES, &body).await.expect(422);
+    assert_eq!(status["reason"], "Invalid");
+    let fields: Vec<_> = status["details"]["causes"].as_array().unwrap().iter().map(|c| c["field"].clone()).collect();
+    assert_eq!(fields, ["spec.image", "spec.ports[0].containerPort", "spec.power"]);
+    for (body, code) in [
+        (json!({"kind": "DockerHost", "metadata": {"name": "a"}}), 400),
+        (json!({"apiVersion": "v2", "metadata": {"name": "a"}}), 400),
+        (json!({"metadata": {"name": "a", "namespace": "other"}}), 400),
+        (json!({"metadata": {"name": "a", "resourceVersion": "1"}}), 400),
+        (json!({"metadata": {"name": ".."}, "spec": {"image": "a"}}), 422),
+        (json!({"metadata": {"name": "a", "labels": {"x y": "z"}}, "spec": {"image": "a"}}), 422),
+        (json!({"metadata": {"name": "a"}}), 422),
+        (json!({"metadata": "a"}), 400),
+        (json!([]), 400),
+        (json!({"metadata": {"name": "a"}, "spec": {"image": "a", "owner": "x".repeat(1 << 20)}}), 413),
+    ] {
+        let status = client.post(INSTANCES, &body).await.expect(code);
+        assert_eq!(status["kind"], "Status");
+    }
+    let annotated = json!({"metadata": {"name": "a"}, "spec": {"image": "a", "args": vec!["x".repeat(2000); 200]}});
+    assert_eq!(client.post(INSTANCES, &annotated).await.expect(413)["reason"], "RequestEntityTooLarge");
+    for (media_type, text, code) in [
+        ("application/json", "{", 400),
+        ("text/plain", "{}", 415),
+        ("application/json", &"[".repeat(100_000), 400),
+        ("application/json", "\u{0}", 400),
+    ] {
+        client.send(Method::POST, INSTANCES, &[("content-type", media_type)], text.to_owned()).await.expect(code);
+    }
+    let elsewhere =
+        client.post("/apis/portreeve.dev/v1/namespaces/nowhere/instances", &instance("a")).await.expect(404);
+    assert_eq!(elsewhere["message"], "namespaces \"nowhere\" not found");
+    assert_eq!(server.store.revision(), before);
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_told_as_the_client_wishes() {
+    let server = ApiServer::start().await;
+    let text = r#"{"metadata": {"name": "NAME"}, "spec": {"image": "a", "foo": 1, "image": "b"}}"#;
+    let send = async |name: &str, query: &str| {
+        let path = format!("{INSTANCES}?{query}");
+        server
+            .client
+            .send(Method::POST, &path, &[("content-type", "application/json")], text.replace("NAME", name))
+            .await
+    };
+    let strict = send("a", "fieldValidation=Strict").await.expect(400);
+    assert_eq!(
+        strict["message"],
+        "Instance in version \"v1\" cannot be handled as a Instance: strict decoding error: \
+         unknown field \"spec.foo\", duplicate field \"spec.image\""
+    );
+    let warned = send("b", "").await;
+    let expected = [r#"299 - "unknown field \"spec.foo\"""#, r#"299 - "duplicate field \"spec.image\"""#];
+    assert_eq!(warned.warnings(), expected);
+    assert_eq!(warned.expect(201)["spec"], json!({"image": "b"}), "unknown fields are dropped, the last key counts");
+    let ignored = send("c", "fieldValidation=Ignore").await;
+    assert!(ignored.warnings().is_empty());
+    ignored.expect(201);
+    send("d", "fieldValidation=Perhaps").await.expect(422);
+}
+
+#[tokio::test]
+async fn dry_run_does_everything_but_store() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    client.post(INSTANCES, &instance("a")).await.expect(201);
+    let before = server.store.revision();
+    let made = client.post(&format!("{INSTANCES}?dryRun=All"), &instance("b")).await.expect(201);
+    assert_eq!(made["metadata"]["generation"], 1);
+    client.post(&format!("{INSTANCES}?dryRun=All"), &instance("a")).await.expect(409);
+    let patched = client.merge(&format!("{INSTANCES}/a?dryRun=All"), &json!({"spec": {"image": "app:2"}})).await;
+    assert_eq!(patched.expect(200)["spec"]["image"], "app:2");
+    client.delete(&format!("{INSTANCES}/a?dryRun=All")).await.expect(200);
+    let body = json!({"dryRun": ["All"]}).to_string();
+    let path = format!("{INSTANCES}/a");
+    client.send(Method::DELETE, &path, &[("content-type", "application/json")], body).await.expect(200);
+    client.post(&format!("{INSTANCES}?dryRun=Some"), &instance("c")).await.expect(422);
+    assert_eq!(server.store.revision(), before);
+}
+
+#[tokio::test]
+async fn replacing_holds_to_the_version_and_keeps_what_is_the_servers() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let path = format!("{INSTANCES}/a");
+    let made = client.post(INSTANCES, &instance("a")).await.expect(201);
+    server.put_status("a", running()).await;
+    client.put(&path, &made).await.expect(409);
+    let mut new = client.get(&path).await.expect(200);
+    new["spec"]["image"] = "app:2".into();
+    new["metadata"]["uid"] = Value::Null;
+    new["status"] = json!({"phase": "Lost"});
+    new["metadata"]["finalizers"] = json!([]);
+    let replaced = client.put(&path, &new).await.expect(200);
+    assert_eq!(replaced["metadata"]["generation"], 2);
+    assert_eq!(replaced["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(replaced["metadata"]["finalizers"], made["metadata"]["finalizers"], "only a deletion lets it go");
+    assert_eq!(replaced["status"]["phase"], "Running", "the main path writes no status");
+    assert_eq!(client.put(&path, &replaced).await.expect(200), replaced, "nothing changed, nothing written");
+
+    new["metadata"]["resourceVersion"] = Value::Null;
+    let refused = client.put(&path, &new).await.expect(422);
+    assert_eq!(refused["details"]["causes"][0]["field"], "metadata.resourceVersion");
+    client.put(&format!("{INSTANCES}/b"), &instance("b")).await.expect(404);
+    new["metadata"]["resourceVersion"] = "1".into();
+    client.put(&format!("{INSTANCES}/b"), &new).await.expect(400);
+    new["metadata"]["name"] = "b".into();
+    client.put(&format!("{INSTANCES}/b"), &new).await.expect(404);
+}
+
+#[tokio::test]
+async fn patches_merge_or_edit_and_generation_follows_the_desire() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let path = format!("{INSTANCES}/a");
+    let made = client.post(INSTANCES, &instance("a")).await.expect(201);
+    let labelled = client.merge(&path, &json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200);
+    assert_eq!(labelled["metadata"]["generation"], 1, "labels are no desire");
+    assert!(version(&labelled) > version(&made));
+    let same = client.merge(&path, &json!({"metadata": {"labels": {"x": "y", "z": null}}})).await.expect(200);
+    assert_eq!(version(&same), version(&labelled), "a patch that changes nothing is not written");
+
+    let edit = json!([{"op": "test", "path": "/spec/image", "value": "app:1"},
+                      {"op": "replace", "path": "/spec/image", "value": "app:2"}]);
+    let edited = patch_json(client, &path, edit.clone()).await.expect(200);
+    assert_eq!((&edited["spec"]["image"], &edited["metadata"]["generation"]), (&json!("app:2"), &json!(2)));
+    assert_eq!(patch_json(client, &path, edit).await.expect(422)["reason"], "Invalid");
+
+    let stale = json!({"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "spec": {"image": "x"}});
+    assert_eq!(client.merge(&path, &stale).await.expect(409)["reason"], "Conflict");
+    assert_eq!(client.merge(&path, &json!({"spec": {"image": null}})).await.expect(422)["reason"], "Invalid");
+    assert_eq!(client.merge(&format!("{path}?fieldValidation=Strict"), &json!({"spec": {"q": 1}})).await.status, 400);
+    for media_type in ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/json"] {
+        let status = client.send(Method::PATCH, &path, &[("content-type", media_type)], "{}").await.expect(415);
+        assert!(status["message"].as_str().unwrap().contains("application/merge-patch+json"), "{status}");
+    }
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    let patch = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+    client.send(Method::PATCH, &format!("{NAMESPACES}/default"), &strategic, patch).await.expect(200);
+}
+
+#[tokio::test]
+async fn many_writers_without_a_version_all_get_through() {
+    let server = ApiServer::start().await;
+    server.client.post(INSTANCES, &instance("a")).await.expect(201);
+    let writes = (0..8).map(|i| {
+        let client = server.client.clone();
+        async move {
+            let patch = json!({"metadata": {"labels": {format!("l{i}"): "x"}}});
+            client.merge(&format!("{INSTANCES}/a"), &patch).await.expect(200);
+        }
+    });
+    futures::future::join_all(writes).await;
+    let labels = server.client.get(&format!("{INSTANCES}/a")).await.json()["metadata"]["labels"].clone();
+    assert_eq!(labels.as_object().unwrap().len(), 8, "{labels}");
+}
+
+#[tokio::test]
+async fn status_and_scale_change_their_own_part_only() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let made = client.post(INSTANCES, &instance("a")).await.expect(201);
+    let mut body = made.clone();
+    body["status"] = running();
+    body["spec"]["image"] = "evil:1".into();
+    let written = client.put(&format!("{INSTANCES}/a/status"), &body).await.expect(200);
+    assert_eq!(written["status"]["phase"], "Running");
+    assert_eq!(written["spec"], made["spec"]);
+    assert_eq!(written["metadata"]["generation"], 1);
+    let wrong =
+        client.merge(&format!("{INSTANCES}/a/status"), &json!({"status": {"phase": "Flying"}})).await.expect(422);
+    assert_eq!(wrong["details"]["causes"][0]["reason"], "FieldValueNotSupported");
+
+    let scale = format!("{INSTANCES}/a/scale");
+    let read = client.get(&scale).await.expect(200);
+    assert_eq!(
+        (&read["kind"], &read["spec"]["replicas"], &read["status"]["replicas"]),
+        (&json!("Scale"), &json!(1), &json!(1))
+    );
+    let down = client.merge(&scale, &json!({"spec": {"replicas": 0}})).await.expect(200);
+    assert_eq!(down["spec"]["replicas"], 0);
+    let stopped = client.get(&format!("{INSTANCES}/a")).await.expect(200);
+    assert_eq!((&stopped["spec"]["power"], &stopped["metadata"]["generation"]), (&json!("Stopped"), &json!(2)));
+    let mut up = client.get(&scale).await.expect(200);
+    up["spec"]["replicas"] = 1.into();
+    client.put(&scale, &up).await.expect(200);
+    client.put(&scale, &up).await.expect(409);
+    assert_eq!(client.get(&format!("{INSTANCES}/a")).await.json()["spec"]["power"], "Auto");
+    client.merge(&scale, &json!({"spec": {"replicas": 2}})).await.expect(422);
+}
+
+#[tokio::test]
+async fn deleting_waits_for_finalizers_and_is_idempotent() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let path = format!("{INSTANCES}/a");
+    let made = client.post(INSTANCES, &instance("a")).await.expect(201);
+    let wrong = json!({"preconditions": {"uid": "another"}}).to_string();
+    client.send(Method::DELETE, &path, &[("content-type", "application/json")], wrong).await.expect(409);
+    let marked = client.delete(&path).await.expect(200);
+    assert_eq!(marked["kind"], "Instance");
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(marked["metadata"]["generation"], 2);
+    assert_eq!(client.delete(&path).await.expect(200), marked, "again changes nothing");
+    let more = json!({"metadata": {"finalizers": ["portreeve.dev/container", "x.dev/y"]}});
+    client.merge(&path, &more).await.expect(422);
+    let last = client.merge(&path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    assert_eq!(last["metadata"]["uid"], made["metadata"]["uid"]);
+    client.get(&path).await.expect(404);
+    client.delete(&path).await.expect(404);
+
+    client.post(HOSTS, &host("h")).await.expect(201);
+    let body = json!({"propagationPolicy": "Foreground"}).to_string();
+    let gone = client.send(Method::DELETE, &format!("{HOSTS}/h"), &[("content-type", "application/json")], body).await;
+    let gone = gone.expect(200);
+    assert_eq!((&gone["status"], &gone["details"]["name"]), (&json!("Success"), &json!("h")));
+    assert!(gone["details"]["uid"].is_string());
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let server = ApiServer::start().await;
+    for (name, zone) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        let mut body = host(name);
+        body["metadata"]["labels"] = json!({"zone": zone});
+        server.client.post(HOSTS, &body).await.expect(201);
+    }
+    let deleted = server.client.delete(&format!("{HOSTS}?labelSelector=zone%3Dx")).await.expect(200);
+    assert_eq!(deleted["items"].as_array().unwrap().len(), 2);
+    let left = server.client.get(HOSTS).await.expect(200);
+    assert_eq!(left["items"][0]["metadata"]["name"], "c");
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_namespace_goes_only_when_it_is_empty() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let made = client.post(NAMESPACES, &json!({"metadata": {"name": "team"}})).await.expect(201);
+    assert_eq!(made["status"]["phase"], "Active");
+    assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "team");
+    let inside = "/apis/portreeve.dev/v1/namespaces/team/instances";
+    client.post(inside, &instance("a")).await.expect(201);
+    let refused = client.delete(&format!("{NAMESPACES}/team")).await.expect(409);
+    assert!(refused["message"].as_str().unwrap().contains("it holds 1 instances"), "{refused}");
+    client.delete(&format!("{inside}/a")).await.expect(200);
+    client.merge(&format!("{inside}/a"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    client.delete(&format!("{NAMESPACES}/team")).await.expect(200);
+    client.post(inside, &instance("a")).await.expect(404);
+    client.delete(&format!("{NAMESPACES}/default")).await.expect(403);
+}
+
+#[tokio::test]
+async fn claims_of_others_are_respected() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    client.post(HOSTS, &host("local")).await.expect(201);
+    let mut first = instance("a");
+    first["spec"]["routes"] = json!([{"host": "shop.example.com"}]);
+    first["spec"]["ports"][0]["hostPort"] = 30005.into();
+    first["spec"]["placement"] = json!({"node": "local"});
+    client.post(INSTANCES, &first).await.expect(201);
+    server.put_status("a", running()).await;
+    settled(&server).await;
+    let mut second = first.clone();
+    second["metadata"]["name"] = "b".into();
+    let refused = client.post(INSTANCES, &second).await.expect(422);
+    let fields: Vec<_> = refused["details"]["causes"].as_array().unwrap().iter().map(|c| c["field"].clone()).collect();
+    assert_eq!(fields, ["spec.routes[0].host", "spec.ports[0].hostPort"], "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("already claimed by instance default/a"));
+    client.merge(&format!("{INSTANCES}/a"), &json!({"spec": {"image": "app:2"}})).await.expect(200);
+
+    let held = client.delete(&format!("{HOSTS}/local")).await.expect(409);
+    assert!(held["message"].as_str().unwrap().contains("1 instances are bound to it, such as default/a"), "{held}");
+}

@@ -1,0 +1,125 @@
+//! A real API server on a loopback port, over the memory store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portreeve::api::{ApiState, Attach, AttachError, Credentials, attach, serve};
+use portreeve::cache::Cache;
+use portreeve::clock::SystemClock;
+use portreeve::model::{Key, Kind};
+use portreeve::store::{MemoryStore, Op, SharedStore, Txn};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Client;
+
+/// Bound on everything that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct ApiServer {
+    pub dir: TempDir,
+    pub store: SharedStore,
+    pub cache: Arc<Cache>,
+    pub kubeconfig: PathBuf,
+    pub shutdown: CancellationToken,
+    pub client: Client,
+    pub serving: JoinHandle<()>,
+}
+
+impl ApiServer {
+    pub async fn start() -> ApiServer {
+        ApiServer::start_with(Arc::new(NothingRuns)).await
+    }
+
+    pub async fn start_with(attach: Arc<dyn Attach>) -> ApiServer {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let clock = SystemClock::new();
+        let credentials = Credentials::load_or_create(dir.path(), address, clock.now()).expect("credentials");
+        let store: SharedStore = MemoryStore::new();
+        let cache = Cache::new("localhost");
+        let shutdown = CancellationToken::new();
+        put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;
+        tokio::spawn(cache.clone().run(store.clone(), shutdown.clone()));
+        let state = ApiState::new(store.clone(), cache.clone(), clock, &credentials, attach, "localhost");
+        let stop = shutdown.clone();
+        let serving = tokio::spawn(async move { serve(listener, state, stop).await.expect("serving") });
+        tokio::time::timeout(PATIENCE, cache.ready()).await.expect("the cache got ready");
+        let kubeconfig = credentials.kubeconfig_path.clone();
+        let client = Client::from_kubeconfig(&kubeconfig);
+        ApiServer { dir, store, cache, kubeconfig, shutdown, client, serving }
+    }
+
+    /// Writes an object past the API, as a controller does.
+    pub async fn put(&self, object: Value) {
+        put(&self.store, object).await;
+    }
+
+    /// Changes the status of an instance in the default namespace, as its controller does.
+    pub async fn put_status(&self, name: &str, status: Value) {
+        let key = Key::instance("default", name).to_string();
+        let record = self.store.get(&key).await.expect("a read").expect("the instance");
+        let mut object: Value = serde_json::from_slice(&record.value).expect("JSON");
+        object["status"] = status;
+        self.put(object).await;
+    }
+
+    /// Removes an object past the API.
+    pub async fn remove(&self, key: &Key) {
+        let txn = Txn { when: vec![], then: vec![Op::Delete { key: key.to_string() }] };
+        self.store.txn(txn).await.expect("a delete");
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn put(store: &SharedStore, object: Value) {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let kind = Kind::all().find(|k| k.info().name == text("/kind")).expect("a known kind");
+    let key = Key::new(kind, text("/metadata/namespace"), text("/metadata/name"));
+    let txn = Txn { when: vec![], then: vec![Op::Put { key: key.to_string(), value: object.to_string().into() }] };
+    store.txn(txn).await.expect("a write");
+}
+
+/// An [`Attach`] for servers without containers.
+struct NothingRuns;
+
+#[async_trait::async_trait]
+impl Attach for NothingRuns {
+    async fn logs(
+        &self,
+        key: &Key,
+        _: attach::LogOptions,
+    ) -> Result<futures::stream::BoxStream<'static, Result<bytes::Bytes, AttachError>>, AttachError> {
+        Err(AttachError::NoContainer(key.clone()))
+    }
+    async fn exec(&self, key: &Key, _: attach::ExecOptions) -> Result<attach::ExecIo, AttachError> {
+        Err(AttachError::NoContainer(key.clone()))
+    }
+}
+
+/// An instance as a user writes it.
+pub fn instance(name: &str) -> Value {
+    json!({
+        "apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": {"name": name},
+        "spec": {"image": "app:1", "ports": [{"name": "web", "containerPort": 8080}]},
+    })
+}
+
+/// The status of an instance that runs.
+pub fn running() -> Value {
+    json!({
+        "phase": "Running", "node": "local", "address": "127.0.0.1", "containerID": "c0ffee",
+        "startedAt": "2026-01-01T00:00:00Z", "ports": [{"name": "web", "hostPort": 30001}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    })
+}
