@@ -1,4 +1,5 @@
-//! Request bodies: read within a limit and a time, and parsed from JSON or YAML with every duplicate key found.
+//! Request bodies: read within a limit and a time, and parsed from JSON, YAML or Kubernetes' protobuf,
+//! with every duplicate key found.
 //!
 //! serde_json keeps the last of two equal keys silently, which strict validation must not; hence a visitor of our own.
 //! Depth is bounded by the parsers (128 levels).
@@ -14,10 +15,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use super::error::ApiError;
+use super::protobuf;
 use crate::model::MAX_OBJECT_BYTES;
 
 /// Most bytes read of a body: an object of the greatest size still fits when it is written with much white space.
 pub const MAX_BODY_BYTES: usize = 3 * MAX_OBJECT_BYTES;
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -63,7 +66,12 @@ pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Parsed, ApiError> {
     match media_type {
         "" | "application/json" => parse_json(bytes),
         "application/yaml" | "text/yaml" | "application/x-yaml" => parse_yaml(bytes),
-        _ => Err(ApiError::unsupported_media(&["application/json", "application/yaml"])),
+        PROTOBUF => {
+            let value = protobuf::decode(bytes)
+                .map_err(|e| ApiError::bad_request(format!("the request body cannot be read as protobuf: {e}")))?;
+            Ok(Parsed { value, duplicates: vec![] })
+        }
+        _ => Err(ApiError::unsupported_media(&["application/json", "application/yaml", PROTOBUF])),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The columns of each kind's Table. Cells are ready to print; `null` prints as `<none>`.
+//! The columns of each kind's Table. Cells are ready to print.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ const fn wide(name: &'static str, kind: &'static str, description: &'static str)
     Column { name, kind, description, wide: true }
 }
 
+/// What stands for nothing: kubectl prints a null as blanks, in which columns cannot be told apart.
+const NONE: &str = "<none>";
 const NAME: Column = column("Name", "string", "Name of the object, unique within its namespace.");
 const AGE: Column = column("Age", "string", "Time since the object was created.");
 
@@ -81,7 +83,7 @@ pub fn cells(kind: Kind, object: &Value, now: Timestamp) -> Vec<Value> {
     let age = || Value::from(since(object::text(object, "creationTimestamp"), now));
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let shown = |pointer: &str| match text(pointer) {
-        "" => Value::Null,
+        "" => NONE.into(),
         text => text.into(),
     };
     match kind {
@@ -104,7 +106,7 @@ pub fn cells(kind: Kind, object: &Value, now: Timestamp) -> Vec<Value> {
             shown("/spec/endpoint"),
             shown("/status/version"),
             age(),
-            amount(object, "/status/capacity/memory").unwrap_or(Value::Null),
+            amount(object, "/status/capacity/memory").unwrap_or_else(|| NONE.into()),
         ],
         Kind::Namespace => vec![name(), shown("/status/phase"), age()],
         Kind::Event => {
@@ -158,14 +160,14 @@ fn ports(object: &Value) -> Value {
             }
         })
         .collect();
-    if texts.is_empty() { Value::Null } else { texts.join(",").into() }
+    if texts.is_empty() { NONE.into() } else { texts.join(",").into() }
 }
 
-/// The time since an RFC 3339 time, for people: `5m`, `3h12m`; `<none>` for none, as nothing else prints in a `-w` row.
+/// The time since an RFC 3339 time, for people: `5m`, `3h12m`; `<none>` without one.
 pub fn since(text: &str, now: Timestamp) -> String {
     match text.parse::<Timestamp>() {
         Ok(then) => human(now.as_second() - then.as_second()),
-        Err(_) => "<none>".into(),
+        Err(_) => NONE.into(),
     }
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::attach::{AttachError, ExecControl, ExecIo, ExecOptions, OutputStream};
+use super::attach::{Attach, AttachError, ExecControl, ExecIo, ExecOptions, OutputStream};
 use super::error::ApiError;
 use super::handler::Call;
 use super::logs::check_container;
@@ -75,24 +75,28 @@ pub async fn answer(call: Call, name: String, request: Request) -> Result<Respon
         return Err(ApiError::bad_request(message));
     }
     let upgrade = upgrade.protocols(PROTOCOLS).max_frame_size(MOST_FRAME_BYTES).max_message_size(MOST_FRAME_BYTES);
-    // Started before the upgrade, so that a failure is an answer that kubectl prints.
-    let io = call.state.attach.exec(&Key::instance(namespace, name), options).await?;
-    let shutdown = call.shutdown.clone();
+    let key = Key::instance(namespace, name);
+    let (attach, shutdown) = (call.state.attach.clone(), call.shutdown.clone());
     Ok(upgrade.on_upgrade(async move |socket| {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = run(socket, io) => {}
+            () = run(socket, attach.as_ref(), &key, options) => {}
         }
     }))
 }
 
-/// Carries bytes until the command has ended, or the client has.
-async fn run(socket: WebSocket, io: ExecIo) {
-    let ExecIo { input, mut output, control } = io;
+/// Starts the command and carries bytes until it has ended, or the client has.
+///
+/// A command that cannot be started is told on the error channel: kubectl takes an HTTP error for a server without
+/// WebSocket, tries SPDY, and prints what that says.
+async fn run(socket: WebSocket, attach: &dyn Attach, key: &Key, options: ExecOptions) {
     let (mut sink, stream) = socket.split();
-    let status = tokio::select! {
-        status = carry_output(&mut sink, &mut output, control.as_ref()) => status,
-        () = carry_input(stream, input, control.as_ref()) => return,
+    let status = match attach.exec(key, options).await {
+        Ok(ExecIo { input, mut output, control }) => tokio::select! {
+            status = carry_output(&mut sink, &mut output, control.as_ref()) => status,
+            () = carry_input(stream, input, control.as_ref()) => return,
+        },
+        Err(e) => Ok(failure("BadRequest", &e.to_string(), None)),
     };
     let Ok(status) = status else { return };
     let end = async {

@@ -30,6 +30,7 @@ mod openapi;
 mod patch;
 mod pki;
 mod pods;
+mod protobuf;
 mod query;
 mod registry;
 mod reply;

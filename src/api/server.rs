@@ -2,19 +2,23 @@
 //!
 //! Everything a stranger can do is bounded: connections, handshake time, header time, streams of one connection.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Extension;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::ApiState;
 use super::auth::{PeerIdentity, User};
@@ -23,7 +27,10 @@ use super::handler::{Shared, router};
 /// Most connections at a time; more wait in the listener's backlog.
 const MOST_CONNECTIONS: usize = 2048;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the head of a request may take over HTTP/1.1, the wait for the next one on a kept connection included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a new connection may wait before its first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most requests at a time over one HTTP/2 connection.
 const MOST_STREAMS: u32 = 250;
 /// How long answers may go on after the server was told to stop.
@@ -75,16 +82,34 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 Ok(Err(e)) => return tracing::debug!(error = %e, "a TLS handshake failed"),
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),
             };
-            let app = match peer {
-                Some(peer) => app.layer(Extension(peer)),
-                None => app,
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let asked = Arc::new(AtomicBool::new(false));
+            let service = {
+                let asked = asked.clone();
+                service_fn(move |mut request: http::Request<Incoming>| {
+                    asked.store(true, Ordering::Relaxed);
+                    if let Some(peer) = &peer {
+                        request.extensions_mut().insert(peer.clone());
+                    }
+                    app.clone().oneshot(request.map(Body::new))
+                })
             };
-            let builder = connection_builder();
-            let connection = builder
-                .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app))
-                .into_owned();
-            if let Err(e) = watcher.watch(connection).await {
-                tracing::debug!(error = %e, "an API connection ended badly");
+            let builder = connection_builder(h2);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let mut connection = pin!(watcher.watch(connection));
+            let silent = async {
+                tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
+                if asked.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(e) = ended {
+                        tracing::debug!(error = %e, "an API connection ended badly");
+                    }
+                }
+                () = silent => tracing::debug!("an API connection without a request was dropped"),
             }
             drop(permit);
         });
@@ -97,8 +122,10 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
     Ok(())
 }
 
-fn connection_builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// The protocol is what TLS has agreed on: guessing it from the first bytes would wait for them without end.
+fn connection_builder(h2: bool) -> Builder<TokioExecutor> {
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = if h2 { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()

@@ -89,13 +89,14 @@ async fn apply_get_patch_and_delete() {
     let mut lines = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>());
     assert_eq!(lines.next().unwrap(), ["NAME", "PHASE", "READY", "NODE", "IMAGE", "LAST", "ACTIVE", "URL", "AGE"]);
     let row = lines.next().unwrap();
+    assert!(row.len() > 7, "{table}");
     assert_eq!(row[..7], ["alice", "Pending", "Unknown", "<none>", "app:2", "<none>", "<none>"]);
     let wide = k.ok("get inst -o wide").await;
     assert!(wide.contains("PORTS") && wide.contains("web:8080") && wide.contains("64Mi"), "{wide}");
     let yaml = k.ok("get inst alice -o yaml").await;
     assert!(yaml.contains("memory: 64Mi") && yaml.contains("- portreeve.dev/container"), "{yaml}");
     assert!(k.ok("get instances -A").await.contains("default"));
-    assert!(k.ok("get all").await.contains("instance.portreeve.dev/alice"));
+    assert!(k.ok("get all").await.contains("alice"));
 
     k.ok(r#"patch inst alice --type=merge -p {"spec":{"owner":"bob"}}"#).await;
     k.ok(r#"patch inst alice --type=json -p [{"op":"add","path":"/spec/user","value":"1000"}]"#).await;

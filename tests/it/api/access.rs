@@ -1,6 +1,7 @@
 //! Who gets in, and what is left on disk for the next start.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use portreeve::api::Credentials;
@@ -124,4 +125,39 @@ async fn credentials_are_private_and_outlive_a_restart() {
     let before = std::fs::read_to_string(data.join("pki/serving.pem")).unwrap();
     load(listen, later);
     assert_ne!(std::fs::read_to_string(data.join("pki/serving.pem")).unwrap(), before, "nearly expired, yet kept");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_dropped() {
+    use tokio::io::AsyncReadExt;
+    let server = ApiServer::start().await;
+    let mut silent = server.client.connect().await.unwrap();
+    let mut no_tls = tokio::net::TcpStream::connect(&server.client.address).await.unwrap();
+    server.client.get("/livez").await;
+    // From here on, time jumps to the next timer whenever nothing else can happen.
+    tokio::time::pause();
+    let mut rest = vec![];
+    let both = async {
+        drop(silent.read_to_end(&mut rest).await);
+        drop(no_tls.read_to_end(&mut rest).await);
+    };
+    tokio::time::timeout(Duration::from_secs(600), both).await.expect("a silent connection was kept for ten minutes");
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_to_those_who_ask_for_it() {
+    let server = ApiServer::start().await;
+    let stream = server.client.connect_with(&[b"h2"]).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let request = http::Request::get(format!("https://{}{INSTANCES}", server.client.address))
+            .header("authorization", format!("Bearer {}", server.client.token.as_deref().unwrap()))
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+    }
 }

@@ -200,7 +200,7 @@ async fn exec_passes_window_sizes_on() {
 }
 
 #[tokio::test]
-async fn exec_is_refused_before_the_upgrade_when_it_cannot_be() {
+async fn exec_that_cannot_be_says_why() {
     let server = server().await;
     let upgrade = [
         ("connection", "Upgrade"),
@@ -212,8 +212,8 @@ async fn exec_is_refused_before_the_upgrade_when_it_cannot_be() {
     let ask = async |query: &str, headers: &[(&str, &str)]| {
         server.client.send(Method::GET, &format!("{POD}/exec?{query}"), headers, "").await
     };
-    let refused = ask("command=refuse&stdout=true", &upgrade).await.expect(400);
-    assert_eq!(refused["message"], "the container of instances/default/a is not running");
+    let mut socket = exec(&server, "command=refuse&stdout=true", "v5.channel.k8s.io").await;
+    assert_eq!(status(&mut socket).await["message"], "the container of instances/default/a is not running");
     ask("stdout=true", &upgrade).await.expect(400);
     ask("command=cat", &upgrade).await.expect(400);
     ask("command=cat&stdout=true&container=x", &upgrade).await.expect(400);

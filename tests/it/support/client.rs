@@ -77,16 +77,25 @@ impl Client {
 
     /// A connection with TLS.
     pub async fn connect(&self) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.connect_with(&[]).await
+    }
+
+    /// A connection with TLS that offers these protocols.
+    pub async fn connect_with(
+        &self,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).expect("a root");
         let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
-        let config = if self.certificate {
+        let mut config = if self.certificate {
             let chain = vec![CertificateDer::from_pem_slice(&self.identity.0).expect("a certificate")];
             let key = PrivateKeyDer::from_pem_slice(&self.identity.1).expect("a key");
             builder.with_client_auth_cert(chain, key).expect("an identity")
         } else {
             builder.with_no_client_auth()
         };
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         let stream = TcpStream::connect(&self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
