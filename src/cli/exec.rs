@@ -162,6 +162,7 @@ where
 {
     let mut end: Option<Result<Exit>> = None;
     let mut pings = tokio::time::interval(PING_EVERY);
+    pings.reset();
     let mut unanswered = 0;
     let broken = |why: String| Error::failed(format!("the connection broke before the command ended: {why}"));
     loop {

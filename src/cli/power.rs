@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::JSON;
@@ -15,7 +16,7 @@ use super::state;
 use super::until::{Seen, Target, until};
 use super::url::with_query;
 use crate::clock::SystemClock;
-use crate::model::{Instance, Power, RESTART_ANNOTATION, Span, Time, WAKE_ANNOTATION};
+use crate::model::{Instance, Power, RESTART_ANNOTATION, Span, WAKE_ANNOTATION};
 
 /// What the verbs of power have in common.
 #[derive(Args, Debug)]
@@ -147,15 +148,16 @@ async fn ask(verb: PowerVerb, name: &str, resource: &ResourceType, session: &Ses
     let object = session.client.get(&path, JSON).await?;
     let before: Instance = serde_json::from_value(object)
         .map_err(|e| Error::failed(format!("{} cannot be read: {e}", resource.named(name))))?;
-    let patch = patch(verb, &before, SystemClock::new().now().into())?;
+    let patch = patch(verb, &before, SystemClock::new().now())?;
     if patch != json!({}) {
         session.client.merge_patch(&with_query(&path, &[("fieldManager", "portreeve")]), &patch).await?;
     }
     Ok(before)
 }
 
-/// The change of desired state that a verb stands for. Pure.
-fn patch(verb: PowerVerb, before: &Instance, now: Time) -> Result<Value> {
+/// The change of desired state that a verb stands for. Pure. The time is written with its fraction: a second restart
+/// within a second is another one.
+fn patch(verb: PowerVerb, before: &Instance, now: Timestamp) -> Result<Value> {
     let name = &before.metadata.name;
     let annotate = |annotation: &str| json!({"metadata": {"annotations": {annotation: now.to_string()}}});
     let stopped = before.spec.power == Power::Stopped;
@@ -224,7 +226,7 @@ mod tests {
         let mut instance = Instance::default();
         instance.metadata.name = "alice".into();
         instance.spec.power = power;
-        patch(verb, &instance, jiff::Timestamp::from_second(0).unwrap().into())
+        patch(verb, &instance, Timestamp::from_second(0).unwrap())
     }
 
     #[test]

@@ -81,15 +81,15 @@ impl Columns {
         namespace.into_iter().chain(names).chain(labels).collect()
     }
 
-    /// A Table's rows. `prefix` goes before the name (the first column), as in `instance.portreeve.dev/alice`.
+    /// A Table's rows. `prefix` goes before the name, as in `instance.portreeve.dev/alice`.
     pub fn rows(&self, table: &Value, shape: Shape, prefix: Option<&str>) -> Vec<Vec<String>> {
         let rows = table["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
         rows.iter()
             .map(|row| {
                 let meta = &row["object"]["metadata"];
                 let namespace = shape.namespaces.then(|| cell(&meta["namespace"]));
-                let cells = self.shown.iter().map(|(i, _)| match prefix {
-                    Some(prefix) if *i == 0 => format!("{prefix}/{}", cell(&row["cells"][*i])),
+                let cells = self.shown.iter().map(|(i, name)| match prefix {
+                    Some(prefix) if name == "NAME" => format!("{prefix}/{}", cell(&row["cells"][*i])),
                     _ => cell(&row["cells"][*i]),
                 });
                 let labels = shape.labels.then(|| labels(&meta["labels"]));
