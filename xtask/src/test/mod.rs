@@ -103,16 +103,26 @@ impl Run {
     }
 
     fn fleet_tests(&mut self, fleet: &Fleet) {
-        let host = &fleet.hosts[0];
-        let program = self.program.clone();
-        let env: [(&str, &Path); 5] = [
-            ("PORTREEVE_TEST_DOCKER", Path::new(&host.endpoint)),
-            ("PORTREEVE_TEST_ADDRESS", Path::new(&host.address)),
+        let (program, file) = (self.program.clone(), fleet.path());
+        let common: [(&str, &Path); 3] = [
             ("PORTREEVE_TEST_IMAGE", Path::new("portreeve/app:1")),
-            ("PORTREEVE_TEST_FLEET", &fleet.path()),
+            ("PORTREEVE_TEST_FLEET", &file),
             ("PORTREEVE_XTASK", &program),
         ];
-        self.cargo("tests with real daemons", "test --test fleet --no-fail-fast -- --test-threads=2", &env);
+        let words = "test --test fleet --no-fail-fast -- --test-threads=2";
+        let first = &fleet.hosts[0];
+        let mut env = common.to_vec();
+        env.push(("PORTREEVE_TEST_DOCKER", Path::new(&first.endpoint)));
+        env.push(("PORTREEVE_TEST_ADDRESS", Path::new(&first.address)));
+        self.cargo("tests with real daemons", words, &env);
+
+        // what speaks to a daemon, once more as to a remote one
+        let Some(remote) = fleet.hosts.last() else { return };
+        let mut env = common.to_vec();
+        env.push(("PORTREEVE_TEST_DOCKER", Path::new(&remote.tcp)));
+        env.push(("PORTREEVE_TEST_TLS", &fleet.certs));
+        env.push(("PORTREEVE_TEST_ADDRESS", Path::new(&remote.address)));
+        self.cargo("tests over mutual TLS", &format!("{words} engine::"), &env);
     }
 
     /// One run of cargo, with its output shown and its tests counted.
