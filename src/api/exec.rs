@@ -38,6 +38,8 @@ const MOST_FRAME_BYTES: usize = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// A client that says nothing for so long, not even a pong, is gone.
 const SILENCE: Duration = Duration::from_secs(90);
+/// How long a client may take to read the rest and close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may take to accept a frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -90,11 +92,11 @@ pub async fn answer(call: Call, name: String, request: Request) -> Result<Respon
 /// A command that cannot be started is told on the error channel: kubectl takes an HTTP error for a server without
 /// WebSocket, tries SPDY, and prints what that says.
 async fn run(socket: WebSocket, attach: &dyn Attach, key: &Key, options: ExecOptions) {
-    let (mut sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let status = match attach.exec(key, options).await {
         Ok(ExecIo { input, mut output, control }) => tokio::select! {
             status = carry_output(&mut sink, &mut output, control.as_ref()) => status,
-            () = carry_input(stream, input, control.as_ref()) => return,
+            () = carry_input(&mut stream, input, control.as_ref()) => return,
         },
         Err(e) => Ok(failure("BadRequest", &e.to_string(), None)),
     };
@@ -105,7 +107,12 @@ async fn run(socket: WebSocket, attach: &dyn Attach, key: &Key, options: ExecOpt
         send(&mut sink, Message::Close(Some(frame))).await
     };
     // The client may be gone already, with all it wanted.
-    drop(end.await);
+    if end.await.is_ok() {
+        // Closing a socket that holds unread bytes (a pong will do) resets it, and takes from the client the output
+        // that is still under way: so its close is waited for.
+        let closed = async { while let Some(Ok(_)) = stream.next().await {} };
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, closed).await);
+    }
 }
 
 /// The client is gone.
@@ -180,7 +187,7 @@ struct Size {
 
 /// Input and window sizes from the client; returns when the client is gone.
 async fn carry_input(
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
     control: &dyn ExecControl,
 ) {

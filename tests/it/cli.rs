@@ -1,5 +1,9 @@
 //! The command line, as a black box: the real binary, against no server and against the real API.
 
+mod attach;
+mod objects;
+mod power;
+
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
