@@ -1,10 +1,26 @@
 //! The columns of each kind's Table. Cells are ready to print.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::object;
+use super::{ApiState, object};
+use crate::cache::Cache;
 use crate::model::Kind;
+
+/// What a cell may tell besides the object itself.
+#[derive(Clone)]
+pub struct Facts {
+    pub now: Timestamp,
+    pub cache: Arc<Cache>,
+}
+
+impl Facts {
+    pub fn of(state: &ApiState) -> Facts {
+        Facts { now: state.clock.now(), cache: state.cache.clone() }
+    }
+}
 
 /// One column. `wide` ones show only with `-o wide`.
 pub struct Column {
@@ -40,11 +56,12 @@ static INSTANCE: [Column; 11] = [
     wide("Restarts", "integer", "How often the container was started again after it had ended by itself."),
     wide("Memory", "string", "The memory limit."),
 ];
-static DOCKER_HOST: [Column; 6] = [
+static DOCKER_HOST: [Column; 7] = [
     NAME,
     column("Ready", "string", "Whether the daemon answers."),
     column("Endpoint", "string", "Where the daemon listens."),
     column("Version", "string", "Version of the daemon."),
+    column("Instances", "integer", "How many instances are bound to it."),
     AGE,
     wide("Memory", "string", "What instances may use in all."),
 ];
@@ -78,7 +95,8 @@ pub fn definitions(kind: Kind) -> Value {
 }
 
 /// The cells of one object, as many as the kind has columns.
-pub fn cells(kind: Kind, object: &Value, now: Timestamp) -> Vec<Value> {
+pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
+    let now = facts.now;
     let name = || Value::from(object::text(object, "name"));
     let age = || Value::from(since(object::text(object, "creationTimestamp"), now));
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -105,6 +123,7 @@ pub fn cells(kind: Kind, object: &Value, now: Timestamp) -> Vec<Value> {
             ready(object),
             shown("/spec/endpoint"),
             shown("/status/version"),
+            facts.cache.on_node(object::text(object, "name")).len().into(),
             age(),
             amount(object, "/status/capacity/memory").unwrap_or_else(|| NONE.into()),
         ],
@@ -215,9 +234,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_as_many_cells_as_columns() {
-        let now = Timestamp::from_second(1_000_000).unwrap();
+        let facts = Facts { now: Timestamp::from_second(1_000_000).unwrap(), cache: Cache::new("localhost") };
         for kind in Kind::all() {
-            assert_eq!(cells(kind, &json!({}), now).len(), of(kind).len(), "{kind}");
+            assert_eq!(cells(kind, &json!({}), &facts).len(), of(kind).len(), "{kind}");
         }
     }
 }

@@ -36,7 +36,7 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
         let warnings = admit::known_fields(kind, &mut new, &parsed.duplicates, options.fields)?;
         let key = object::key_of(kind, &new);
         let mut errors = admit::problems(kind, &new);
-        errors.extend(cross::on_write(state, kind, None, &new));
+        errors.extend(cross::on_write(state, kind, None, &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&Subject::from(&key), &errors));
         }

@@ -2,24 +2,38 @@
 //! another needs it. Reads the cache, so it is a courtesy to users and no guarantee; the controllers and the proxy
 //! have rules of their own for two claims on one thing.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::ApiState;
 use super::error::{ApiError, Subject};
 use crate::model::{FieldError, Instance, Key, Kind};
 
+const CATCH_UP: Duration = Duration::from_secs(2);
+
 /// Problems that a write would make with other objects. `old`: the stored object of an update, whose claims stand.
-pub fn on_write(state: &ApiState, kind: Kind, old: Option<&Value>, new: &Value) -> Vec<FieldError> {
+pub async fn on_write(state: &ApiState, kind: Kind, old: Option<&Value>, new: &Value) -> Vec<FieldError> {
     if kind != Kind::Instance {
         return vec![];
     }
     let decode = |v: &Value| serde_json::from_value::<Instance>(v.clone()).ok();
     let Some(new) = decode(new) else { return vec![] };
     let old = old.and_then(decode);
+    let claims = !new.spec.routes.is_empty() || new.spec.ports.iter().any(|p| p.host_port.is_some());
+    if claims {
+        catch_up(state).await;
+    }
     let mut errors = vec![];
     routes(state, old.as_ref(), &new, &mut errors);
     host_ports(state, old.as_ref(), &new, &mut errors);
     errors
+}
+
+/// Lets the cache see what has been written so far, so that of two writes in a row the second is refused. A cache that
+/// does not keep up costs the check its sharpness, never the write its success.
+async fn catch_up(state: &ApiState) {
+    drop(tokio::time::timeout(CATCH_UP, state.cache.wait_for(state.store.revision())).await);
 }
 
 fn same_object(a: &Instance, b: &Instance) -> bool {
@@ -74,10 +88,11 @@ fn host_ports(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: 
 }
 
 /// Refuses to delete what others hold on to.
-pub fn on_delete(state: &ApiState, key: &Key) -> Result<(), ApiError> {
+pub async fn on_delete(state: &ApiState, key: &Key) -> Result<(), ApiError> {
     if key.kind != Kind::DockerHost {
         return Ok(());
     }
+    catch_up(state).await;
     let bound = state.cache.on_node(&key.name);
     if let Some(first) = bound.first() {
         let why = format!(

@@ -79,7 +79,7 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
         if !gone && object::is_deleting(&old) {
             return Ok(old);
         }
-        cross::on_delete(state, key)?;
+        cross::on_delete(state, key).await?;
         let mut txn =
             Txn { when: vec![Precondition::Unchanged { key: name.clone(), modified: record.modified }], then: vec![] };
         let mut new = old.clone();

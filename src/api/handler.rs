@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::admit::Part;
 use super::auth::{self, Attributes, PeerIdentity, User};
 use super::body::{self, Parsed};
+use super::columns::Facts;
 use super::delete::DeleteOptions;
 use super::error::ApiError;
 use super::patch::Patch;
 use super::query::Query;
 use super::registry::What;
+use super::reply::Reply;
 use super::selector::{Selector, selectable};
 use super::table::Include;
 use super::target::{self, Place, Target};
@@ -109,7 +111,11 @@ async fn dispatch(shared: Shared, request: Request) -> Result<Response, ApiError
         name: place.name.as_deref().unwrap_or_default(),
     };
     // Whoever is known may ask who they are and what they may do.
-    if !matches!(place.resource.what, What::SelfSubjectReviews | What::SelfSubjectAccessReviews) {
+    let about_self = matches!(
+        place.resource.what,
+        What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews
+    );
+    if !about_self {
         auth::authorize(&user, &attributes)?;
     }
     if let Some(sub) = &place.subresource
@@ -168,12 +174,12 @@ async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
     match call.place.resource.what {
         What::Stored(kind) => stored(call, kind, request).await,
         What::Pods => view(call, request).await,
-        What::SelfSubjectReviews | What::SelfSubjectAccessReviews => {
+        What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => {
             if request.method() != Method::POST || call.place.name.is_some() {
                 return Err(ApiError::method_not_allowed(""));
             }
             let parsed = parsed(request).await?;
-            review::answer(&call, parsed).map(super::reply::Reply::into_response)
+            review::answer(&call, parsed).map(Reply::into_response)
         }
     }
 }
@@ -194,8 +200,8 @@ async fn delete_options(call: &Call, request: Request) -> Result<DeleteOptions, 
 async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, ApiError> {
     let form = negotiate::form(&call.headers)?;
     let include = Include::of(&call.query)?;
-    let now = call.state.clock.now();
-    let render = |reply: super::reply::Reply| reply.render(kind, form, include, now);
+    let facts = Facts::of(&call.state);
+    let render = |reply: Reply| reply.render(kind, form, include, &facts);
     let method = request.method().clone();
     let namespace = call.place.namespace.clone().unwrap_or_default();
     let Some(name) = call.place.name.clone() else {

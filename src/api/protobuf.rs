@@ -83,6 +83,8 @@ static ACCESS_SPEC: [Field; 2] = [
     one(1, "resourceAttributes", Shape::Message(&RESOURCE_ATTRIBUTES)),
     one(2, "nonResourceAttributes", Shape::Message(&NON_RESOURCE_ATTRIBUTES)),
 ];
+static RULES_REVIEW: [Field; 1] = [one(2, "spec", Shape::Message(&RULES_SPEC))];
+static RULES_SPEC: [Field; 1] = [one(1, "namespace", Shape::Text)];
 static RESOURCE_ATTRIBUTES: [Field; 7] = [
     one(1, "namespace", Shape::Text),
     one(2, "verb", Shape::Text),
@@ -133,6 +135,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
         "Event" => &EVENT,
         "SelfSubjectReview" => &REVIEW,
         "SelfSubjectAccessReview" => &ACCESS_REVIEW,
+        "SelfSubjectRulesReview" => &RULES_REVIEW,
         "DeleteOptions" => &DELETE_OPTIONS,
         other => return Err(ProtobufError::UnknownKind(other.to_owned())),
     };

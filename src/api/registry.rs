@@ -17,6 +17,8 @@ pub enum What {
     SelfSubjectReviews,
     /// May I?
     SelfSubjectAccessReviews,
+    /// What may I?
+    SelfSubjectRulesReviews,
 }
 
 /// A part of an object with a path of its own.
@@ -77,6 +79,7 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     for (what, group, plural, kind) in [
         (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
         (What::SelfSubjectAccessReviews, "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+        (What::SelfSubjectRulesReviews, "authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     ] {
         all.push(Resource {
             what,

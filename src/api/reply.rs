@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 
+use super::columns::Facts;
 use super::negotiate::Form;
 use super::table;
 use crate::model::Kind;
@@ -46,12 +47,12 @@ impl Reply {
     }
 
     /// An object or a list of a stored kind, as the form says. `Status` bodies stay as they are.
-    pub fn render(mut self, kind: Kind, form: Form, include: table::Include, now: jiff::Timestamp) -> Response {
+    pub fn render(mut self, kind: Kind, form: Form, include: table::Include, facts: &Facts) -> Response {
         let status = self.body.get("kind").is_some_and(|k| k == "Status");
         if !status {
             self.body = match form {
                 Form::Json => self.body,
-                Form::Table(version) => table::table(kind, self.body, version, include, now),
+                Form::Table(version) => table::table(kind, self.body, version, include, facts),
                 Form::Metadata(version) => table::metadata_only(self.body, version),
             };
         }

@@ -24,9 +24,24 @@ pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
             json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}})
         }
         What::SelfSubjectAccessReviews => access(call, &review)?,
+        What::SelfSubjectRulesReviews => rules(call),
         What::Stored(_) | What::Pods => return Err(ApiError::no_such_path()),
     };
     Ok(Reply::created(review))
+}
+
+/// What the user may do, in the shape of role rules.
+fn rules(call: &Call) -> Value {
+    let any = |verb: &str| {
+        let wanted = Attributes { verb, group: "", resource: "", namespace: "", name: "" };
+        auth::allowed(&call.user, &wanted)
+    };
+    let (mut resources, mut paths) = (vec![], vec![]);
+    if any("*") {
+        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+        paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+    }
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
 }
 
 fn access(call: &Call, review: &Value) -> Result<Value, ApiError> {

@@ -1,9 +1,8 @@
 //! Tables: what `kubectl get` prints, row by row; and objects cut down to their metadata.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::columns;
+use super::columns::{self, Facts};
 use super::error::ApiError;
 use super::query::{Query, bad_option};
 use crate::model::Kind;
@@ -32,10 +31,10 @@ impl Include {
 }
 
 /// The Table of an object or a list.
-pub fn table(kind: Kind, body: Value, version: &str, include: Include, now: Timestamp) -> Value {
+pub fn table(kind: Kind, body: Value, version: &str, include: Include, facts: &Facts) -> Value {
     let mut body = body;
     let row = |object: Value| {
-        let cells = columns::cells(kind, &object, now);
+        let cells = columns::cells(kind, &object, facts);
         let object = match include {
             Include::None => Value::Null,
             Include::Metadata => metadata_only(object, version),

@@ -47,7 +47,7 @@ pub async fn modify(
             return Ok(Reply::ok(old).with_warnings(warnings));
         }
         let mut errors = admit::problems(key.kind, &new);
-        errors.extend(cross::on_write(state, key.kind, Some(&old), &new));
+        errors.extend(cross::on_write(state, key.kind, Some(&old), &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));
         }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
+use super::columns::Facts;
 use super::error::ApiError;
 use super::handler::Call;
 use super::list;
@@ -227,7 +228,7 @@ impl Session {
             Form::Json => object,
             Form::Metadata(version) => table::metadata_only(object, version),
             Form::Table(version) => {
-                let mut rows = table::table(self.kind, object, version, self.include, self.state.clock.now());
+                let mut rows = table::table(self.kind, object, version, self.include, &Facts::of(&self.state));
                 if std::mem::replace(&mut self.headed, true) {
                     rows["columnDefinitions"] = Value::Null;
                 }

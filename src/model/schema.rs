@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Span};
@@ -225,18 +226,13 @@ fn check_number(schema: &Value, number: &serde_json::Number, path: &str, found: 
 }
 
 fn check_quantity(value: &Value, path: &str, found: &mut Checked) {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        other => {
-            let actual = type_name(other);
-            let message = format!("Invalid value: {actual:?}: {path} in body must be of type string: {actual:?}");
-            found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
-            return;
-        }
-    };
-    if let Err(e) = text.parse::<Quantity>() {
-        found.errors.push(FieldError::invalid(path, format!("{text:?}"), &e.to_string()));
+    if !matches!(value, Value::String(_) | Value::Number(_)) {
+        let actual = type_name(value);
+        let message = format!("Invalid value: {actual:?}: {path} in body must be of type string: {actual:?}");
+        found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
+    } else if let Err(e) = Quantity::deserialize(value) {
+        // Read as it will be: a number has more than one spelling.
+        found.errors.push(FieldError::invalid(path, value, &e.to_string()));
     }
 }
 

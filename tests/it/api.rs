@@ -4,6 +4,7 @@ mod access;
 mod discovery;
 mod reach;
 mod records;
+mod schema;
 mod writes;
 
 pub use reach::Scripted;

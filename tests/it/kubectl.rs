@@ -203,7 +203,8 @@ async fn hosts_and_namespaces_work_as_well() {
     let host =
         "apiVersion: portreeve.dev/v1\nkind: DockerHost\nmetadata: {name: local}\nspec: {endpoint: 'unix:///x'}\n";
     k.ok_with("apply -f -", host).await;
-    assert!(k.ok("get dh").await.contains("unix:///x"));
+    let hosts = k.ok("get dh").await;
+    assert!(hosts.contains("unix:///x") && hosts.contains("INSTANCES"), "{hosts}");
     assert!(k.ok("delete dh local").await.contains("deleted"));
     let team = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n";
     k.ok_with("apply -f -", team).await;
@@ -213,6 +214,8 @@ async fn hosts_and_namespaces_work_as_well() {
     k.ok_with("apply -n team -f -", MANIFEST).await;
     assert!(k.fails_with("delete ns team --timeout=5s", "").await.contains("not empty"));
     assert!(k.ok("auth can-i delete instances").await.contains("yes"));
+    assert!(k.ok("auth can-i --list").await.contains("*.*"));
+    assert_eq!(k.fails_with("auth can-i delete instances --as nobody", "").await, "");
     k.ok("create namespace typed").await;
     assert!(k.ok("auth whoami").await.contains("admin"));
 }

@@ -1,5 +1,7 @@
 //! Watches as a client sees them.
 
+use std::collections::BTreeMap;
+
 use portreeve::model::Key;
 use portreeve::store::Revision;
 use serde_json::json;
@@ -155,4 +157,86 @@ async fn a_reader_that_lags_behind_the_history_is_told_so_and_costs_no_memory() 
     };
     assert_eq!(last["object"]["code"], 410);
     assert!(events < 120, "all events were held for a client that did not read");
+}
+
+/// What a client that follows a watch up to `zz-end`, the last object in time and by name, believes to be there: each
+/// name with its version.
+async fn believed(lines: &mut crate::support::client::Lines) -> BTreeMap<String, String> {
+    let mut known = BTreeMap::new();
+    loop {
+        let event = lines.next().await.expect("an event");
+        let meta = &event["object"]["metadata"];
+        let name = meta["name"].as_str().expect("a name").to_owned();
+        let version = meta["resourceVersion"].as_str().expect("a version").to_owned();
+        let end = match event["type"].as_str().expect("a type") {
+            "ADDED" => {
+                assert!(known.insert(name.clone(), version).is_none(), "{name} was added twice");
+                name == "zz-end"
+            }
+            "MODIFIED" => {
+                let before =
+                    known.insert(name.clone(), version.clone()).unwrap_or_else(|| panic!("{name} was unknown"));
+                assert!(before.parse::<u64>().unwrap() < version.parse().unwrap(), "{name} went back in time");
+                false
+            }
+            "DELETED" => {
+                assert!(known.remove(&name).is_some(), "{name} was deleted unknown");
+                false
+            }
+            other => panic!("{other}: {event}"),
+        };
+        if end {
+            return known;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_folded_is_the_list() {
+    let server = ApiServer::start().await;
+    let all = format!("{INSTANCES}?watch=1");
+    let some = format!("{INSTANCES}?watch=1&labelSelector=l%3Dx");
+    make(&server, "i0", "x").await;
+    let mut early = (server.client.watch(&all).await, server.client.watch(&some).await);
+    // A fixed mix of creations, changes of label and deletions, from several writers at once.
+    let writers = (0u64..4).map(|writer| {
+        let server = &server;
+        async move {
+            let mut seed = writer * 7919 + 1;
+            for _ in 0..40 {
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let name = format!("i{}", seed >> 60);
+                let label = if seed >> 40 & 1 == 0 { "x" } else { "y" };
+                let path = format!("{INSTANCES}/{name}");
+                let patch = json!({"metadata": {"labels": {"l": label}}});
+                match seed >> 50 & 3 {
+                    0 => server.remove(&Key::instance("default", name)).await,
+                    1 => drop(server.client.merge(&path, &patch).await),
+                    _ => {
+                        let mut body = instance(&name);
+                        body["metadata"]["labels"] = json!({"l": label});
+                        drop(server.client.post(INSTANCES, &body).await);
+                    }
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    make(&server, "zz-end", "x").await;
+    let mut late = (server.client.watch(&all).await, server.client.watch(&some).await);
+    for (query, watches) in [("", [&mut early.0, &mut late.0]), ("?labelSelector=l%3Dx", [&mut early.1, &mut late.1])] {
+        let list = server.client.get(&format!("{INSTANCES}{query}")).await.expect(200);
+        let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+        let listed: BTreeMap<_, _> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| (text(&i["metadata"]["name"]), text(&i["metadata"]["resourceVersion"])))
+            .collect();
+        assert!(listed.len() > 3, "the mix left too little to compare: {listed:?}");
+        for watch in watches {
+            let known = believed(watch).await;
+            assert_eq!(known, listed, "{query}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
+use crate::support::api_server::{ApiServer, instance, running};
 use crate::support::client::{Client, INSTANCES};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
@@ -22,12 +22,6 @@ fn version(object: &Value) -> u64 {
 
 async fn patch_json(client: &Client, path: &str, patch: Value) -> crate::support::client::Answer {
     client.send(Method::PATCH, path, &[("content-type", "application/json-patch+json")], patch.to_string()).await
-}
-
-/// Waits until the cache has seen everything written so far.
-async fn settled(server: &ApiServer) {
-    let revision = server.store.revision();
-    tokio::time::timeout(PATIENCE, server.cache.wait_for(revision)).await.expect("the cache caught up");
 }
 
 #[tokio::test]
@@ -328,7 +322,6 @@ async fn claims_of_others_are_respected() {
     first["spec"]["placement"] = json!({"node": "local"});
     client.post(INSTANCES, &first).await.expect(201);
     server.put_status("a", running()).await;
-    settled(&server).await;
     let mut second = first.clone();
     second["metadata"]["name"] = "b".into();
     let refused = client.post(INSTANCES, &second).await.expect(422);
