@@ -2,67 +2,52 @@
 
 use std::path::{Path, PathBuf};
 
-use portreeve::model::{self, DockerHost, FieldError, Instance, Kind, RoutePath};
+use portreeve::model::{self, FieldError, Instance, Kind, RoutePath};
 use serde_json::Value;
 
-/// All manifests, with the file that each is from.
-fn manifests() -> Vec<(PathBuf, Value)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<_> = std::fs::read_dir(dir).expect("examples/").map(|e| e.expect("an entry").path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
+/// The manifests in a directory and those below it.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut files: Vec<_> = entries
+        .map(|e| e.expect("an entry").path())
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .filter(|f| f.extension().is_some_and(|e| e == "yaml"))
+        .collect();
     files.sort();
-    assert!(files.len() >= 3, "no examples found");
     files
-        .into_iter()
-        .flat_map(|file| {
-            let text = std::fs::read_to_string(&file).expect("readable");
-            let documents: Vec<Value> =
-                serde_yaml::from_multiple(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            assert!(!documents.is_empty(), "{} is empty", file.display());
-            documents.into_iter().map(move |d| (file.clone(), d))
-        })
-        .collect()
 }
 
-/// Reads a manifest as its type and writes it again: what the type does not know is missing then.
-fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(value: &Value) -> (T, Value) {
-    let typed: T = serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value}"));
-    let again = serde_json::to_value(&typed).expect("it can be written");
-    (typed, again)
+/// All examples, with the file that each is from.
+fn manifests() -> Vec<(PathBuf, Value)> {
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"));
+    assert!(files.len() >= 5, "examples are missing: {files:?}");
+    let documents = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let documents: Vec<Value> =
+            serde_yaml::from_multiple(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert!(!documents.is_empty(), "{} is empty", file.display());
+        documents.into_iter().map(move |d| (file.clone(), d))
+    };
+    files.into_iter().flat_map(documents).collect()
 }
 
-/// The paths in `given` that `kept` lacks.
-fn lost(path: &str, given: &Value, kept: Option<&Value>) -> Vec<String> {
-    match (given, kept) {
-        (_, None) => vec![path.to_owned()],
-        (Value::Object(map), Some(kept)) => {
-            map.iter().flat_map(|(k, v)| lost(&format!("{path}.{k}"), v, kept.get(k))).collect()
-        }
-        (Value::Array(items), Some(kept)) => {
-            items.iter().enumerate().flat_map(|(i, v)| lost(&format!("{path}[{i}]"), v, kept.get(i))).collect()
-        }
-        _ => vec![],
-    }
+fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value}"))
 }
 
 #[test]
 fn every_example_is_understood_and_valid() {
     let mut kinds = vec![];
     for (file, value) in manifests() {
-        let (kind, again, errors): (Kind, Value, Vec<FieldError>) = match value["kind"].as_str() {
-            Some("Instance") => {
-                let (instance, again) = round_trip::<Instance>(&value);
-                (Kind::Instance, again, model::validate_instance(&instance))
-            }
-            Some("DockerHost") => {
-                let (host, again) = round_trip::<DockerHost>(&value);
-                (Kind::DockerHost, again, model::validate_docker_host(&host))
-            }
+        let (kind, errors): (Kind, Vec<FieldError>) = match value["kind"].as_str() {
+            Some("Instance") => (Kind::Instance, model::validate_instance(&typed(&value))),
+            Some("DockerHost") => (Kind::DockerHost, model::validate_docker_host(&typed(&value))),
             other => panic!("{}: no test for kind {other:?}", file.display()),
         };
         assert_eq!(value["apiVersion"], kind.api_version(), "{}", file.display());
         assert_eq!(errors, [], "{}", file.display());
-        assert_eq!(lost("", &value, Some(&again)), [""; 0], "{}: unknown fields", file.display());
+        let checked = model::schema::check(kind, &value);
+        assert_eq!(checked, model::schema::Checked::default(), "{}", file.display());
         kinds.push(kind);
     }
     assert!(kinds.contains(&Kind::Instance) && kinds.contains(&Kind::DockerHost));
@@ -72,7 +57,7 @@ fn every_example_is_understood_and_valid() {
 fn the_per_user_system_routes_its_gateway_and_its_shell() {
     let all = manifests();
     let (_, value) = all.iter().find(|(f, _)| f.ends_with("matrix-os.yaml")).expect("examples/matrix-os.yaml");
-    let instance: Instance = serde_json::from_value(value.clone()).expect("an Instance");
+    let instance: Instance = typed(value);
     let routes = instance.resolved_routes("example.com");
     assert_eq!(routes[0].host, "alice.example.com");
     let path = |prefix: &str, port: &str| RoutePath { prefix: prefix.into(), port: port.into() };
@@ -82,10 +67,10 @@ fn the_per_user_system_routes_its_gateway_and_its_shell() {
 }
 
 #[test]
-fn the_readme_shows_the_quickstart_as_it_is() {
+fn the_readme_shows_the_example_as_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let example = read("examples/quickstart.yaml");
+    let example = read("examples/hello.yaml");
     let manifest = example.lines().filter(|l| !l.starts_with('#')).collect::<Vec<_>>().join("\n");
-    assert!(read("README.md").contains(&manifest), "README.md shows another manifest than examples/quickstart.yaml");
+    assert!(read("README.md").contains(&manifest), "README.md shows another manifest than examples/hello.yaml");
 }
