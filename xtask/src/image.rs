@@ -17,7 +17,7 @@ use crate::build;
 /// One tag of the test image.
 pub struct Flavour {
     pub reference: &'static str,
-    env: &'static [&'static str],
+    pub env: &'static [&'static str],
 }
 
 /// What the demo needs.

@@ -206,6 +206,12 @@ pub fn on_overlay(path: &Path) -> io::Result<bool> {
     Ok(stats.f_type == libc::OVERLAYFS_SUPER_MAGIC)
 }
 
+/// Reserves blocks for a part of a file.
+pub fn allocate(file: &fs::File, offset: i64, length: i64) -> io::Result<()> {
+    // SAFETY: a descriptor that we own, and integers.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, length) })
+}
+
 /// Lets a descriptor through to the programs that we start.
 pub fn inheritable(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: a descriptor that we own, and integers.

@@ -1,7 +1,6 @@
 //! A host's own small disk: a file system in a file, so that it can be full without anybody else's being.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -44,20 +43,20 @@ pub fn mount(host: &Host) -> Result<()> {
     process::tool(&format!("mount -o loop {} {}", image.display(), data.display())).map(drop)
 }
 
-/// Fills the disk to the last block.
+/// Takes every free block, without writing any: a file of smaller and smaller pieces.
 pub fn fill(fleet: &Fleet, host: &Host) -> Result<()> {
-    let mut file = File::create(filler(fleet, host)?)?;
-    for size in [1 << 20, 4096] {
-        let block = vec![0_u8; size];
+    let file = File::create(filler(fleet, host)?)?;
+    let mut length = 0;
+    for piece in [256 << 20, 16 << 20, 1 << 20, 64 << 10, 4 << 10] {
         loop {
-            match file.write_all(&block).and_then(|()| file.sync_data()) {
-                Ok(()) => {}
+            match sys::allocate(&file, length, piece) {
+                Ok(()) => length += piece,
                 Err(e) if e.kind() == std::io::ErrorKind::StorageFull => break,
                 Err(e) => return Err(e).context("filling the disk"),
             }
         }
     }
-    Ok(())
+    file.sync_all().context("filling the disk")
 }
 
 pub fn free(fleet: &Fleet, host: &Host) -> Result<()> {

@@ -96,8 +96,8 @@ fn processes(name: &str) -> Vec<(ProcessRef, String)> {
         .collect()
 }
 
-/// Removes what runs left that were killed: their tests' processes and temporary files. Their daemons have ended
-/// with them, and the next `up` removes the rest.
+/// Removes what runs left that were killed: their tests' processes and temporary files. Their fleets are
+/// [`down::clean_orphans`]'s.
 pub fn clean_orphans() -> Result<()> {
     for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
         let file = entry.file_name();

@@ -3,6 +3,7 @@
 //! A step that fails does not keep the next from running: one run shows all that is wrong. The last line is
 //! `N passed, N failed`, summed over all test programs; a failed step without a failed test counts as one.
 
+mod hosts;
 mod leaks;
 mod step;
 mod totals;
@@ -23,8 +24,9 @@ use crate::{build, clock};
 use leaks::Leaks;
 use totals::Totals;
 
-/// Enough to move something from one host to another.
+/// Enough to move something from one host to another; the second has a disk that can be full.
 const HOSTS: &str = "2";
+const DISK: &str = "h2=1G";
 
 pub fn run(mut args: Args) -> Result<ExitCode> {
     let fast = args.flag("--fast");
@@ -38,6 +40,9 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     }
     sys::become_subreaper();
     leaks::clean_orphans()?;
+    if sys::is_root() {
+        down::clean_orphans()?;
+    }
     let mut run = Run::new(program)?;
     run.checks();
     if !fast {
@@ -89,13 +94,14 @@ impl Run {
         }
         let mut fleet = None;
         self.step("daemons up", |run| {
-            let mut plan = up::Plan::new(&run.name, HOSTS, &[])?;
+            let mut plan = up::Plan::new(&run.name, HOSTS, &[DISK.into()])?;
             plan.owner = Some(ProcessRef::this()?);
             fleet = Some(up::up(&plan)?);
             Ok(())
         });
         if let Some(fleet) = fleet {
             self.leaks.link = Some(switch::link(&fleet));
+            self.step("faults of hosts", |_| hosts::check(&fleet, fleet.host("h2")?));
             self.fleet_tests(&fleet);
             self.step("nothing left in the daemons", |_| leaks::in_daemons(&fleet));
         }
