@@ -10,6 +10,7 @@ use super::delete::DeleteArgs;
 use super::describe::DescribeArgs;
 use super::diff::DiffArgs;
 use super::exec::ExecArgs;
+use super::explain::{ExplainArgs, SchemaArgs};
 use super::get::GetArgs;
 use super::label::LabelArgs;
 use super::logs::LogsArgs;
@@ -63,6 +64,8 @@ pub enum Verb {
     Restart(RestartArgs),
     Wake(WakeArgs),
     Upgrade(UpgradeArgs),
+    Explain(ExplainArgs),
+    Schema(SchemaArgs),
     Kubeconfig(KubeconfigArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),

@@ -16,6 +16,8 @@ use super::url::with_query;
 /// Between the end of one watch and the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
+const NAMES_AND_SELECTORS: &str = "names cannot be combined with -A or a selector";
+
 /// List objects.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -68,6 +70,9 @@ pub async fn run(args: &GetArgs, session: &Session) -> Result<Exit> {
         if selection.names.len() > 1 {
             return Err(Error::usage("watch is only supported on all objects of a kind or on one"));
         }
+        if !selection.names.is_empty() && (args.all_namespaces || !get.selectors().is_empty()) {
+            return Err(Error::usage(NAMES_AND_SELECTORS));
+        }
         return get.watch(selection, &format).await;
     }
     match format {
@@ -109,7 +114,7 @@ impl Get<'_> {
         let mut found = Found { answers: vec![], exit: Exit::Done };
         if !selection.names.is_empty() {
             if self.args.all_namespaces || !self.selectors().is_empty() {
-                return Err(Error::usage("names cannot be combined with -A or a selector"));
+                return Err(Error::usage(NAMES_AND_SELECTORS));
             }
             for name in &selection.names {
                 match self.client.get(&selection.resource.object(self.namespace, name)?, accept).await {
@@ -208,7 +213,6 @@ impl Get<'_> {
         let mut fields = self.selectors();
         if let Some(name) = selection.names.first() {
             name_field = format!("metadata.name={name}");
-            fields.retain(|(key, _)| *key != "fieldSelector");
             fields.push(("fieldSelector", &name_field));
         }
         let mut view = View::new(format, self.shape(selection, matches!(format, Format::Wide)), self.args.no_headers);

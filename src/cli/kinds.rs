@@ -88,7 +88,8 @@ pub async fn by_word(client: &Client, word: &str) -> Result<ResourceType> {
     Err(Error::failed(format!("the server doesn't have a resource type {word:?}")))
 }
 
-fn known(word: &str) -> Option<Kind> {
+/// The kind that a word means, of those that this program knows.
+pub fn known(word: &str) -> Option<Kind> {
     let word = word.to_ascii_lowercase();
     Kind::all().find(|kind| {
         let info = kind.info();

@@ -17,6 +17,7 @@ mod describe;
 mod diff;
 mod error;
 mod exec;
+mod explain;
 mod get;
 mod jsonpath;
 mod kinds;
@@ -84,6 +85,8 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Restart(args) => power::run(PowerVerb::Restart, &args.power, &session()?).await,
         Verb::Wake(args) => power::run(PowerVerb::Wake, &args.power, &session()?).await,
         Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
+        Verb::Explain(args) => explain::explain(args),
+        Verb::Schema(args) => explain::print_schema(args),
         Verb::Kubeconfig(args) => version::kubeconfig(args, global),
         Verb::Completion(args) => completion::run(args),
         Verb::Version(args) => version::version(args, global).await,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 20] = [
     "serve",
     "apply",
     "diff",
@@ -27,6 +27,8 @@ const VERBS: [&str; 18] = [
     "restart",
     "wake",
     "upgrade",
+    "explain",
+    "schema",
     "kubeconfig",
     "completion",
     "version",
