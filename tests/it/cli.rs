@@ -1,6 +1,7 @@
 //! The command line, as a black box: the real binary, against no server and against the real API.
 
 mod attach;
+mod interop;
 mod objects;
 mod power;
 
