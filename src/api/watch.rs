@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderValue, header};
 use serde_json::{Value, json};
-use tokio::time::Interval;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::columns::Facts;
@@ -79,6 +79,8 @@ pub async fn watch(call: &Call, kind: Kind, form: Form, include: Include) -> Res
     };
     let mut bookmarks = tokio::time::interval(BOOKMARK_EVERY);
     bookmarks.reset();
+    // A client that stalled for an hour wants one bookmark, not sixty.
+    bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
         state: call.state.clone(),
         shutdown: call.shutdown.clone(),

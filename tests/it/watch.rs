@@ -1,6 +1,7 @@
 //! Watches as a client sees them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use portreeve::model::Key;
 use portreeve::store::Revision;
@@ -100,6 +101,22 @@ async fn initial_events_end_with_a_marked_bookmark() {
     assert_eq!(mark["object"]["kind"], "Instance");
     make(&server, "b", "x").await;
     assert_eq!(watch.told().await, told("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn a_quiet_watch_tells_its_version_when_asked_to() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    let mut watch =
+        server.client.watch(&format!("{INSTANCES}?watch=1&allowWatchBookmarks=true&labelSelector=l%3Dx")).await;
+    assert_eq!(watch.told().await, told("ADDED", "a"));
+    make(&server, "b", "y").await;
+    let newest = server.store.revision().0.to_string();
+    // From here on, time jumps to the next timer whenever nothing else can happen.
+    tokio::time::pause();
+    let mark = watch.next_within(Duration::from_secs(90)).await.unwrap();
+    assert_eq!((&mark["type"], &mark["object"]["kind"]), (&json!("BOOKMARK"), &json!("Instance")));
+    assert_eq!(mark["object"]["metadata"], json!({"resourceVersion": newest}), "past what the selector hides");
 }
 
 #[tokio::test]

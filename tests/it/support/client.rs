@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -175,6 +176,10 @@ pub struct Lines {
 impl Lines {
     /// The next event; `None` when the stream has ended.
     pub async fn next(&mut self) -> Option<Value> {
+        self.next_within(PATIENCE).await
+    }
+
+    pub async fn next_within(&mut self, patience: Duration) -> Option<Value> {
         let next = async {
             loop {
                 if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
@@ -185,7 +190,7 @@ impl Lines {
                 self.buffer.extend_from_slice(frame.data_ref().expect("data"));
             }
         };
-        tokio::time::timeout(PATIENCE, next).await.expect("an event in time")
+        tokio::time::timeout(patience, next).await.expect("an event in time")
     }
 
     /// The type and the name of the next event's object.
