@@ -30,18 +30,18 @@ pub struct Column {
     wide: bool,
 }
 
-const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+pub const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
     Column { name, kind, description, wide: false }
 }
 
-const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
     Column { name, kind, description, wide: true }
 }
 
 /// What stands for nothing: kubectl prints a null as blanks, in which columns cannot be told apart.
 const NONE: &str = "<none>";
-const NAME: Column = column("Name", "string", "Name of the object, unique within its namespace.");
-const AGE: Column = column("Age", "string", "Time since the object was created.");
+pub const NAME: Column = column("Name", "string", "Name of the object, unique within its namespace.");
+pub const AGE: Column = column("Age", "string", "Time since the object was created.");
 
 static INSTANCE: [Column; 11] = [
     NAME,
@@ -84,14 +84,14 @@ pub fn of(kind: Kind) -> &'static [Column] {
     }
 }
 
-pub fn definitions(kind: Kind) -> Value {
+pub fn definitions(columns: &[Column]) -> Value {
     let define = |c: &Column| {
         json!({
             "name": c.name, "type": c.kind, "format": if c.name == "Name" { "name" } else { "" },
             "description": c.description, "priority": i32::from(c.wide),
         })
     };
-    of(kind).iter().map(define).collect()
+    columns.iter().map(define).collect()
 }
 
 /// The cells of one object, as many as the kind has columns.

@@ -8,6 +8,7 @@ use super::handler::Call;
 use super::list;
 use super::query::{Query, WriteOptions, is_dry_run};
 use super::reply::Reply;
+use super::view::View;
 use super::{ApiState, cross, object};
 use crate::model::{Key, Kind};
 use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};
@@ -141,9 +142,10 @@ async fn vacate(state: &ApiState, key: &Key, txn: &mut Txn) -> Result<(), ApiErr
 
 /// DELETE of a collection: the objects that a list with the same selectors shows.
 pub async fn delete_collection(call: &Call, kind: Kind, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    let selector = call.selector(kind)?;
+    let selector = call.selector(View::Records(kind))?;
     let namespace = call.place.namespace.as_deref();
-    let listing = list::collect(&call.state, kind, namespace, &selector, &list::Window::default()).await?;
+    let listing =
+        list::collect(&call.state, View::Records(kind), namespace, &selector, &list::Window::default()).await?;
     let mut items = vec![];
     for object in listing.items {
         let key = object::key_of(kind, &object);

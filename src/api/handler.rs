@@ -21,9 +21,10 @@ use super::patch::Patch;
 use super::query::Query;
 use super::registry::What;
 use super::reply::Reply;
-use super::selector::{Selector, selectable};
+use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
+use super::view::View;
 use super::{
     ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, pods, review, scale, update,
     watch,
@@ -51,8 +52,8 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn selector(&self, kind: Kind) -> Result<Selector, ApiError> {
-        Selector::parse(self.query.get("labelSelector"), self.query.get("fieldSelector"), selectable(kind))
+    pub fn selector(&self, view: View) -> Result<Selector, ApiError> {
+        Selector::parse(self.query.get("labelSelector"), self.query.get("fieldSelector"), view.selectable())
     }
 }
 
@@ -201,14 +202,14 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
     let form = negotiate::form(&call.headers)?;
     let include = Include::of(&call.query)?;
     let facts = Facts::of(&call.state);
-    let render = |reply: Reply| reply.render(kind, form, include, &facts);
+    let render = |reply: Reply| reply.render(View::Records(kind), form, include, &facts);
     let method = request.method().clone();
     let namespace = call.place.namespace.clone().unwrap_or_default();
     let Some(name) = call.place.name.clone() else {
         let everywhere = kind.info().namespaced && call.place.namespace.is_none();
         return match method.as_str() {
-            "GET" if call.query.flag("watch") => watch::watch(&call, kind, form, include).await,
-            "GET" => list::list(&call, kind).await.map(render),
+            "GET" if call.query.flag("watch") => watch::watch(&call, View::Records(kind), form, include).await,
+            "GET" => list::list(&call, View::Records(kind)).await.map(render),
             _ if everywhere => Err(ApiError::method_not_allowed("name a namespace")),
             "POST" => create::create(&call, kind, parsed(request).await?).await.map(render),
             "DELETE" => {
@@ -248,9 +249,16 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
 /// Pods: read-only, with logs and exec.
 async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
     let method = request.method().clone();
+    let (form, include) = (negotiate::form(&call.headers), Include::of(&call.query)?);
+    let facts = Facts::of(&call.state);
     match (method.as_str(), call.place.name.clone(), call.place.subresource.as_deref()) {
-        ("GET", None, None) => pods::list(&call).await,
-        ("GET", Some(name), None) => pods::get(&call, &name).await,
+        ("GET", None, None) if call.query.flag("watch") => watch::watch(&call, View::Pods, form?, include).await,
+        ("GET", None, None) => Ok(list::list(&call, View::Pods).await?.render(View::Pods, form?, include, &facts)),
+        ("GET", Some(name), None) => {
+            let namespace = call.place.namespace.as_deref().unwrap_or_default();
+            let pod = pods::fetch(&call.state, namespace, &name).await?;
+            Ok(Reply::ok(pod).render(View::Pods, form?, include, &facts))
+        }
         ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,
         ("GET", Some(name), Some("exec")) => exec::answer(call, name, request).await,
         ("POST", Some(_), Some("exec")) => Err(ApiError::bad_request("exec is served over WebSocket (GET) only")),

@@ -10,6 +10,7 @@ use super::handler::Call;
 use super::query::{Query, bad_option};
 use super::reply::Reply;
 use super::selector::Selector;
+use super::view::View;
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
 use crate::store::{ListRequest, Revision};
@@ -119,32 +120,32 @@ pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> Strin
 /// Reads a window of a collection, all pages of it from one revision.
 pub async fn collect(
     state: &ApiState,
-    kind: Kind,
+    view: View,
     namespace: Option<&str>,
     selector: &Selector,
     window: &Window,
 ) -> Result<Listing, ApiError> {
-    let prefix = prefix(kind, namespace, selector);
+    let prefix = prefix(view.source(), namespace, selector);
+    // A view may hide records, as a selector does.
+    let all_shown = selector.is_empty() && matches!(view, View::Records(_));
     let wanted = window.limit.unwrap_or(usize::MAX);
     let mut found = Listing { items: vec![], revision: window.at.unwrap_or_default(), next: None, remaining: None };
     let (mut at, mut after) = (window.at, window.after.clone());
     loop {
-        let limit = if selector.is_empty() { PAGE.min(wanted - found.items.len()) } else { PAGE };
+        let limit = if all_shown { PAGE.min(wanted - found.items.len()) } else { PAGE };
         let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at };
         let page = state.store.list(request).await?;
         at = Some(page.revision);
         found.revision = page.revision;
         let count = page.records.len();
         for (i, record) in page.records.iter().enumerate() {
-            let object = object::decode(kind, record)?;
-            if selector.matches(&object) {
-                found.items.push(object);
-            }
+            let object = view.show(object::decode(view.source(), record)?);
+            found.items.extend(object.filter(|o| selector.matches(o)));
             if found.items.len() == wanted {
                 let left = page.remaining + (count - i - 1);
                 if left > 0 {
                     found.next = Some(record.key.to_string());
-                    found.remaining = selector.is_empty().then_some(left);
+                    found.remaining = all_shown.then_some(left);
                 }
                 return Ok(found);
             }
@@ -157,11 +158,11 @@ pub async fn collect(
 }
 
 /// GET of a collection.
-pub async fn list(call: &Call, kind: Kind) -> Result<Reply, ApiError> {
-    let selector = call.selector(kind)?;
+pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
+    let selector = call.selector(view)?;
     let namespace = call.place.namespace.as_deref();
-    let window = window(&call.query, &prefix(kind, namespace, &selector), call.state.store.revision())?;
-    let listing = collect(&call.state, kind, namespace, &selector, &window).await.map_err(|e| {
+    let window = window(&call.query, &prefix(view.source(), namespace, &selector), call.state.store.revision())?;
+    let listing = collect(&call.state, view, namespace, &selector, &window).await.map_err(|e| {
         let expired = e.code() == http::StatusCode::GONE && window.after.is_some();
         if expired {
             ApiError::expired("The provided continue parameter is too old: list again from the start")
@@ -177,7 +178,7 @@ pub async fn list(call: &Call, kind: Kind) -> Result<Reply, ApiError> {
         }
     }
     Ok(Reply::ok(json!({
-        "kind": format!("{kind}List"), "apiVersion": kind.api_version(), "metadata": meta, "items": listing.items,
+        "kind": format!("{}List", view.kind()), "apiVersion": view.api_version(), "metadata": meta, "items": listing.items,
     })))
 }
 

@@ -41,6 +41,7 @@ mod server;
 mod table;
 mod target;
 mod update;
+mod view;
 mod watch;
 
 use std::sync::Arc;

@@ -3,22 +3,28 @@
 //! A Pod is there as long as the instance has a container. Its uid is that of the container's incarnation, so that
 //! clients which wait for a Pod to go see it go when the container is made anew.
 
-use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::columns::{self, Column};
 use super::error::{ApiError, Subject};
-use super::handler::Call;
-use super::list as records;
-use super::reply::Reply;
-use super::selector::Selector;
-use super::{ApiState, negotiate, object};
+use super::{ApiState, object};
 use crate::model::{Instance, Key, Kind, Phase, condition, is_true};
 
 /// The one container of every Pod.
 pub const CONTAINER: &str = "main";
-const SELECTABLE: &[&str] = &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"];
+/// The field paths that Pods may be selected by.
+pub const SELECTABLE: &[&str] = &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"];
+
+pub static COLUMNS: [Column; 6] = [
+    columns::NAME,
+    columns::column("Ready", "string", "How many of the containers are ready."),
+    columns::column("Status", "string", "The phase."),
+    columns::column("Restarts", "string", "How often the container was started again."),
+    columns::AGE,
+    columns::wide("Node", "string", "The DockerHost that it runs on."),
+];
 
 /// The Pod of an instance; `None` without a container.
 pub fn project(instance: &Value) -> Option<Value> {
@@ -105,53 +111,7 @@ pub async fn fetch(state: &ApiState, namespace: &str, name: &str) -> Result<Valu
     project(&object::decode(Kind::Instance, &record)?).ok_or_else(missing)
 }
 
-pub async fn get(call: &Call, name: &str) -> Result<Response, ApiError> {
-    let namespace = call.place.namespace.as_deref().unwrap_or_default();
-    let pod = fetch(&call.state, namespace, name).await?;
-    let version = object::text(&pod, "resourceVersion").to_owned();
-    Ok(Reply::ok(shaped(call, vec![pod], json!({"resourceVersion": version}), false)?).into_response())
-}
-
-pub async fn list(call: &Call) -> Result<Response, ApiError> {
-    if call.query.flag("watch") {
-        return Err(ApiError::method_not_allowed("pods cannot be watched; watch the instances"));
-    }
-    let selector = Selector::parse(call.query.get("labelSelector"), call.query.get("fieldSelector"), SELECTABLE)?;
-    let namespace = call.place.namespace.as_deref();
-    let all = Selector::default();
-    let found = records::collect(&call.state, Kind::Instance, namespace, &all, &records::Window::default()).await?;
-    let pods: Vec<Value> = found.items.iter().filter_map(project).filter(|p| selector.matches(p)).collect();
-    let meta = json!({"resourceVersion": found.revision.0.to_string()});
-    Ok(Reply::ok(shaped(call, pods, meta, true)?).into_response())
-}
-
-/// One Pod or a list of them, in the form that was asked for.
-fn shaped(call: &Call, mut pods: Vec<Value>, meta: Value, many: bool) -> Result<Value, ApiError> {
-    let now = call.state.clock.now();
-    Ok(match negotiate::form(&call.headers)? {
-        negotiate::Form::Json | negotiate::Form::Metadata(_) if many => {
-            json!({"kind": "PodList", "apiVersion": "v1", "metadata": meta, "items": pods})
-        }
-        negotiate::Form::Json | negotiate::Form::Metadata(_) => pods.pop().unwrap_or_default(),
-        negotiate::Form::Table(version) => {
-            let columns = ["Name", "Ready", "Status", "Restarts", "Age", "Node"];
-            let definition = |name: &&str| {
-                let (kind, format) = if *name == "Name" { ("string", "name") } else { ("string", "") };
-                json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(*name == "Node")})
-            };
-            let rows: Vec<Value> = pods
-                .iter()
-                .map(|pod| json!({"cells": cells(pod, now), "object": super::table::metadata_only(pod.clone(), version)}))
-                .collect();
-            json!({
-                "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
-                "columnDefinitions": columns.iter().map(definition).collect::<Vec<_>>(), "rows": rows,
-            })
-        }
-    })
-}
-
-fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
+pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     let at = |pointer: &str| pod.pointer(pointer).cloned().unwrap_or_default();
     let ready = at("/status/containerStatuses/0/ready") == true;
     vec![
@@ -159,7 +119,7 @@ fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
         if ready { "1/1".into() } else { "0/1".into() },
         at("/status/phase"),
         at("/status/containerStatuses/0/restartCount").to_string().into(),
-        super::columns::since(object::text(pod, "creationTimestamp"), now).into(),
+        columns::since(object::text(pod, "creationTimestamp"), now).into(),
         at("/spec/nodeName"),
     ]
 }

@@ -70,7 +70,7 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         namespaced: true,
         short_names: &["po"],
         categories: &[],
-        verbs: &["get", "list"],
+        verbs: &["get", "list", "watch"],
         subresources: vec![
             Subresource { name: "exec", speaks: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
             Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::columns::Facts;
 use super::negotiate::Form;
 use super::table;
-use crate::model::Kind;
+use super::view::View;
 
 /// What a handler answers.
 pub struct Reply {
@@ -46,13 +46,13 @@ impl Reply {
         response
     }
 
-    /// An object or a list of a stored kind, as the form says. `Status` bodies stay as they are.
-    pub fn render(mut self, kind: Kind, form: Form, include: table::Include, facts: &Facts) -> Response {
+    /// An object or a list, as the form says. `Status` bodies stay as they are.
+    pub fn render(mut self, view: View, form: Form, include: table::Include, facts: &Facts) -> Response {
         let status = self.body.get("kind").is_some_and(|k| k == "Status");
         if !status {
             self.body = match form {
                 Form::Json => self.body,
-                Form::Table(version) => table::table(kind, self.body, version, include, facts),
+                Form::Table(version) => table::table(view, self.body, version, include, facts),
                 Form::Metadata(version) => table::metadata_only(self.body, version),
             };
         }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::columns::{self, Facts};
+use super::columns::Facts;
 use super::error::ApiError;
 use super::query::{Query, bad_option};
-use crate::model::Kind;
+use super::view::View;
 
 /// What a row carries of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ impl Include {
 }
 
 /// The Table of an object or a list.
-pub fn table(kind: Kind, body: Value, version: &str, include: Include, facts: &Facts) -> Value {
+pub fn table(view: View, body: Value, version: &str, include: Include, facts: &Facts) -> Value {
     let mut body = body;
     let row = |object: Value| {
-        let cells = columns::cells(kind, &object, facts);
+        let cells = view.cells(&object, facts);
         let object = match include {
             Include::None => Value::Null,
             Include::Metadata => metadata_only(object, version),
@@ -48,7 +48,9 @@ pub fn table(kind: Kind, body: Value, version: &str, include: Include, facts: &F
             let version = body.pointer("/metadata/resourceVersion").cloned();
             let bookmark = body.get("metadata").is_some_and(|m| m.get("name").is_none());
             let rows = if bookmark {
-                vec![json!({"cells": vec![""; columns::of(kind).len()], "object": body})]
+                vec![
+                    json!({"cells": vec![""; view.column_definitions().as_array().map_or(0, Vec::len)], "object": body}),
+                ]
             } else {
                 vec![row(body)]
             };
@@ -57,7 +59,7 @@ pub fn table(kind: Kind, body: Value, version: &str, include: Include, facts: &F
     };
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
-        "columnDefinitions": columns::definitions(kind), "rows": rows,
+        "columnDefinitions": view.column_definitions(), "rows": rows,
     })
 }
 

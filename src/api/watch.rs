@@ -23,9 +23,9 @@ use super::negotiate::Form;
 use super::query::bad_option;
 use super::selector::Selector;
 use super::table::{self, Include};
+use super::view::View;
 use super::{ApiState, object};
-use crate::model::Kind;
-use crate::store::{Change, ListRequest, Revision, Watch};
+use crate::store::{Change, ListRequest, Record, Revision, Watch};
 
 /// The longest that a watch lasts, and half of what one lasts that names no time.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -35,9 +35,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const PAGE: usize = 100;
 
 /// Answers a watch.
-pub async fn watch(call: &Call, kind: Kind, form: Form, include: Include) -> Result<Response, ApiError> {
+pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Result<Response, ApiError> {
     let query = &call.query;
-    let selector = call.selector(kind)?;
+    let selector = call.selector(view)?;
     let asked = list::version(query)?;
     let rule = query.get("resourceVersionMatch");
     let initial = match query.get("sendInitialEvents") {
@@ -67,7 +67,7 @@ pub async fn watch(call: &Call, kind: Kind, form: Form, include: Include) -> Res
         // Spread, so that watches begun together do not end together.
         _ => LONGEST / 2 + Duration::from_secs(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 7),
     };
-    let prefix = list::prefix(kind, call.place.namespace.as_deref(), &selector);
+    let prefix = list::prefix(view.source(), call.place.namespace.as_deref(), &selector);
     let mut pending = VecDeque::new();
     // Too old a version is told inside the stream, where clients expect it.
     let watch = match call.state.store.watch(&prefix, from).await {
@@ -84,7 +84,7 @@ pub async fn watch(call: &Call, kind: Kind, form: Form, include: Include) -> Res
     let session = Session {
         state: call.state.clone(),
         shutdown: call.shutdown.clone(),
-        kind,
+        view,
         selector,
         form,
         include,
@@ -118,7 +118,7 @@ struct Existing {
 struct Session {
     state: ApiState,
     shutdown: CancellationToken,
-    kind: Kind,
+    view: View,
     selector: Selector,
     form: Form,
     include: Include,
@@ -166,8 +166,8 @@ impl Session {
         };
         let page = self.state.store.list(request).await?;
         for record in &page.records {
-            let object = object::decode(self.kind, record)?;
-            if self.selector.matches(&object) {
+            let object = object::decode(self.view.source(), record)?;
+            if let Some(object) = self.view.show(object).filter(|o| self.selector.matches(o)) {
                 self.tell("ADDED", object);
             }
         }
@@ -213,11 +213,18 @@ impl Session {
 
     /// Entering a selector is ADDED, leaving it DELETED, whatever really happened.
     fn change(&mut self, change: &Change) -> Result<(), ApiError> {
-        let decode = |record| object::decode_at(self.kind, record, change.revision);
-        let now = change.now.as_ref().map(decode).transpose()?.filter(|o| self.selector.matches(o));
-        let before = change.before.as_ref().map(decode).transpose()?.filter(|o| self.selector.matches(o));
-        match (before, now) {
+        let shown = |record: Option<&Record>| -> Result<Option<Value>, ApiError> {
+            let Some(record) = record else { return Ok(None) };
+            let object = object::decode_at(self.view.source(), record, change.revision)?;
+            Ok(self.view.show(object).filter(|o| self.selector.matches(o)))
+        };
+        match (shown(change.before.as_ref())?, shown(change.now.as_ref())?) {
             (None, Some(now)) => self.tell("ADDED", now),
+            // Another object of the same name: a view's next incarnation.
+            (Some(before), Some(now)) if object::text(&before, "uid") != object::text(&now, "uid") => {
+                self.tell("DELETED", before);
+                self.tell("ADDED", now);
+            }
             (Some(_), Some(now)) => self.tell("MODIFIED", now),
             (Some(before), None) => self.tell("DELETED", before),
             (None, None) => {}
@@ -230,7 +237,7 @@ impl Session {
             Form::Json => object,
             Form::Metadata(version) => table::metadata_only(object, version),
             Form::Table(version) => {
-                let mut rows = table::table(self.kind, object, version, self.include, &Facts::of(&self.state));
+                let mut rows = table::table(self.view, object, version, self.include, &Facts::of(&self.state));
                 if std::mem::replace(&mut self.headed, true) {
                     rows["columnDefinitions"] = Value::Null;
                 }
@@ -242,7 +249,7 @@ impl Session {
 
     fn bookmark(&mut self, revision: Revision, end_of_existing: bool) {
         let mut object = json!({
-            "kind": self.kind.info().name, "apiVersion": self.kind.api_version(),
+            "kind": self.view.kind(), "apiVersion": self.view.api_version(),
             "metadata": {"resourceVersion": revision.0.to_string()},
         });
         if end_of_existing {

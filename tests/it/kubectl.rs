@@ -232,6 +232,7 @@ async fn logs_and_exec_reach_the_container() {
     assert_eq!(k.ok("logs alice").await, "one\ntwo\n");
     assert_eq!(k.ok("logs alice --tail=1").await, "two\n");
     assert!(k.ok("get pods").await.contains("1/1"));
+    k.ok("wait pod/alice --for=condition=Ready --timeout=10s").await;
     assert_eq!(k.ok_with("exec -i alice -- cat", "hello").await, "hello");
     let out = k.run(&["exec", "alice", "--", "exit", "7"], "").await;
     assert_eq!(out.status.code(), Some(7), "{}", String::from_utf8_lossy(&out.stderr));

@@ -99,6 +99,16 @@ async fn an_instance_with_a_container_is_seen_as_a_pod() {
     again["containerID"] = "another".into();
     server.put_status("a", again).await;
     assert_ne!(server.client.get(POD).await.json()["metadata"]["uid"], pod["metadata"]["uid"], "another incarnation");
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut watch = server.client.watch(&format!("{pods}?watch=1&fieldSelector=status.phase%3DRunning")).await;
+    assert_eq!(watch.told().await, ("ADDED".into(), "a".into()));
+    server.put_status("a", running()).await;
+    assert_eq!(watch.told().await, ("DELETED".into(), "a".into()), "the incarnation is over");
+    assert_eq!(watch.told().await, ("ADDED".into(), "a".into()));
+    server.put_status("a", json!({"phase": "Stopped"})).await;
+    assert_eq!(watch.told().await, ("DELETED".into(), "a".into()), "no container, no pod");
+    assert_eq!(server.client.get(pods).await.expect(200)["kind"], "PodList");
+    server.put_status("a", running()).await;
     let list = server.client.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dlocal").await.expect(200);
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
 }
