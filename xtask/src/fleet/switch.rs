@@ -1,5 +1,6 @@
 //! The switch: a bridge in a network namespace of its own, kept by a process that does nothing else.
 
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -62,9 +63,21 @@ pub fn cut(fleet: &Fleet, host: &Host) -> Result<()> {
     plug(fleet, host, false)
 }
 
-/// And back.
+/// And back: returns once the host is reached, for the kernel takes up to a second to notice a cable.
 pub fn join(fleet: &Fleet, host: &Host) -> Result<()> {
-    plug(fleet, host, true)
+    plug(fleet, host, true)?;
+    if host.init().is_none() {
+        return Ok(());
+    }
+    let address: SocketAddr = host.tcp.trim_start_matches("tcp://").parse()?;
+    clock::wait(&format!("reaching {}", host.name), Duration::from_secs(10), || {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+            Ok(_) => Ok(()),
+            // nobody listens, but it is the host that says so
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(e) => Err(e.to_string()),
+        }
+    })
 }
 
 fn plug(fleet: &Fleet, host: &Host, connected: bool) -> Result<()> {
