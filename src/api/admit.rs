@@ -54,10 +54,10 @@ pub fn known_fields(
 ) -> Result<Vec<String>, ApiError> {
     let unknown = schema::check(kind, object).unknown;
     schema::prune(kind, object);
-    let mut texts: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-    texts.extend(duplicates.iter().map(|path| format!("duplicate field {path:?}")));
-    // An answer is no place for thousands of lines.
-    texts.truncate(64);
+    let unknown = unknown.iter().map(|path| format!("unknown field {:?}", shortened(path)));
+    let duplicate = duplicates.iter().map(|path| format!("duplicate field {:?}", shortened(path)));
+    // An answer is no place for thousands of lines, nor a header for a book.
+    let texts: Vec<String> = unknown.chain(duplicate).take(64).collect();
     match mode {
         FieldValidation::Ignore => Ok(vec![]),
         FieldValidation::Warn => Ok(texts),
@@ -67,6 +67,14 @@ pub fn known_fields(
             kind.info().version,
             texts.join(", ")
         ))),
+    }
+}
+
+fn shortened(path: &str) -> String {
+    const MOST: usize = 256;
+    match path.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
     }
 }
 

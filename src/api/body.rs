@@ -79,7 +79,7 @@ pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Parsed, ApiError> {
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, ApiError> {
     let mut duplicates = vec![];
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Node { path: String::new(), duplicates: &mut duplicates }
+    let value = Node { place: &Place::Root, duplicates: &mut duplicates }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|e| ApiError::bad_request(format!("the request body is not valid JSON: {e}")))?;
@@ -94,9 +94,28 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, ApiError> {
     Ok(Parsed { value, duplicates: vec![] })
 }
 
+/// Where a node stands. Written out only for a duplicate: with a long key above many items, a path for each item would
+/// cost their product.
+enum Place<'a> {
+    Root,
+    Field(&'a Place<'a>, &'a str),
+    Item(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Root => Ok(()),
+            Place::Field(Place::Root, name) => f.write_str(name),
+            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Item(parent, i) => write!(f, "{parent}[{i}]"),
+        }
+    }
+}
+
 /// Builds a [`Value`], writing down the path of each key that comes twice.
 struct Node<'a> {
-    path: String,
+    place: &'a Place<'a>,
     duplicates: &'a mut Vec<String>,
 }
 
@@ -138,8 +157,9 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = vec![];
         loop {
-            let path = format!("{}[{}]", self.path, items.len());
-            let Some(item) = access.next_element_seed(Node { path, duplicates: self.duplicates })? else { break };
+            let place = Place::Item(self.place, items.len());
+            let seed = Node { place: &place, duplicates: self.duplicates };
+            let Some(item) = access.next_element_seed(seed)? else { break };
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -150,14 +170,15 @@ impl<'de> Visitor<'de> for Node<'_> {
         const MOST_DUPLICATES: usize = 32;
         let mut fields = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
-            let value = access.next_value_seed(Node { path: path.clone(), duplicates: self.duplicates })?;
-            if fields.insert(name, value).is_some() {
+            let place = Place::Field(self.place, &name);
+            let value = access.next_value_seed(Node { place: &place, duplicates: self.duplicates })?;
+            if fields.contains_key(&name) {
                 if self.duplicates.len() >= MOST_DUPLICATES {
                     return Err(A::Error::custom("too many duplicate keys"));
                 }
-                self.duplicates.push(path);
+                self.duplicates.push(place.to_string());
             }
+            fields.insert(name, value);
         }
         Ok(Value::Object(fields))
     }

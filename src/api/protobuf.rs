@@ -288,6 +288,15 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(kind in "Namespace|Event|DeleteOptions", raw: Vec<u8>, whole: Vec<u8>) {
+            drop(decode(&[MAGIC, &whole].concat()));
+            let raw: Vec<u8> = raw.into_iter().take(100).collect();
+            drop(decode(&body(&kind, &raw)));
+        }
+    }
+
     #[test]
     fn broken_bodies_and_unknown_kinds_are_refused() {
         assert_eq!(decode(b"{}"), Err(ProtobufError::NoMagic));

@@ -212,6 +212,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(labels in "[a-z!=,() inotß/.-]{0,20}", fields in "[a-z.=!,ß]{0,20}") {
+            drop(Selector::parse(Some(&labels), Some(&fields), selectable(Kind::Event)));
+        }
+    }
+
     #[test]
     fn field_selectors_know_only_the_kinds_fields() {
         let known = selectable(Kind::Event);
