@@ -7,6 +7,14 @@
 //!      ─► image   the test image, made without a registry
 //! ```
 
+/// As `println!`, but a reader that has gone is no reason to stop: there is still something to clean up.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod args;
 mod build;
 mod clock;

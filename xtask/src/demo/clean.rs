@@ -27,7 +27,7 @@ pub fn clean(place: &Place, record: &Record) -> Result<()> {
 /// What an earlier run left, if it was killed.
 pub fn leftovers(place: &Place) -> Result<()> {
     if let Some(record) = place.record() {
-        println!("removing what an earlier demo left");
+        say!("removing what an earlier demo left");
         clean(place, &record)?;
     }
     place.empty()

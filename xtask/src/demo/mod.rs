@@ -47,12 +47,12 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let result = demo.show(address, binary, exit, start);
     let stopped = sys::interrupted();
     match (&result, stopped) {
-        (_, true) => println!("\nstopping"),
+        (_, true) => say!("\nstopping"),
         (Err(error), false) => eprintln!("error: {error:#}"),
         (Ok(()), false) => {}
     }
     demo.end()?;
-    println!("everything is removed");
+    say!("everything is removed");
     Ok(if result.is_ok() || (stopped && !exit) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -70,11 +70,11 @@ impl Demo {
         let program = match binary {
             Some(path) => path,
             None => {
-                println!("==> building portreeve (the dev profile: the shortest first build)");
+                say!("==> building portreeve (the dev profile: the shortest first build)");
                 server::build()?
             }
         };
-        println!("==> building the app's image, without a registry");
+        say!("==> building the app's image, without a registry");
         let archive = image::archive(&build::app()?, &APP)?;
         self.record.image_is_ours = !engine.docker.has_image(APP.reference)?;
         self.place.write(&self.record)?;
@@ -86,24 +86,24 @@ impl Demo {
         self.record.server = server.identity();
         self.place.write(&self.record)?;
         server.ready()?;
-        println!("==> portreeve serves its API at https://{} and users at http://{}", server.api, server.proxy);
+        say!("==> portreeve serves its API at https://{} and users at http://{}", server.api, server.proxy);
 
-        println!("==> portreeve apply -f {EXAMPLE}");
+        say!("==> portreeve apply -f {EXAMPLE}");
         let applied = server.cli(&["apply", "-f", EXAMPLE]);
         // also after a failure: some may have been made
         self.record.note(&server.instances()?);
         self.place.write(&self.record)?;
         for line in applied?.lines() {
-            println!("  {line}");
+            say!("  {line}");
         }
         show::settled(server)?;
 
-        println!("==> requests through the proxy");
+        say!("==> requests through the proxy");
         let visitor = Visitor { server, domain: &self.domain };
         let (page, took) = visitor.visit("hello")?;
-        println!("  GET {}  200 after {} ms\n      {page}", visitor.url("hello"), took.as_millis());
+        say!("  GET {}  200 after {} ms\n      {page}", visitor.url("hello"), took.as_millis());
         visitor.sleep_and_wake("sleepy")?;
-        println!("==> done, {:.0} s after the start", start.elapsed().as_secs_f64());
+        say!("==> done, {:.0} s after the start", start.elapsed().as_secs_f64());
         if !exit {
             self.stay(&program)?;
         }
@@ -112,11 +112,11 @@ impl Demo {
 
     fn engine(&mut self, address: Option<String>) -> Result<Engine> {
         if let Some(engine) = engine::running(address)? {
-            println!("==> using the Docker daemon at {}", engine.docker.socket.display());
+            say!("==> using the Docker daemon at {}", engine.docker.socket.display());
             self.record.socket = engine.docker.socket.clone();
             return Ok(engine);
         }
-        println!("==> no Docker daemon answers here: starting a private one, in a network of its own");
+        say!("==> no Docker daemon answers here: starting a private one, in a network of its own");
         self.record.private = true;
         self.place.write(&self.record)?;
         let engine = engine::private()?;
@@ -129,14 +129,14 @@ impl Demo {
         let server = self.server.as_mut().context("the server was not started")?;
         let short = program.strip_prefix(build::root()).unwrap_or(program).display();
         let visitor = Visitor { server, domain: &self.domain };
-        println!("\nOpen {} or {}, or try in another terminal:\n", visitor.url("hello"), visitor.url("sleepy"));
-        println!("  export KUBECONFIG={}", server.kubeconfig.display());
+        say!("\nOpen {} or {}, or try in another terminal:\n", visitor.url("hello"), visitor.url("sleepy"));
+        say!("  export KUBECONFIG={}", server.kubeconfig.display());
         for words in
             ["get instances -w", "describe instance sleepy", "logs sleepy", "exec hello -- /app env", "stop hello"]
         {
-            println!("  {short} {words}");
+            say!("  {short} {words}");
         }
-        println!("\nCtrl-C stops everything and removes it.");
+        say!("\nCtrl-C stops everything and removes it.");
         while !sys::interrupted() {
             server.check_alive()?;
             thread::sleep(Duration::from_millis(200));

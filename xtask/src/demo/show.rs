@@ -25,7 +25,7 @@ pub fn settled(server: &mut Server) -> Result<()> {
             let phase = if instance.ready { "Running, ready" } else { instance.phase.as_str() };
             if !phase.is_empty() && shown.get(&instance.name).map(String::as_str) != Some(phase) {
                 let seconds = start.elapsed().as_secs_f64();
-                println!("  {seconds:>5.1} s  {:<8} {phase}", instance.name);
+                say!("  {seconds:>5.1} s  {:<8} {phase}", instance.name);
                 shown.insert(instance.name.clone(), phase.to_owned());
             }
         }
@@ -78,7 +78,7 @@ impl Visitor<'_> {
         let note = b"written before the sleep";
         self.send(instance, "POST", "/data/note", note)?;
         let (page, took) = self.visit(instance)?;
-        println!("  GET {}  {}\n      {page}", self.url(instance), millis(took));
+        say!("  GET {}  {}\n      {page}", self.url(instance), millis(took));
         let last = clock::now();
         clock::wait_unless_interrupted(&format!("{instance} falling asleep"), PATIENCE, || {
             match self.phase(instance)?.as_str() {
@@ -86,17 +86,17 @@ impl Visitor<'_> {
                 phase => Err(format!("it is {phase}")),
             }
         })?;
-        println!(
+        say!(
             "  {instance} fell asleep {:.1} s after its last request: no process is left",
             last.elapsed().as_secs_f64()
         );
         let (page, took) = self.visit(instance)?;
-        println!("  GET {}  {} with the wake\n      {page}", self.url(instance), millis(took));
+        say!("  GET {}  {} with the wake\n      {page}", self.url(instance), millis(took));
         let (kept, _) = self.send(instance, "GET", "/data/note", b"").context("reading what was written before")?;
         if kept.body != note {
             bail!("{instance} lost its data: {:?} became {:?}", String::from_utf8_lossy(note), kept.text());
         }
-        println!("  and what it wrote before is still there");
+        say!("  and what it wrote before is still there");
         Ok(())
     }
 }

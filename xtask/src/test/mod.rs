@@ -139,7 +139,7 @@ impl Run {
         if sys::interrupted() {
             return;
         }
-        println!("\n==> {name}: cargo {words}");
+        say!("\n==> {name}: cargo {words}");
         let before = self.totals.failed;
         let start = clock::now();
         let ok = match step::run(command) {
@@ -157,7 +157,7 @@ impl Run {
 
     /// A step of our own.
     fn step(&mut self, name: &str, work: impl FnOnce(&mut Run) -> Result<()>) {
-        println!("\n==> {name}");
+        say!("\n==> {name}");
         let (before, start) = (self.totals.failed, clock::now());
         let result = work(self);
         if let Err(error) = &result {
@@ -171,7 +171,7 @@ impl Run {
             self.totals.failed += 1;
         }
         let (word, seconds) = (if ok { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
-        println!("<== {name}: {word}, {seconds:.1} s");
+        say!("<== {name}: {word}, {seconds:.1} s");
         self.lines.push(format!("{word:<8}{seconds:>7.1} s  {name}"));
     }
 
@@ -179,12 +179,12 @@ impl Run {
         self.step("nothing left on this machine", |run| run.leaks.check());
         // its content has just been reported if there was any
         let _ = fs::remove_dir_all(&self.place);
-        println!("\n{}", self.lines.join("\n"));
-        println!("in all {:.0} s; {} ignored", self.start.elapsed().as_secs_f64(), self.totals.ignored);
+        say!("\n{}", self.lines.join("\n"));
+        say!("in all {:.0} s; {} ignored", self.start.elapsed().as_secs_f64(), self.totals.ignored);
         if sys::interrupted() {
-            println!("interrupted");
+            say!("interrupted");
         }
-        println!("{} passed, {} failed", self.totals.passed, self.totals.failed);
+        say!("{} passed, {} failed", self.totals.passed, self.totals.failed);
         let good = self.totals.failed == 0 && !sys::interrupted();
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
