@@ -227,6 +227,24 @@ impl Log {
         drop(state);
         Ok(Box::new(LogWatch { log: self.clone(), prefix: prefix.into(), subscription, position, seen: from }))
     }
+
+    /// Bytes of all current keys and values. Walks everything: for rare use.
+    pub fn live_bytes(&self) -> usize {
+        self.read().records.values().map(|r| r.key.len() + r.value.len()).sum()
+    }
+
+    /// Whether exactly these records are current, at this revision.
+    pub fn is(&self, records: &BTreeMap<Arc<str>, Record>, revision: Revision) -> bool {
+        let state = self.read();
+        state.revision == revision && state.records == *records
+    }
+
+    /// Up to `limit` current records after `after`, in key order, of all prefixes.
+    pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Record> {
+        let state = self.read();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        state.records.range::<str, _>((start, Bound::Unbounded)).take(limit).map(|(_, r)| r.clone()).collect()
+    }
 }
 
 impl State {

@@ -10,10 +10,12 @@
 
 mod log;
 mod memory;
+mod sled;
 mod splice;
 mod topics;
 pub mod typed;
 
+pub use self::sled::{SledOptions, SledStore};
 pub use log::HistoryLimits;
 pub use memory::MemoryStore;
 

@@ -1,0 +1,135 @@
+//! The one file that names the sled crate. What is asked of it, and why, is in `specs/store.md`; in short:
+//!
+//! - one tree, batches only, one writer; what must be durable takes [`Engine::sync`], which is sled's flush and then
+//!   our own `fdatasync`, for its flush alone does not outlive a power cut;
+//! - segments of 8 MiB and small entries, so that nothing is written to blob files, which sled never syncs;
+//! - its background flusher stays on; its watches and its iterators are never used while writing;
+//! - it may panic on damaged files: every call is guarded.
+//!
+//! Called by [`super::writer`] and, for opening, [`super::home`]; always on the store's own thread.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::codec::{Batch, Content, Reader};
+
+const SEGMENT_BYTES: usize = 8 << 20;
+/// Pages that sled keeps in memory; all reads are served from our own.
+const CACHE_BYTES: u64 = 32 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    #[error("{0}")]
+    NoSpace(String),
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+pub(super) type Result<T> = std::result::Result<T, EngineError>;
+
+pub(super) struct Engine {
+    db: ::sled::Db,
+    /// Our own handle on sled's log, for `fdatasync`.
+    file: File,
+    dir: PathBuf,
+}
+
+impl Engine {
+    /// Opens the files in `dir`, or makes them.
+    pub fn open(dir: &Path) -> Result<Engine> {
+        let open = || {
+            let config = ::sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES);
+            config.open()
+        };
+        let db = guarded("opening", open).map_err(|e| match e {
+            // At open, whatever is neither a full disk nor the system's refusal speaks of the files.
+            EngineError::Failed(text) => EngineError::Damaged(text),
+            other => other,
+        })?;
+        let file = File::options().write(true).open(dir.join("db")).map_err(|e| io_error("opening the log", &e))?;
+        let engine = Engine { db, file, dir: dir.to_owned() };
+        engine.sync_files()?;
+        Ok(engine)
+    }
+
+    /// Reads everything and checks it. Only before the first write.
+    pub fn load(&self) -> Result<Content> {
+        let mut reader = Reader::default();
+        let read = guarded("reading", || {
+            for entry in self.db.iter() {
+                let (key, value) = entry?;
+                if let Err(why) = reader.entry(&key, &value) {
+                    return Ok(Err(why));
+                }
+            }
+            Ok(Ok(()))
+        });
+        let damaged = |why: String| EngineError::Damaged(format!("{}: {why}", self.dir.join("db").display()));
+        match read {
+            Ok(Ok(())) => reader.finish().map_err(damaged),
+            Ok(Err(why)) => Err(damaged(why)),
+            Err(e) => Err(damaged(e.to_string())),
+        }
+    }
+
+    /// Writes a batch whole or not at all; durable only after [`Engine::sync`].
+    pub fn apply(&self, entries: Batch) -> Result<()> {
+        guarded("writing", || {
+            let mut batch = ::sled::Batch::default();
+            for (key, value) in entries {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            self.db.apply_batch(batch)
+        })
+    }
+
+    /// Makes all that was applied durable. After an error the engine must not be used any more: the kernel may have
+    /// dropped the pages that it could not write.
+    pub fn sync(&self) -> Result<()> {
+        guarded("flushing", || self.db.flush())?;
+        self.file.sync_data().map_err(|e| io_error("syncing the log", &e))
+    }
+
+    /// Makes the files themselves durable: their names and what sled wrote beside its log.
+    fn sync_files(&self) -> Result<()> {
+        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(|e| io_error("syncing files", &e));
+        for entry in std::fs::read_dir(&self.dir).map_err(|e| io_error("listing files", &e))? {
+            sync(&entry.map_err(|e| io_error("listing files", &e))?.path())?;
+        }
+        sync(&self.dir)
+    }
+
+    /// Bytes that the log takes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |m| m.blocks() * 512)
+    }
+}
+
+fn guarded<T>(doing: &str, call: impl FnOnce() -> ::sled::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(::sled::Error::Io(e))) => Err(io_error(doing, &e)),
+        Ok(Err(e @ ::sled::Error::Corruption { .. })) => Err(EngineError::Damaged(format!("{doing}: {e}"))),
+        Ok(Err(e)) => Err(EngineError::Failed(format!("{doing}: {e}"))),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(EngineError::Failed(format!("{doing}: panicked: {}", text.unwrap_or_default())))
+        }
+    }
+}
+
+pub(super) fn io_error(doing: &str, e: &std::io::Error) -> EngineError {
+    let text = format!("{doing}: {e}");
+    match e.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => EngineError::NoSpace(text),
+        _ => EngineError::Failed(text),
+    }
+}
