@@ -1,0 +1,84 @@
+//! A disk that is really full: the engine meets ENOSPC in the middle of a group, with the reserve that keeps it from
+//! that switched off. Nothing acknowledged is lost, reads go on, and writes go on once there is space.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use portreeve::store::{ListRequest, Op, Revision, SharedStore, SledOptions, SledStore, Store as _, StoreError, Txn};
+
+use super::mounts::{Bench, Mounted};
+
+/// Takes all the space there is.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    let mut size = 1 << 20;
+    while size > 0 {
+        match file.write_all(&vec![1; size]) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => size /= 2,
+            Err(e) => panic!("filling the disk: {e}"),
+        }
+    }
+}
+
+async fn put(store: &SharedStore, n: u64) -> Result<Revision, StoreError> {
+    let op = Op::Put { key: format!("k/{n:05}"), value: vec![n as u8; 30_000].into() };
+    store.txn(Txn { when: vec![], then: vec![op] }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_loses_nothing_and_heals_by_itself() {
+    let bench = match Bench::new("full", 160 << 20) {
+        Ok(bench) => bench,
+        Err(why) => return println!("SKIPPED, nothing was tested: the full disk needs {why}"),
+    };
+    let mounted = Mounted::new(&bench.path("image"), &bench.path("disk")).unwrap();
+    let (dir, filler) = (mounted.0.join("store"), mounted.0.join("filler"));
+    let options = SledOptions { reserve_bytes: 0, ..Default::default() };
+    let on_disk = SledStore::open(&dir, options.clone()).await.unwrap();
+    let store: SharedStore = on_disk.clone();
+    let mut acked = BTreeMap::new();
+    let mut n = 0;
+    for round in 0..3 {
+        for _ in 0..100 {
+            n += 1;
+            acked.insert(n, put(&store, n).await.unwrap());
+        }
+        fill(&filler);
+        let refused = loop {
+            n += 1;
+            match put(&store, n).await {
+                Ok(revision) => drop(acked.insert(n, revision)),
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(refused, StoreError::NoSpace(_)), "round {round}: {refused}");
+        let failed = n;
+        n += 1;
+        assert!(matches!(put(&store, n).await, Err(StoreError::NoSpace(_))), "round {round}: it is still full");
+        assert_eq!(store.get("k/00001").await.unwrap().unwrap().modified, acked[&1]);
+        assert_eq!(store.revision(), acked.values().copied().max().unwrap());
+
+        std::fs::remove_file(&filler).unwrap();
+        n += 1;
+        let healed = put(&store, n).await;
+        assert!(healed.is_ok(), "round {round}: {healed:?}");
+        acked.insert(n, healed.unwrap());
+        // The refused write may have made it after all; it was not promised not to.
+        if let Some(record) = store.get(&format!("k/{failed:05}")).await.unwrap() {
+            acked.insert(failed, record.modified);
+        }
+    }
+    let whole = |records: Vec<portreeve::store::Record>| -> BTreeMap<u64, Revision> {
+        let number = |key: &str| key.trim_start_matches("k/").parse().unwrap();
+        records.iter().map(|r| (number(&r.key), r.modified)).collect()
+    };
+    assert_eq!(whole(store.list(ListRequest::default()).await.unwrap().records), acked);
+    on_disk.close().await;
+    drop((store, on_disk));
+    let again = SledStore::open(&dir, options).await.unwrap();
+    assert_eq!(whole(again.list(ListRequest::default()).await.unwrap().records), acked);
+    again.close().await;
+}
