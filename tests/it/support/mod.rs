@@ -4,4 +4,5 @@ pub mod api_server;
 pub mod client;
 pub mod daemon;
 pub mod engine_conformance;
+pub mod faulty_store;
 pub mod sim_engine;
