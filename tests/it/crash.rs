@@ -3,6 +3,7 @@
 //! The child is this test binary run again ([`child`] does nothing unless told to). It prints every acknowledged
 //! transaction; the parent kills it, opens the store itself, and holds what it finds against what was printed.
 
+mod broken;
 mod full;
 mod mounts;
 mod power;

@@ -65,6 +65,7 @@ on_every_backend! {
     a_watch_gives_every_change_once_and_in_order_under_concurrent_writers
     a_watch_resumes_from_any_revision_still_kept
     a_watch_sees_only_its_prefix
+    a_change_wakes_only_watchers_of_its_prefix
     a_slow_watcher_is_told_that_history_is_gone_and_blocks_nobody
     a_watcher_of_a_quiet_prefix_outlives_the_history_of_others
     values_of_every_size_read_back
@@ -362,6 +363,29 @@ async fn a_watch_sees_only_its_prefix(backend: Backend) {
         }
         assert!(is_quiet(&mut watch).await, "watch of {prefix:?}");
     }
+}
+
+async fn a_change_wakes_only_watchers_of_its_prefix(backend: Backend) {
+    #[derive(Default)]
+    struct Wakes(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Wakes {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let store = backend.store(HistoryLimits::default()).await;
+    let mut watch = store.watch("a/", Revision(0)).await.unwrap();
+    let wakes = std::sync::Arc::new(Wakes::default());
+    let waker = wakes.clone().into();
+    let mut next = watch.next();
+    assert!(next.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    for n in 0..50 {
+        write(&store, vec![put("ab/k", n.to_string()), put("a", "x"), put("b/k", "x")]).await;
+    }
+    assert_eq!(wakes.0.load(std::sync::atomic::Ordering::SeqCst), 0, "others' changes woke it");
+    write(&store, vec![put("a/1", "x"), put("a/2", "x"), put("a/3", "x")]).await;
+    assert_eq!(wakes.0.load(std::sync::atomic::Ordering::SeqCst), 1, "one transaction, one wake");
+    assert_eq!(&*next.await.unwrap().key, "a/1");
 }
 
 async fn a_slow_watcher_is_told_that_history_is_gone_and_blocks_nobody(backend: Backend) {

@@ -287,6 +287,7 @@ impl Writer {
             let why = format!("replacing CURRENT: {e}");
             tracing::error!(error = %why, "the store failed: it takes no writes until it is opened again");
             drop_quietly(std::mem::replace(&mut self.state, State::Failed(why)));
+            drop_quietly(compaction);
             return;
         }
         self.head.base = self.head.group;

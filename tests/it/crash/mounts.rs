@@ -7,7 +7,7 @@ use std::process::Command;
 
 const NAME: &str = "portreeve-mounts-";
 
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
+pub fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
     if output.status.success() {
         return Ok(());
@@ -53,7 +53,8 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        // The newest first: they may lie in older ones.
+        for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
             // With the mount goes its loop device.
             if Path::new(mount).starts_with(&self.0) && run("umount", &[mount]).is_err() {
                 let _ = run("umount", &["-l", mount]);
@@ -70,6 +71,13 @@ impl Mounted {
     pub fn new(image: &Path, at: &Path) -> Result<Mounted, String> {
         fs::create_dir_all(at).map_err(|e| e.to_string())?;
         run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
+        Ok(Mounted(at.to_owned()))
+    }
+
+    /// An empty file system in memory.
+    pub fn memory(at: &Path, size: &str) -> Result<Mounted, String> {
+        fs::create_dir_all(at).map_err(|e| e.to_string())?;
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", at.to_str().unwrap()])?;
         Ok(Mounted(at.to_owned()))
     }
 }
