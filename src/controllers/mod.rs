@@ -1,1 +1,145 @@
-//! controllers
+//! The controllers: each observes, plans and applies for one kind. They meet only in the store.
+//!
+//! ```text
+//! cache changes ─┐
+//! docker events ─┼──▶ queue ──▶ runner ──▶ instance::reconcile
+//! proxy wakes  ──┤
+//! resync       ──┘             host::watch: one task per DockerHost: status, events, relists
+//! ```
+
+pub mod host;
+pub mod instance;
+pub mod recorder;
+mod repeats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::docker::Engines;
+use crate::docker::inventory::Inventory;
+use crate::model::{Key, Kind, Resource};
+use crate::runtime::{Queue, Runner, RunnerStats};
+use crate::store::SharedStore;
+
+use host::Relist;
+use instance::{ActivitySeen, Prober, Site};
+use recorder::Recorder;
+use repeats::Repeats;
+
+/// How the use of instances is known; implemented over the proxy's table.
+pub trait ActivityView: Send + Sync {
+    fn seen(&self, key: &Key) -> ActivitySeen;
+    /// Counts as a use.
+    fn touch(&self, key: &Key);
+    fn forget(&self, key: &Key);
+}
+
+/// All that the controllers may touch, injected.
+pub struct Context {
+    pub site: Site,
+    pub store: SharedStore,
+    pub cache: Arc<Cache>,
+    pub engines: Arc<dyn Engines>,
+    pub prober: Arc<dyn Prober>,
+    pub activity: Arc<dyn ActivityView>,
+    pub clock: SharedClock,
+    pub recorder: Recorder,
+    pub inventory: Inventory,
+    pub relist: Relist,
+    /// Held while a node and ports are chosen and committed.
+    pub binding: tokio::sync::Mutex<()>,
+    pub repeats: Repeats,
+}
+
+impl Context {
+    #[expect(clippy::too_many_arguments, reason = "the one place where everything is handed over")]
+    pub fn new(
+        site: Site,
+        store: SharedStore,
+        cache: Arc<Cache>,
+        engines: Arc<dyn Engines>,
+        prober: Arc<dyn Prober>,
+        activity: Arc<dyn ActivityView>,
+        clock: SharedClock,
+        recorder: Recorder,
+    ) -> Context {
+        Context {
+            site,
+            store,
+            cache,
+            engines,
+            prober,
+            activity,
+            clock,
+            recorder,
+            inventory: Inventory::default(),
+            relist: Relist::default(),
+            binding: tokio::sync::Mutex::new(()),
+            repeats: Repeats::default(),
+        }
+    }
+}
+
+/// The queue of instances to look at; wakes from the proxy go into it, too.
+pub type InstanceQueue = Arc<Queue<Key>>;
+
+/// Runs every controller until shutdown. Waits for the cache first: acting on an empty view would be wrong.
+pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = ctx.cache.ready() => {}
+    }
+    let mut runner = Runner::new(queue.clone());
+    runner.stats = stats;
+    let reconcile = {
+        let ctx = ctx.clone();
+        move |key| instance::reconcile(ctx.clone(), key)
+    };
+    tokio::join!(
+        runner.run(reconcile, shutdown.clone()),
+        feed(ctx.clone(), queue.clone(), shutdown.clone()),
+        host::run(ctx, queue, shutdown),
+    );
+}
+
+/// Every change of an Instance makes it ready; a change of a host makes ready what is on it and what has no host.
+async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationToken) {
+    let mut changes = ctx.cache.subscribe();
+    for instance in ctx.cache.instances() {
+        queue.add(instance.key());
+    }
+    loop {
+        let key = tokio::select! {
+            () = shutdown.cancelled() => return,
+            key = changes.next() => key,
+        };
+        match key.kind {
+            Kind::Instance => {
+                let unbound_wait = ctx.cache.instance(&key).is_none();
+                queue.add(key);
+                if unbound_wait {
+                    // One that is gone has given back ports and memory.
+                    add_unbound(&ctx, &queue);
+                }
+            }
+            Kind::DockerHost => {
+                for instance in ctx.cache.on_node(&key.name) {
+                    queue.add(instance.key());
+                }
+                add_unbound(&ctx, &queue);
+            }
+            Kind::Namespace | Kind::Event => {}
+        }
+    }
+}
+
+/// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once.
+fn add_unbound(ctx: &Context, queue: &Queue<Key>) {
+    for (i, instance) in ctx.cache.on_node("").into_iter().enumerate() {
+        queue.add_after(instance.key(), Duration::from_millis(i as u64 / 10));
+    }
+}

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use serde::Serialize;
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +54,10 @@ pub enum EngineErrorKind {
 pub type EngineResult<T> = Result<T, EngineError>;
 
 /// What to make. Every field is explicit: nothing is left to the daemon's defaults that matters to us.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// Its JSON is what a container's spec hash is made of, so a field that is added must not be written when it has its
+/// default: else every container would be made anew by an upgrade of this program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ContainerSpec {
     /// Begins with a non-hexadecimal letter, so that it can never be an id prefix.
     pub name: String,
@@ -85,7 +89,7 @@ pub struct ContainerSpec {
 }
 
 /// Limits that can change without a new container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Bytes; swap is limited to the same, so none is given.
     pub memory: i64,
@@ -95,14 +99,14 @@ pub struct Limits {
 }
 
 /// One published TCP port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PortMap {
     pub container_port: u16,
     pub host_ip: String,
     pub host_port: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Mount {
     /// A directory of the host, made if missing.
     Bind { source: String, target: String, read_only: bool },

@@ -40,3 +40,29 @@ pub fn owner_labels(cluster: &str, key: &Key, uid: &str) -> BTreeMap<String, Str
 pub fn instance_key(labels: &BTreeMap<String, String>) -> Option<Key> {
     Some(Key::instance(labels.get(NAMESPACE)?, labels.get(NAME)?))
 }
+
+/// The instance that a name made by [`object_name`] or [`volume_name`] speaks of.
+pub fn key_of_name(name: &str) -> Option<Key> {
+    let mut parts = name.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("pr"), Some(namespace), Some(name)) if !namespace.is_empty() && !name.is_empty() => {
+            Some(Key::instance(namespace, name))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_instance() {
+        let key = Key::instance("team-a", "alice");
+        assert_eq!(key_of_name(&object_name(&key)), Some(key.clone()));
+        assert_eq!(key_of_name(&volume_name(&key, "home")), Some(key));
+        for other in ["", "bridge", "pr", "pr.a", "pr..b", "x.a.b"] {
+            assert_eq!(key_of_name(other), None, "{other}");
+        }
+    }
+}

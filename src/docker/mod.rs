@@ -13,6 +13,7 @@ mod classify;
 mod endpoint;
 pub mod engine;
 mod gate;
+pub mod inventory;
 pub mod labels;
 mod pool;
 pub mod reference;

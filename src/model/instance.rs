@@ -400,6 +400,9 @@ pub struct InstanceStatus {
     /// The host ports bound to the instance, whether it runs or not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<BoundPort>,
+    /// The Docker volumes that the container was made with: one of these that is gone is lost data, not a new volume.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub volumes: Vec<String>,
     /// The address to open in a browser.
     #[serde(default, skip_serializing_if = "is_default")]
     pub url: String,

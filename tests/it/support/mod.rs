@@ -6,3 +6,4 @@ pub mod daemon;
 pub mod engine_conformance;
 pub mod faulty_store;
 pub mod sim_engine;
+pub mod world;

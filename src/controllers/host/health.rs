@@ -1,0 +1,136 @@
+//! The host's status: is the daemon there, what is it, what may instances use of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::Context;
+use super::super::recorder::EventType;
+use super::record;
+use crate::docker::engine::{EngineError, EngineInfo};
+use crate::model::{
+    Capacity, Condition, ConditionStatus, DockerHost, DockerHostStatus, Key, Quantity, condition, set_condition,
+};
+use crate::store::{StoreError, typed};
+
+/// Between two checks. `info` is a real operation: a daemon whose containerd hangs still answers pings.
+const EVERY: Duration = Duration::from_secs(4);
+/// Failures in a row that make a host not ready: one can be a daemon's restart.
+const FAILURES: u32 = 2;
+/// Memory of a host that instances do not get unless `spec.capacity` says so.
+const RESERVED: i64 = 512 << 20;
+
+pub async fn run(ctx: &Context, name: &str) {
+    let mut failures = 0;
+    loop {
+        let Some(host) = record(ctx, name) else { return };
+        let looked = match ctx.engines.engine(&host) {
+            Ok(engine) => engine.info().await,
+            Err(e) => Err(e),
+        };
+        failures = if looked.is_ok() { 0 } else { failures + 1 };
+        let seen_before = condition(&host.status.conditions, "Ready").is_some();
+        if (looked.is_ok() || failures >= FAILURES || !seen_before)
+            && let Err(e) = report(ctx, name, &looked).await
+        {
+            tracing::warn!(host = name, error = %e, "the host's status was not written");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineError>) -> Result<(), StoreError> {
+    let key = Key::host(name);
+    let Some(host) = typed::get::<DockerHost>(&*ctx.store, &key).await? else { return Ok(()) };
+    let status = status(&host, looked, ctx.clock.now());
+    if status == host.status {
+        return Ok(());
+    }
+    let ready = |s: &DockerHostStatus| condition(&s.conditions, "Ready").map(|c| c.status);
+    let (before, after) = (ready(&host.status), ready(&status));
+    let revision = typed::revision_of(&host).unwrap_or_default();
+    match typed::replace_status(&*ctx.store, &key, revision, &status).await {
+        // Someone else wrote it: the next check does.
+        Err(StoreError::Conflict { .. }) => return Ok(()),
+        other => other?,
+    };
+    if before != after
+        && let Some(ready) = condition(&status.conditions, "Ready")
+    {
+        let type_ = if ready.status == ConditionStatus::True { EventType::Normal } else { EventType::Warning };
+        tracing::info!(host = name, reason = %ready.reason, "{}", ready.message);
+        ctx.recorder.event(&key, &host.metadata.uid, type_, &ready.reason, ready.message.clone());
+    }
+    Ok(())
+}
+
+/// What the status should say: pure.
+fn status(host: &DockerHost, looked: &Result<EngineInfo, EngineError>, now: Timestamp) -> DockerHostStatus {
+    let mut status = host.status.clone();
+    status.observed_generation = host.metadata.generation;
+    let (ready, reason, message) = match looked {
+        Ok(info) => {
+            status.version = info.version.clone();
+            status.api_version = info.api_version.clone();
+            status.daemon_id = info.daemon_id.clone();
+            status.os = info.os.clone();
+            status.kernel = info.kernel.clone();
+            status.storage_driver = info.storage_driver.clone();
+            status.runtimes = info.runtimes.clone();
+            status.runtimes.sort();
+            status.capacity = capacity(&host.spec.capacity, info);
+            (ConditionStatus::True, "Connected", format!("Docker {} answers", info.version))
+        }
+        Err(e) => (ConditionStatus::False, "Unreachable", e.to_string()),
+    };
+    set_condition(
+        &mut status.conditions,
+        Condition {
+            type_: "Ready".into(),
+            status: ready,
+            reason: reason.into(),
+            message,
+            observed_generation: host.metadata.generation,
+            last_transition_time: now.into(),
+        },
+    );
+    status
+}
+
+fn capacity(spec: &Capacity, info: &EngineInfo) -> Capacity {
+    // Half of a very small machine rather than nothing.
+    let memory = (info.memory_bytes - RESERVED).max(info.memory_bytes / 2);
+    Capacity {
+        memory: Some(spec.memory.clone().unwrap_or_else(|| Quantity::from_bytes(memory))),
+        cpu: Some(spec.cpu.clone().unwrap_or_else(|| Quantity::from_milli(info.cpus * 1000))),
+        instances: Some(spec.instances.unwrap_or(1000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::engine::EngineErrorKind;
+    use crate::model::is_true;
+
+    #[test]
+    fn the_daemons_words_and_sizes_become_the_status() {
+        let mut host = DockerHost::default();
+        host.spec.capacity.instances = Some(7);
+        let info = EngineInfo { version: "20.10".into(), memory_bytes: 4 << 30, cpus: 2, ..Default::default() };
+        let up = status(&host, &Ok(info), Timestamp::UNIX_EPOCH);
+        assert!(is_true(&up.conditions, "Ready"));
+        assert_eq!(up.capacity.memory.as_ref().unwrap().value(), (4 << 30) - RESERVED);
+        assert_eq!((up.capacity.cpu.as_ref().unwrap().milli(), up.capacity.instances), (2000, Some(7)));
+        let error = EngineError {
+            op: "info",
+            object: "h".into(),
+            kind: EngineErrorKind::Unreachable,
+            message: "refused".into(),
+        };
+        let down = status(&DockerHost { status: up, ..host }, &Err(error), Timestamp::UNIX_EPOCH);
+        assert!(!is_true(&down.conditions, "Ready"));
+        assert_eq!(down.conditions[0].message, "info h: refused");
+        assert_eq!(down.version, "20.10", "what was known of it stays");
+    }
+}

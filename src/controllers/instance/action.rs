@@ -1,0 +1,142 @@
+//! The effects that a plan asks for, as data. `Display` is what logs, dry runs and golden files show.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::docker::engine::{ContainerSpec, Limits};
+use crate::model::InstanceStatus;
+
+use super::probe::ProbeTarget;
+
+/// Time between SIGTERM and SIGKILL.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// One effect. Every one is idempotent: repeated after a lost answer it changes nothing more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Commit a node and host ports to the status, before anything is made.
+    Bind,
+    /// Write this status: what the steps after it are about to do.
+    Mark(Box<InstanceStatus>),
+    Pull {
+        image: String,
+    },
+    CreateVolume {
+        name: String,
+        volume: String,
+    },
+    CreateNetwork {
+        name: String,
+    },
+    CreateContainer(Box<ContainerSpec>),
+    Start {
+        id: String,
+    },
+    /// `only_if_idle`: look at the activity once more, right before; a request may have come.
+    Stop {
+        id: String,
+        only_if_idle: bool,
+    },
+    RemoveContainer {
+        id: String,
+    },
+    Rename {
+        id: String,
+        name: String,
+    },
+    UpdateLimits {
+        id: String,
+        limits: Limits,
+    },
+    /// Probe again and again, for a while.
+    AwaitStartup {
+        target: ProbeTarget,
+    },
+    RemoveNetwork {
+        name: String,
+    },
+    RemoveVolume {
+        name: String,
+    },
+    /// Let the record go: everything is gone.
+    DropFinalizer,
+}
+
+impl Action {
+    /// The reason of the Event and condition when it fails.
+    pub fn failure_reason(&self) -> &'static str {
+        match self {
+            Action::Bind => "BindFailed",
+            Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
+            Action::Pull { .. } => "ImagePullFailed",
+            Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
+            Action::CreateNetwork { .. } | Action::RemoveNetwork { .. } => "NetworkFailed",
+            Action::CreateContainer(_) => "CreateFailed",
+            Action::Start { .. } => "StartFailed",
+            Action::Stop { .. } => "StopFailed",
+            Action::RemoveContainer { .. } => "RemoveFailed",
+            Action::Rename { .. } => "RenameFailed",
+            Action::UpdateLimits { .. } => "UpdateFailed",
+            Action::AwaitStartup { .. } => "StartupProbeFailed",
+        }
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Bind => f.write_str("bind a node and host ports"),
+            Action::Mark(status) => write!(f, "mark {:?}", status.phase),
+            Action::Pull { image } => write!(f, "pull image {image}"),
+            Action::CreateVolume { name, .. } => write!(f, "create volume {name}"),
+            Action::CreateNetwork { name } => write!(f, "create network {name}"),
+            Action::CreateContainer(spec) => write!(f, "create container {} from {}", spec.name, spec.image),
+            Action::Start { id } => write!(f, "start {}", short(id)),
+            Action::Stop { id, only_if_idle } => {
+                write!(f, "stop {}{}", short(id), if *only_if_idle { " if still idle" } else { "" })
+            }
+            Action::RemoveContainer { id } => write!(f, "remove container {}", short(id)),
+            Action::Rename { id, name } => write!(f, "rename {} to {name}", short(id)),
+            Action::UpdateLimits { id, limits } => write!(
+                f,
+                "update {} to memory {}, cpu {}m, pids {}",
+                short(id),
+                limits.memory,
+                limits.cpu_milli,
+                limits.pids
+            ),
+            Action::AwaitStartup { target } => match &target.path {
+                Some(path) => write!(f, "await GET {path} on {}:{}", target.address, target.port),
+                None => write!(f, "await a connection to {}:{}", target.address, target.port),
+            },
+            Action::RemoveNetwork { name } => write!(f, "remove network {name}"),
+            Action::RemoveVolume { name } => write!(f, "remove volume {name}"),
+            Action::DropFinalizer => f.write_str("drop the finalizer"),
+        }
+    }
+}
+
+/// What to do now, what to report, and when to look again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What is seen, to be written first if it differs.
+    pub status: InstanceStatus,
+    /// In order; the first that fails ends the plan. After the last one everything is looked at afresh.
+    pub actions: Vec<Action>,
+    /// Look again after this long though nothing changes.
+    pub recheck: Option<Duration>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.status.phase)?;
+        for action in &self.actions {
+            write!(f, "; {action}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,354 @@
+//! Doing: a thin executor of plans. Actions run in order; the first that fails ends the run and becomes a condition
+//! and an Event in the daemon's own words. There is no rollback: the next look decides afresh.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::docker::engine::{Engine, EngineError, EngineErrorKind};
+use crate::docker::labels;
+use crate::model::{ConditionStatus, FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, condition};
+use crate::runtime::{Error, Outcome};
+use crate::scheduler::place;
+use crate::store::{Revision, StoreError, typed};
+
+use super::super::Context;
+use super::super::recorder::EventType;
+use super::action::{Action, Plan, STOP_GRACE};
+use super::observe::{activity, fleet};
+use super::plan::{Want, want};
+use super::probe::ProbeTarget;
+use super::report::{Report, after_failure, failure_reason};
+use super::running::bound_ports;
+
+/// How long one step waits for an app before everything is looked at again.
+const AWAIT_SLICE: Duration = Duration::from_secs(1);
+/// How often a pull tells how far it is, and looks whether it is still wanted.
+const PULL_TICK: Duration = Duration::from_secs(2);
+
+/// One run of one plan.
+pub struct Executor<'a> {
+    ctx: &'a Context,
+    key: Key,
+    /// As stored at `revision`.
+    instance: Instance,
+    revision: Revision,
+}
+
+/// What a step says about the steps after it.
+enum Step {
+    Next,
+    /// The world is another: look again now.
+    LookAgain,
+}
+
+enum StepError {
+    Engine(EngineError),
+    Store(StoreError),
+}
+
+impl From<EngineError> for StepError {
+    fn from(e: EngineError) -> StepError {
+        StepError::Engine(e)
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(e: StoreError) -> StepError {
+        StepError::Store(e)
+    }
+}
+
+impl<'a> Executor<'a> {
+    pub fn new(ctx: &'a Context, instance: Instance) -> Executor<'a> {
+        let revision = typed::revision_of(&instance).unwrap_or_default();
+        Executor { ctx, key: instance.key(), instance, revision }
+    }
+
+    /// Writes what is seen, then acts.
+    pub async fn run(mut self, plan: Plan) -> Result<Outcome, Error> {
+        let again = Ok(Outcome::Recheck(Duration::ZERO));
+        match self.write_status(plan.status).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict { .. }) => return again,
+            Err(e) => return Err(Error::retry(e)),
+        }
+        let acts = !plan.actions.is_empty();
+        for action in plan.actions {
+            match self.is_current().await {
+                Ok(true) => {}
+                Ok(false) => return again,
+                Err(e) => return Err(Error::retry(e)),
+            }
+            tracing::debug!(%action, "acting");
+            match self.step(&action).await {
+                Ok(Step::Next) => {}
+                Ok(Step::LookAgain) => return again,
+                Err(StepError::Store(StoreError::Conflict { .. })) => return again,
+                Err(StepError::Store(e)) => return Err(Error::retry(e)),
+                Err(StepError::Engine(e)) => return self.failed(&action, e).await,
+            }
+        }
+        Ok(match plan.recheck {
+            _ if acts => Outcome::Recheck(Duration::ZERO),
+            Some(after) => Outcome::Recheck(after),
+            None => Outcome::Done,
+        })
+    }
+
+    /// Whether the object is still the one that the plan was made for.
+    async fn is_current(&self) -> Result<bool, StoreError> {
+        let record = self.ctx.store.get(&self.key.to_string()).await?;
+        Ok(record.is_some_and(|r| r.modified == self.revision))
+    }
+
+    async fn failed(&mut self, action: &Action, error: EngineError) -> Result<Outcome, Error> {
+        let now = self.ctx.clock.now();
+        match self.write_status(after_failure(&self.instance, action, &error, now)).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict { .. }) => return Ok(Outcome::Recheck(Duration::ZERO)),
+            Err(e) => return Err(Error::retry(e)),
+        }
+        let reason = failure_reason(action, error.kind);
+        self.event(EventType::Warning, reason, error.to_string());
+        Err(Error::retry(error))
+    }
+
+    fn event(&self, type_: EventType, reason: &str, message: impl Into<String>) {
+        self.ctx.recorder.event(&self.key, &self.instance.metadata.uid, type_, reason, message);
+    }
+
+    /// Commits a status that differs, and tells what became of the instance.
+    async fn write_status(&mut self, status: InstanceStatus) -> Result<(), StoreError> {
+        if status == self.instance.status {
+            return Ok(());
+        }
+        self.revision = typed::replace_status(&*self.ctx.store, &self.key, self.revision, &status).await?;
+        let old = std::mem::replace(&mut self.instance.status, status);
+        self.tell_changes(&old);
+        Ok(())
+    }
+
+    /// Events of what the plan found out; failures of actions are told where they happen.
+    fn tell_changes(&self, old: &InstanceStatus) {
+        let new = &self.instance.status;
+        if new.last_exit != old.last_exit
+            && let Some(exit) = &new.last_exit
+        {
+            let how = if exit.oom_killed { " (killed for passing its memory limit)" } else { "" };
+            self.event(
+                EventType::Warning,
+                "Exited",
+                format!("the container ended with exit code {}{how}", exit.exit_code),
+            );
+        }
+        let ready = |s: &InstanceStatus| {
+            condition(&s.conditions, "Ready").map(|c| (c.status, c.reason.clone(), c.message.clone()))
+        };
+        let Some((status, reason, message)) = ready(new) else { return };
+        let changed = ready(old).is_none_or(|(s, r, _)| (s, &r) != (status, &reason));
+        if !changed {
+            return;
+        }
+        match (status, new.phase) {
+            (ConditionStatus::True, _) => self.event(EventType::Normal, "Ready", "the app has started"),
+            (_, Phase::Asleep) => self.event(EventType::Normal, "Asleep", message),
+            (_, Phase::Stopped) => self.event(EventType::Normal, "Stopped", message),
+            (_, Phase::Failed | Phase::Lost | Phase::Pending)
+                if matches!(
+                    reason.as_str(),
+                    "Unschedulable"
+                        | "HostUnreachable"
+                        | "CrashLoopBackOff"
+                        | "StartupProbeFailed"
+                        | "VolumeLost"
+                        | "NameConflict"
+                        | "ImageMissing"
+                ) =>
+            {
+                self.event(EventType::Warning, &reason, message);
+            }
+            _ => {}
+        }
+    }
+
+    async fn step(&mut self, action: &Action) -> Result<Step, StepError> {
+        match action {
+            Action::Bind => return self.bind().await,
+            Action::Mark(status) => {
+                self.write_status((**status).clone()).await?;
+                return Ok(Step::Next);
+            }
+            Action::DropFinalizer => {
+                let rest: Vec<String> =
+                    self.instance.metadata.finalizers.iter().filter(|f| *f != FINALIZER).cloned().collect();
+                typed::replace_finalizers(&*self.ctx.store, &self.key, self.revision, &rest).await?;
+                self.ctx.activity.forget(&self.key);
+                return Ok(Step::LookAgain);
+            }
+            Action::AwaitStartup { target } => return Ok(self.await_startup(target).await?),
+            Action::Stop { only_if_idle: true, .. } => {
+                // From this commit on the proxy holds new requests; one that came before is counted now.
+                self.ctx.cache.wait_for(self.revision).await;
+                let seen = activity(self.ctx, &self.instance);
+                if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
+                    return Ok(Step::LookAgain);
+                }
+            }
+            _ => {}
+        }
+        let engine = self.engine()?;
+        self.act(&*engine, action).await
+    }
+
+    fn engine(&self) -> Result<Arc<dyn Engine>, EngineError> {
+        let node = &self.instance.status.node;
+        let host = self.ctx.cache.host(node).ok_or_else(|| EngineError {
+            op: "reach",
+            object: node.clone(),
+            kind: EngineErrorKind::Unreachable,
+            message: "the DockerHost has no record".into(),
+        })?;
+        self.ctx.engines.engine(&host)
+    }
+
+    async fn act(&mut self, engine: &dyn Engine, action: &Action) -> Result<Step, StepError> {
+        let owner = || labels::owner_labels(&self.ctx.site.cluster, &self.key, &self.instance.metadata.uid);
+        match action {
+            Action::Pull { image } => return self.pull(engine, image).await,
+            Action::CreateVolume { name, volume } => {
+                let mut labels = owner();
+                labels.insert(labels::VOLUME.into(), volume.clone());
+                engine.create_volume(name, &labels).await?;
+            }
+            Action::CreateNetwork { name } => engine.create_network(name, &owner()).await?,
+            Action::CreateContainer(spec) => {
+                engine.create_container(spec).await?;
+                self.event(
+                    EventType::Normal,
+                    "Created",
+                    format!("created container {} from {}", spec.name, spec.image),
+                );
+            }
+            Action::Start { id } => {
+                engine.start_container(id).await?;
+                self.event(EventType::Normal, "Started", "started the container");
+            }
+            Action::Stop { id, .. } => engine.stop_container(id, STOP_GRACE).await?,
+            Action::RemoveContainer { id } => {
+                engine.remove_container(id).await?;
+                self.event(EventType::Normal, "Removed", action.to_string());
+            }
+            Action::Rename { id, name } => {
+                engine.rename_container(id, name).await?;
+                self.event(EventType::Normal, "Repaired", action.to_string());
+            }
+            Action::UpdateLimits { id, limits } => {
+                engine.update_container(id, *limits).await?;
+                self.event(EventType::Normal, "Updated", action.to_string());
+            }
+            Action::RemoveNetwork { name } => engine.remove_network(name).await?,
+            Action::RemoveVolume { name } => engine.remove_volume(name).await?,
+            Action::Bind | Action::Mark(_) | Action::DropFinalizer | Action::AwaitStartup { .. } => {}
+        }
+        Ok(Step::Next)
+    }
+
+    /// Chooses node and ports and commits them, alone: two instances that are placed at once must not get one port.
+    async fn bind(&mut self) -> Result<Step, StepError> {
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let mut candidate = self.instance.clone();
+        let rebinding = !candidate.status.node.is_empty();
+        if rebinding {
+            // The node stays, because the data is there; ports that are still asked for stay, too.
+            candidate.spec.placement.node = candidate.status.node.clone();
+            for port in &mut candidate.spec.ports {
+                port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name));
+            }
+        }
+        let mut fleet = fleet(self.ctx);
+        if rebinding && let Some(load) = fleet.hosts.get_mut(&candidate.status.node) {
+            for port in &candidate.status.ports {
+                load.ports.remove(&port.host_port);
+            }
+        }
+        let now = self.ctx.clock.now();
+        let placement = match place(&candidate, &fleet) {
+            Ok(placement) => placement,
+            Err(why) => {
+                let mut report = Report::of(&self.instance, now);
+                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.to_string());
+                report.phase(Phase::Pending).not_ready("Unschedulable", why.to_string());
+                self.write_status(report.take()).await?;
+                return Ok(Step::LookAgain);
+            }
+        };
+        let mut report = Report::of(&self.instance, now);
+        report.status.node = placement.node.clone();
+        report.status.address = placement.address.clone();
+        report.status.ports = bound_ports(&placement);
+        if !rebinding {
+            report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+        }
+        report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
+        self.write_status(report.take()).await?;
+        self.ctx.cache.wait_for(self.revision).await;
+        self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
+        Ok(Step::Next)
+    }
+
+    async fn pull(&mut self, engine: &dyn Engine, image: &str) -> Result<Step, StepError> {
+        self.event(EventType::Normal, "Pulling", format!("pulling image {image}"));
+        let progress = Arc::new(Mutex::new(String::new()));
+        let hear = {
+            let progress = progress.clone();
+            move |text: String| *progress.lock().unwrap_or_else(PoisonError::into_inner) = text
+        };
+        let began = self.ctx.clock.monotonic();
+        let pulling = engine.pull(image, &hear);
+        tokio::pin!(pulling);
+        loop {
+            match tokio::time::timeout(PULL_TICK, &mut pulling).await {
+                Ok(Ok(())) => break,
+                Ok(Err(e)) => return Err(e.into()),
+                Err(_) => {}
+            }
+            if !self.is_current().await? {
+                return Ok(Step::LookAgain);
+            }
+            let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if self.instance.status.phase == Phase::Pulling && !said.is_empty() {
+                let mut report = Report::of(&self.instance, self.ctx.clock.now());
+                report.not_ready("Pulling", format!("pulling image {image}: {said}"));
+                self.write_status(report.take()).await?;
+            }
+        }
+        let took = self.ctx.clock.monotonic() - began;
+        self.event(EventType::Normal, "Pulled", format!("pulled image {image} in {:.1} s", took.as_secs_f64()));
+        Ok(Step::Next)
+    }
+
+    /// Probes at intervals of a fiftieth of the time waited so far: a fast app is found up at once, a slow one is not
+    /// hammered. Ends early when it passes, or when the object changes.
+    async fn await_startup(&self, target: &ProbeTarget) -> Result<Step, StoreError> {
+        let began = self.ctx.clock.monotonic();
+        let before = self
+            .instance
+            .status
+            .started_at
+            .and_then(|t| Duration::try_from(self.ctx.clock.now().duration_since(t.timestamp())).ok())
+            .filter(|_| self.instance.status.phase != Phase::Starting)
+            .unwrap_or_default();
+        loop {
+            if self.ctx.prober.probe(target).await.is_ok() {
+                return Ok(Step::Next);
+            }
+            let waited = self.ctx.clock.monotonic() - began;
+            if waited >= AWAIT_SLICE || !self.is_current().await? {
+                return Ok(Step::LookAgain);
+            }
+            let interval = ((before + waited) / 50).clamp(Duration::from_millis(1), Duration::from_millis(250));
+            tokio::time::sleep(interval).await;
+        }
+    }
+}

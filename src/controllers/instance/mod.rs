@@ -1,0 +1,69 @@
+//! The instance controller: one Instance record, and the container, network and volumes that it stands for.
+//!
+//! ```text
+//! key ──▶ observe ──▶ plan (pure) ──▶ apply ──▶ look again
+//! ```
+//!
+//! [`reconcile`] is level-triggered and knows nothing of what triggered it.
+
+mod action;
+mod apply;
+mod desired;
+mod observe;
+mod plan;
+mod probe;
+mod report;
+mod running;
+mod sweep;
+
+use std::sync::Arc;
+
+pub use action::{Action, Plan, STOP_GRACE};
+pub use desired::container_spec;
+pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
+pub use probe::{NetProber, ProbeTarget, Prober};
+pub use running::crash_delay;
+
+use super::Context;
+use crate::model::{Instance, Key};
+use crate::runtime::{Error, Outcome};
+use crate::store::typed;
+use apply::Executor;
+
+/// How often the same plan may be carried out in a row before it counts as leading nowhere.
+const MAX_REPEATS: u32 = 5;
+
+/// Brings one instance closer to what it should be.
+pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
+    let found = typed::get::<Instance>(&*ctx.store, &key).await.map_err(Error::retry)?;
+    sweep::sweep(&ctx, &key, found.as_ref()).await?;
+    let Some(instance) = found else {
+        ctx.activity.forget(&key);
+        ctx.repeats.forget(&key);
+        return Ok(Outcome::Done);
+    };
+    let seen = observe::observe(&ctx, &instance).await.map_err(Error::retry)?;
+    let plan = plan::plan(&ctx.site, &instance, &seen, ctx.clock.now());
+    tracing::debug!(%plan, "planned");
+    if leads_nowhere(&ctx, &key, &plan) {
+        return Err(Error::retry(format!("the same plan was carried out {MAX_REPEATS} times without effect: {plan}")));
+    }
+    let node = instance.status.node.clone();
+    let result = Executor::new(&ctx, instance).run(plan).await;
+    if result.is_err() {
+        // Failures have their own back-off; and what could not be done may have met something not listed yet.
+        ctx.repeats.forget(&key);
+        if !node.is_empty() {
+            ctx.relist.request(&node);
+        }
+    }
+    result
+}
+
+/// A daemon can acknowledge a change and not make it (a limit that its kernel does not know): without this check the
+/// same action would be sent for ever, at full speed.
+fn leads_nowhere(ctx: &Context, key: &Key, plan: &Plan) -> bool {
+    let acts = plan.actions.iter().any(|a| !matches!(a, Action::AwaitStartup { .. } | Action::Mark(_)));
+    let times = ctx.repeats.count(key, acts.then(|| plan.to_string()), ctx.clock.monotonic());
+    times > MAX_REPEATS
+}

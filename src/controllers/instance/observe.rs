@@ -1,0 +1,157 @@
+//! Looking: everything that one decision needs, and no more. Reads only.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join_all;
+
+use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
+use crate::docker::inventory::SightingKind;
+use crate::docker::labels;
+use crate::model::{Instance, Phase, Power, Resource};
+use crate::scheduler::{Fleet, place};
+
+use super::super::Context;
+use super::desired::{container_spec, named_volumes};
+use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, want};
+use super::probe::ProbeTarget;
+use super::running::started;
+
+/// Looks at the world for one instance. An error that says that the node cannot be reached is an observation; any
+/// other is returned.
+pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed> {
+    let mut seen = Observed {
+        node: NodeSeen::Reachable,
+        containers: vec![],
+        name_taken_by: None,
+        strays: vec![],
+        network: Presence::Absent,
+        volumes: BTreeMap::new(),
+        image_present: None,
+        activity: activity(ctx, desired),
+        startup: None,
+    };
+    if desired.status.node.is_empty() {
+        seen.node = NodeSeen::Unbound(place(desired, &fleet(ctx)));
+        return Ok(seen);
+    }
+    let Some(host) = ctx.cache.host(&desired.status.node) else {
+        seen.node = NodeSeen::Missing;
+        return Ok(seen);
+    };
+    let looked = match ctx.engines.engine(&host) {
+        Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,
+        Err(e) => Err(e),
+    };
+    match looked {
+        Ok(()) => Ok(seen),
+        Err(e)
+            if matches!(e.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout | EngineErrorKind::Invalid) =>
+        {
+            seen.node = NodeSeen::Unreachable(format!("{}: {e}", desired.status.node));
+            Ok(seen)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The load of every host, from what the cache shows.
+pub fn fleet(ctx: &Context) -> Fleet {
+    let instances = ctx.cache.instances();
+    Fleet::new(ctx.cache.hosts(), instances.iter().map(|i| &**i))
+}
+
+/// The use of an instance. One that this process sees awake for the first time counts as used now: what happened
+/// before is not known, and a restart of the control plane must not put everyone to sleep.
+pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
+    let key = desired.key();
+    let mut seen = ctx.activity.seen(&key);
+    if seen.idle.is_none() && desired.spec.power == Power::Auto && desired.status.phase != Phase::Asleep {
+        ctx.activity.touch(&key);
+        seen = ctx.activity.seen(&key);
+    }
+    seen
+}
+
+async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut Observed) -> EngineResult<()> {
+    let key = desired.key();
+    let name = labels::object_name(&key);
+    let volumes = named_volumes(desired).map(|(_, name)| async move {
+        let found = engine.volume(&name).await?;
+        let presence = presence(ctx, desired, found.map(|v| v.labels));
+        Ok::<_, EngineError>((name, presence))
+    });
+    let (named, network, volumes) =
+        futures::try_join!(engine.container(&name), engine.network(&name), try_join_all(volumes))?;
+    seen.network = presence(ctx, desired, network.map(|n| n.labels));
+    seen.volumes = volumes.into_iter().collect();
+    sort_container(ctx, desired, named, seen);
+    if seen.containers.is_empty() {
+        // Not under its name: renamed by hand, or not there.
+        let uid = (labels::UID, desired.metadata.uid.as_str());
+        for found in engine.list_containers(&[(labels::CLUSTER, &ctx.site.cluster), uid]).await? {
+            if found.name != name {
+                sort_container(ctx, desired, engine.container(&found.id).await?, seen);
+            }
+        }
+    }
+    for sighting in ctx.inventory.sightings(&key) {
+        let known = |id: &String| seen.containers.iter().any(|c| c.id == *id) || seen.strays.contains(id);
+        if sighting.host == desired.status.node && sighting.kind == SightingKind::Container && !known(&sighting.id) {
+            sort_container(ctx, desired, engine.container(&sighting.id).await?, seen);
+        }
+    }
+    if want(desired, seen.activity, ctx.clock.now()) == Want::Run && desired.metadata.deletion_timestamp.is_none() {
+        look_closer(ctx, engine, desired, seen).await?;
+    }
+    Ok(())
+}
+
+/// What only an instance that should run needs to know.
+async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut Observed) -> EngineResult<()> {
+    let spec = container_spec(&ctx.site.cluster, desired);
+    let current =
+        seen.containers.iter().find(|c| c.labels.get(labels::SPEC_HASH) == spec.labels.get(labels::SPEC_HASH));
+    let in_place = |c: &&ContainerInfo| {
+        c.state == RunState::Running && seen.network == Presence::Ours && c.networks == [spec.network.clone()]
+    };
+    match current.filter(in_place) {
+        Some(container) if started(desired, container) => {}
+        Some(_) => {
+            if let Some(target) = ProbeTarget::startup(desired) {
+                seen.startup = Some(ctx.prober.probe(&target).await);
+            }
+        }
+        // A container may have to be made.
+        None => seen.image_present = Some(engine.image(&spec.image).await?.is_some()),
+    }
+    Ok(())
+}
+
+fn sort_container(ctx: &Context, desired: &Instance, found: Option<ContainerInfo>, seen: &mut Observed) {
+    let Some(container) = found else { return };
+    let key = desired.key();
+    let label = |name: &str| container.labels.get(name).map(String::as_str);
+    if label(labels::CLUSTER) != Some(&ctx.site.cluster) || labels::instance_key(&container.labels) != Some(key) {
+        if container.name == labels::object_name(&desired.key()) {
+            seen.name_taken_by = Some(container.id);
+        }
+    } else if label(labels::UID) == Some(&desired.metadata.uid) {
+        seen.containers.push(container);
+    } else {
+        seen.strays.push(container.id);
+    }
+}
+
+/// Networks and volumes belong to the instance's name: a retained volume is found again by the next of that name.
+fn presence(ctx: &Context, desired: &Instance, labels: Option<BTreeMap<String, String>>) -> Presence {
+    match labels {
+        None => Presence::Absent,
+        Some(labels)
+            if labels.get(labels::CLUSTER) == Some(&ctx.site.cluster)
+                && labels::instance_key(&labels) == Some(desired.key()) =>
+        {
+            Presence::Ours
+        }
+        Some(_) => Presence::Foreign,
+    }
+}

@@ -1,0 +1,293 @@
+//! Deciding: from what should be and what is seen to what to do. Total, synchronous, no I/O, no clock of its own.
+//!
+//! ```text
+//! deleting? ──▶ remove everything, then the finalizer
+//! unbound?  ──▶ place and bind
+//! no node?  ──▶ say so, wait
+//! want Run | Sleep | Stop ──▶ the steps that lead there (running.rs)
+//! ```
+//!
+//! Planning twice changes nothing: the plan for the world that a plan leads to has no actions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::docker::engine::{ContainerInfo, RunState};
+use crate::docker::labels;
+use crate::model::{ConditionStatus, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
+use crate::scheduler::{Placement, Unplaced};
+
+use super::action::{Action, Plan};
+use super::desired::{container_spec, named_volumes};
+use super::report::{Report, host_lost};
+use super::running;
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug, Default)]
+pub struct Site {
+    /// The id on all labels.
+    pub cluster: String,
+    pub domain: String,
+    /// How a user's browser reaches a host of a route; `{host}` stands for it: `http://{host}:7080`.
+    pub url: String,
+}
+
+impl Site {
+    /// The address of an instance for its users: empty when nothing leads to it.
+    pub fn url_of(&self, instance: &Instance) -> String {
+        let routes = instance.resolved_routes(&self.domain);
+        routes.first().map(|r| self.url.replace("{host}", &r.host)).unwrap_or_default()
+    }
+}
+
+/// All that was looked at for one decision.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub node: NodeSeen,
+    /// Every container with this instance's uid on its node.
+    pub containers: Vec<ContainerInfo>,
+    /// A container that has our name and not our labels.
+    pub name_taken_by: Option<String>,
+    /// Containers on the node that carry this instance's name and another uid: left by a record that is gone.
+    pub strays: Vec<String>,
+    pub network: Presence,
+    /// By the name in Docker: is it there, and ours?
+    pub volumes: BTreeMap<String, Presence>,
+    /// Whether the image is on the node; `None`: not looked up, because no container is to be made.
+    pub image_present: Option<bool>,
+    pub activity: ActivitySeen,
+    /// One attempt of the startup probe; `None`: not made.
+    pub startup: Option<Result<(), String>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeSeen {
+    Unbound(Result<Placement, Unplaced>),
+    /// Bound to a DockerHost that has no record.
+    Missing,
+    Unreachable(String),
+    Reachable,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    #[default]
+    Absent,
+    Ours,
+    Foreign,
+}
+
+/// Use of an instance, as the proxy counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActivitySeen {
+    /// Time since the last use, on the monotonic clock; `None`: not used since this process began.
+    pub idle: Option<Duration>,
+    /// Requests and connections that are open now.
+    pub open: usize,
+}
+
+/// What the instance should be doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    Run,
+    Sleep,
+    Stop,
+}
+
+/// Decides whether the instance should be awake.
+pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want {
+    match desired.spec.power {
+        Power::Running => Want::Run,
+        Power::Stopped => Want::Stop,
+        Power::Auto if activity.open > 0 => Want::Run,
+        Power::Auto => match idle(desired, activity, now) {
+            Some(idle) if idle >= desired.spec.idle_after() => Want::Sleep,
+            Some(_) => Want::Run,
+            // Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
+            None if desired.status.phase == Phase::Asleep => Want::Sleep,
+            None => Want::Run,
+        },
+    }
+}
+
+/// Time since the last use or the last `portreeve wake`, whichever is shorter.
+fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
+    let asked = desired.metadata.annotations.get(WAKE_ANNOTATION).and_then(|t| t.parse::<Timestamp>().ok());
+    let since_asked = asked
+        .map(|t| now.duration_since(t))
+        // A clock a little ahead is now; one far ahead would keep the instance awake for ever.
+        .filter(|since| *since > SignedDuration::from_mins(-5))
+        .map(|since| Duration::try_from(since).unwrap_or_default());
+    match (activity.idle, since_asked) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        // Asked for long ago, and not used since this process began: the age of the wish is no activity.
+        (None, Some(asked)) if asked < desired.spec.idle_after() => Some(asked),
+        (a, _) => a,
+    }
+}
+
+/// The decision.
+pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> Plan {
+    let mut report = Report::of(desired, now);
+    report.status.url = site.url_of(desired);
+    if report.status.observed_generation != desired.status.observed_generation {
+        // A new spec is a new chance.
+        report.status.crashes = 0;
+    }
+    if desired.metadata.deletion_timestamp.is_some() {
+        return plan_removal(desired, seen, report);
+    }
+    let want = want(desired, seen.activity, now);
+    match &seen.node {
+        NodeSeen::Unbound(placement) => plan_binding(want, placement, report),
+        NodeSeen::Missing => {
+            let message = format!("DockerHost {} has no record", desired.status.node);
+            host_lost(&mut report, &message);
+            Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(30)) }
+        }
+        NodeSeen::Unreachable(why) => {
+            host_lost(&mut report, why);
+            Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(5)) }
+        }
+        NodeSeen::Reachable => match want {
+            // A port that the spec gained, or a fixed one that it changed, is bound before anything is made.
+            Want::Run if !ports_bound(desired) => {
+                Plan { status: report.take(), actions: vec![Action::Bind], recheck: None }
+            }
+            Want::Run => running::plan_run(site, desired, seen, report, now),
+            Want::Sleep => plan_rest(site, desired, seen, report, Phase::Asleep, now),
+            Want::Stop => plan_rest(site, desired, seen, report, Phase::Stopped, now),
+        },
+    }
+}
+
+/// Whether the bound ports are just those that the spec asks for.
+pub fn ports_bound(desired: &Instance) -> bool {
+    let (wanted, bound) = (&desired.spec.ports, &desired.status.ports);
+    wanted.len() == bound.len()
+        && wanted.iter().all(|p| {
+            desired
+                .status
+                .host_port(&p.name)
+                .is_some_and(|host_port| p.host_port.is_none_or(|fixed| fixed == host_port))
+        })
+}
+
+fn plan_binding(want: Want, placement: &Result<Placement, Unplaced>, mut report: Report) -> Plan {
+    match (want, placement) {
+        (Want::Stop, _) => {
+            report.phase(Phase::Stopped).not_ready("Stopped", "spec.power is Stopped");
+            Plan { status: report.take(), actions: vec![], recheck: None }
+        }
+        (Want::Sleep, _) => {
+            report.phase(Phase::Asleep).not_ready("Asleep", "wakes on the next request");
+            Plan { status: report.take(), actions: vec![], recheck: None }
+        }
+        // The status is written by the binding itself, in the same commit as the ports.
+        (Want::Run, Ok(_)) => Plan { status: report.take(), actions: vec![Action::Bind], recheck: None },
+        (Want::Run, Err(why)) => {
+            let message = why.to_string();
+            report.phase(Phase::Pending);
+            report.condition("Scheduled", ConditionStatus::False, "Unschedulable", message.clone());
+            report.not_ready("Unschedulable", message);
+            Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(30)) }
+        }
+    }
+}
+
+/// Asleep or stopped: the container stays, with its ports and data, and does not run.
+fn plan_rest(
+    site: &Site,
+    desired: &Instance,
+    seen: &Observed,
+    mut report: Report,
+    phase: Phase,
+    now: Timestamp,
+) -> Plan {
+    let (reason, message) = match phase {
+        Phase::Asleep => {
+            let after = desired.spec.idle.after.as_ref().map_or("30m".to_owned(), ToString::to_string);
+            ("Asleep", format!("not used for {after}; wakes on the next request"))
+        }
+        _ => ("Stopped", "spec.power is Stopped".to_owned()),
+    };
+    let spec = container_spec(&site.cluster, desired);
+    let (best, others) = running::choose(&seen.containers, &spec);
+    let mut actions = remove_strays(seen);
+    actions.extend(others.iter().map(|c| Action::RemoveContainer { id: c.id.clone() }));
+    if let Some(container) = best {
+        let id = container.id.clone();
+        match container.state {
+            RunState::Running | RunState::Restarting => {
+                actions.push(Action::Stop { id, only_if_idle: phase == Phase::Asleep });
+            }
+            // A paused container does not hear a stop.
+            RunState::Paused | RunState::Dead => actions.push(Action::RemoveContainer { id }),
+            RunState::Created | RunState::Exited if container.name != spec.name && seen.name_taken_by.is_none() => {
+                actions.push(Action::Rename { id, name: spec.name.clone() });
+            }
+            RunState::Created | RunState::Exited | RunState::Removing => {}
+        }
+    }
+    if actions.is_empty() {
+        report.phase(phase).not_ready(reason, message);
+        report.status.crashes = 0;
+        if phase == Phase::Asleep
+            && let Some(idle) = seen.activity.idle.filter(|_| desired.status.phase != Phase::Asleep)
+        {
+            report.status.last_active = Some((now - idle).into());
+        }
+        if let Some(container) = best {
+            report.status.container_id = container.id.clone();
+        }
+    } else {
+        let status = desired.status.clone();
+        report.phase(Phase::Stopping).not_ready("Stopping", message);
+        actions.insert(0, Action::Mark(report.snapshot()));
+        report.status = status;
+    }
+    Plan { status: report.take(), actions, recheck: None }
+}
+
+pub fn remove_strays(seen: &Observed) -> Vec<Action> {
+    seen.strays.iter().map(|id| Action::RemoveContainer { id: id.clone() }).collect()
+}
+
+/// Stops and removes everything but retained volumes, then lets the record go. Ports are free with the record.
+fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan {
+    let wait = |report: &mut Report, why: &str| {
+        report.phase(Phase::Stopping).not_ready("Terminating", format!("waiting for the node: {why}"));
+        Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(5)) }
+    };
+    match &seen.node {
+        // Nothing is made before a node is bound.
+        NodeSeen::Unbound(_) => {
+            return Plan { status: report.take(), actions: vec![Action::DropFinalizer], recheck: None };
+        }
+        NodeSeen::Missing => return wait(&mut report, &format!("DockerHost {} has no record", desired.status.node)),
+        NodeSeen::Unreachable(why) => return wait(&mut report, why),
+        NodeSeen::Reachable => {}
+    }
+    let mut actions = remove_strays(seen);
+    for container in &seen.containers {
+        if matches!(container.state, RunState::Running | RunState::Restarting) {
+            actions.push(Action::Stop { id: container.id.clone(), only_if_idle: false });
+        }
+        actions.push(Action::RemoveContainer { id: container.id.clone() });
+    }
+    if seen.network == Presence::Ours {
+        actions.push(Action::RemoveNetwork { name: labels::object_name(&desired.key()) });
+    }
+    for (volume, name) in named_volumes(desired) {
+        if volume.reclaim == Reclaim::Delete && seen.volumes.get(&name) == Some(&Presence::Ours) {
+            actions.push(Action::RemoveVolume { name });
+        }
+    }
+    if actions.is_empty() {
+        actions.push(Action::DropFinalizer);
+    }
+    report.phase(Phase::Stopping).not_ready("Terminating", "being deleted");
+    Plan { status: report.take(), actions, recheck: None }
+}

@@ -1,0 +1,120 @@
+//! What a status says: the small pieces from which plans and failures compose it.
+
+use jiff::Timestamp;
+
+use crate::docker::engine::{EngineError, EngineErrorKind};
+use crate::model::{Condition, ConditionStatus, Instance, InstanceStatus, Phase, set_condition};
+
+use super::action::Action;
+
+/// A status in the making.
+pub struct Report {
+    pub status: InstanceStatus,
+    generation: i64,
+    now: Timestamp,
+}
+
+impl Report {
+    /// Begins from the stored status, as of the desired generation.
+    pub fn of(desired: &Instance, now: Timestamp) -> Report {
+        let mut status = desired.status.clone();
+        status.observed_generation = desired.metadata.generation;
+        Report { status, generation: desired.metadata.generation, now }
+    }
+
+    pub fn phase(&mut self, phase: Phase) -> &mut Report {
+        self.status.phase = phase;
+        self
+    }
+
+    pub fn condition(
+        &mut self,
+        type_: &str,
+        status: ConditionStatus,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> &mut Report {
+        set_condition(
+            &mut self.status.conditions,
+            Condition {
+                type_: type_.into(),
+                status,
+                reason: reason.into(),
+                message: message.into(),
+                observed_generation: self.generation,
+                last_transition_time: self.now.into(),
+            },
+        );
+        self
+    }
+
+    pub fn ready(&mut self, reason: &str, message: impl Into<String>) -> &mut Report {
+        self.condition("Ready", ConditionStatus::True, reason, message)
+    }
+
+    pub fn not_ready(&mut self, reason: &str, message: impl Into<String>) -> &mut Report {
+        self.condition("Ready", ConditionStatus::False, reason, message)
+    }
+
+    pub fn up_to_date(&mut self, yes: bool, reason: &str, message: impl Into<String>) -> &mut Report {
+        self.condition("UpToDate", yes.into(), reason, message)
+    }
+
+    pub fn take(&mut self) -> InstanceStatus {
+        std::mem::take(&mut self.status)
+    }
+
+    pub fn snapshot(&self) -> Box<InstanceStatus> {
+        Box::new(self.status.clone())
+    }
+}
+
+/// The status after an action failed, with the daemon's own words.
+pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, now: Timestamp) -> InstanceStatus {
+    let mut report = Report::of(desired, now);
+    match error.kind {
+        EngineErrorKind::Unreachable | EngineErrorKind::Timeout => host_lost(&mut report, &error.to_string()),
+        _ => {
+            let (reason, message) = (failure_reason(action, error.kind), error.to_string());
+            let serving = matches!(report.status.phase, Phase::Running);
+            match action {
+                // The old container still serves: an image that cannot be had must not take it down.
+                Action::Pull { .. } | Action::UpdateLimits { .. } | Action::Rename { .. } if serving => {
+                    report.status.observed_generation = desired.status.observed_generation;
+                    report.up_to_date(false, reason, message);
+                }
+                Action::Stop { .. }
+                | Action::RemoveContainer { .. }
+                | Action::RemoveNetwork { .. }
+                | Action::RemoveVolume { .. } => {
+                    report.not_ready(reason, message);
+                }
+                _ => {
+                    report.phase(Phase::Failed).not_ready(reason, message);
+                }
+            }
+        }
+    }
+    report.take()
+}
+
+/// What is known when the node does not answer: nothing.
+pub fn host_lost(report: &mut Report, message: &str) {
+    let phase = if report.status.container_id.is_empty() { Phase::Pending } else { Phase::Lost };
+    report.phase(phase).condition("Ready", ConditionStatus::Unknown, "HostUnreachable", message);
+}
+
+/// The reason for people and programs: the daemon's kind of refusal where it says more than the action.
+pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
+    match kind {
+        EngineErrorKind::PortTaken => "PortTaken",
+        EngineErrorKind::NoSpace => "NoSpace",
+        EngineErrorKind::ImageMissing => "ImagePullFailed",
+        EngineErrorKind::Unreachable | EngineErrorKind::Timeout => "HostUnreachable",
+        EngineErrorKind::Invalid => match action {
+            Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",
+            _ => action.failure_reason(),
+        },
+        EngineErrorKind::NotFound | EngineErrorKind::Conflict | EngineErrorKind::Server => action.failure_reason(),
+    }
+}

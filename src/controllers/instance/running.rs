@@ -1,0 +1,324 @@
+//! The plan of an instance that should run: find its container, make it, repair it, start it, wait for it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
+use crate::docker::labels;
+use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Time, is_true};
+
+use super::action::{Action, Plan};
+use super::desired::{container_spec, limits, named_volumes};
+use super::plan::{Observed, Presence, Site, remove_strays};
+use super::probe::ProbeTarget;
+use super::report::Report;
+
+/// An app that ran this long before it ended has recovered: its next end is a first one again.
+const RECOVERED: Duration = Duration::from_secs(10 * 60);
+/// Longest wait of a crash loop.
+const MAX_CRASH_DELAY: Duration = Duration::from_secs(5 * 60);
+/// A full look at every instance now and then, in case every hint was lost.
+const RESYNC: Duration = Duration::from_secs(5 * 60);
+
+/// How long after its `crashes`-th quick end in a row a container is started again: at once, 10 s, 20 s, … 5 min.
+pub fn crash_delay(crashes: i64) -> Duration {
+    match crashes {
+        ..=1 => Duration::ZERO,
+        n => (Duration::from_secs(10) * (1 << (n - 2).min(10) as u32)).min(MAX_CRASH_DELAY),
+    }
+}
+
+pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Report, now: Timestamp) -> Plan {
+    let spec = container_spec(&site.cluster, desired);
+    let (best, others) = choose(&seen.containers, &spec);
+    let mut actions = remove_strays(seen);
+    actions.extend(others.iter().map(|c| Action::RemoveContainer { id: c.id.clone() }));
+
+    if let Some(lost) = lost_volume(desired, seen) {
+        let message =
+            format!("volume {lost} held this instance's data and is gone; restore it, or delete the instance");
+        report.phase(Phase::Failed).not_ready("VolumeLost", message);
+        return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
+    }
+    if let Some(foreign) = foreign_name(seen, &spec, best) {
+        report.phase(Phase::Failed).not_ready("NameConflict", foreign);
+        return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
+    }
+    if best.is_none() || best.is_some_and(|c| needs_replacement(c, seen, &spec)) {
+        return plan_container(desired, seen, report, spec, best, actions);
+    }
+    let Some(container) = best else { unreachable!("handled above") };
+    if container.name != spec.name {
+        actions.push(Action::Rename { id: container.id.clone(), name: spec.name.clone() });
+    }
+    if container.limits != limits(desired) || container.restart_policy != "no" {
+        actions.push(Action::UpdateLimits { id: container.id.clone(), limits: limits(desired) });
+    }
+    match container.state {
+        RunState::Running | RunState::Restarting => plan_running(desired, seen, report, container, actions, now),
+        RunState::Created | RunState::Exited => plan_start(desired, report, container, actions, now),
+        RunState::Paused | RunState::Dead | RunState::Removing => unreachable!("needs_replacement takes these"),
+    }
+}
+
+/// The container to keep, and those to remove: at most one may be left.
+pub fn choose<'a>(
+    containers: &'a [ContainerInfo],
+    spec: &ContainerSpec,
+) -> (Option<&'a ContainerInfo>, Vec<&'a ContainerInfo>) {
+    let mut all: Vec<&ContainerInfo> = containers.iter().collect();
+    // Best last: of the right spec, running, of the right name; ties by id, so that every look chooses alike.
+    all.sort_by_key(|c| {
+        (hash(c) == spec.labels.get(labels::SPEC_HASH), c.state == RunState::Running, c.name == spec.name, c.id.clone())
+    });
+    (all.pop(), all)
+}
+
+fn hash(container: &ContainerInfo) -> Option<&String> {
+    container.labels.get(labels::SPEC_HASH)
+}
+
+/// A volume that the last container had and that is not there any more. An empty one in its place would hide the loss.
+fn lost_volume(desired: &Instance, seen: &Observed) -> Option<String> {
+    named_volumes(desired)
+        .map(|(_, name)| name)
+        .find(|name| desired.status.volumes.contains(name) && seen.volumes.get(name) == Some(&Presence::Absent))
+}
+
+fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerInfo>) -> Option<String> {
+    if let Some(id) = &seen.name_taken_by
+        && best.is_none_or(|c| c.name != spec.name)
+    {
+        let short = id.get(..12).unwrap_or(id);
+        return Some(format!(
+            "the name {} is taken by container {short}, which is not ours; remove or rename it",
+            spec.name
+        ));
+    }
+    if seen.network == Presence::Foreign {
+        return Some(format!("the name {} is taken by a network that is not ours; remove it", spec.network));
+    }
+    let volume = seen.volumes.iter().find(|(_, presence)| **presence == Presence::Foreign)?;
+    Some(format!("the name {} is taken by a volume that is not ours; remove it", volume.0))
+}
+
+/// Whether only a new container gives what is desired. Data is in volumes; a container is not kept for its own sake.
+fn needs_replacement(container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
+    hash(container) != spec.labels.get(labels::SPEC_HASH)
+        || seen.network != Presence::Ours
+        || container.networks != [spec.network.clone()]
+        || matches!(container.state, RunState::Paused | RunState::Dead | RunState::Removing)
+        // A start that failed can leave the container poisoned, its port with it, or tied to a network that is gone.
+        || (container.state != RunState::Running && !container.error.is_empty())
+}
+
+/// Makes a container, in the place of `old` if there is one: the image first, so that a failed pull costs nothing.
+fn plan_container(
+    desired: &Instance,
+    seen: &Observed,
+    mut report: Report,
+    spec: ContainerSpec,
+    old: Option<&ContainerInfo>,
+    mut actions: Vec<Action>,
+) -> Plan {
+    let serving = old.is_some_and(|c| c.state == RunState::Running) && is_true(&desired.status.conditions, "Ready");
+    let policy = desired.spec.pull_policy();
+    let present = seen.image_present.unwrap_or(false);
+    let stale = desired.status.observed_generation != desired.metadata.generation
+        || old.is_some_and(|c| hash(c) != spec.labels.get(labels::SPEC_HASH));
+    if policy == ImagePullPolicy::Never && !present {
+        let message = format!("image {} is not on the node, and imagePullPolicy is Never", desired.spec.image);
+        if serving {
+            report.up_to_date(false, "ImageMissing", message);
+        } else {
+            report.phase(Phase::Failed).not_ready("ImageMissing", message);
+        }
+        return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
+    }
+    if serving {
+        // Until the new container is there, Ready speaks of the old spec; waiting clients must not take it for the new.
+        report.status.observed_generation = desired.status.observed_generation;
+    }
+    if old.is_some() && stale {
+        report.up_to_date(false, "Replacing", "the container is of an older spec");
+    }
+    // While a failure is being retried it stays told; a phase that comes and goes would say less.
+    let retrying =
+        desired.status.phase == Phase::Failed && desired.status.observed_generation == desired.metadata.generation;
+    let before = report.snapshot();
+    let pull = policy == ImagePullPolicy::Always || !present;
+    if pull {
+        if !serving && !retrying {
+            report.phase(Phase::Pulling).not_ready("Pulling", format!("pulling image {}", desired.spec.image));
+            actions.push(Action::Mark(report.snapshot()));
+        }
+        actions.push(Action::Pull { image: desired.spec.image.clone() });
+    }
+    if old.is_some() || !retrying {
+        let (phase, reason) =
+            if old.is_some() && stale { (Phase::Upgrading, "Upgrading") } else { (Phase::Starting, "Creating") };
+        report.status.observed_generation = desired.metadata.generation;
+        report.phase(phase).not_ready(reason, "the container is being made");
+        actions.push(Action::Mark(report.snapshot()));
+    }
+    if let Some(old) = old {
+        if matches!(old.state, RunState::Running | RunState::Restarting) {
+            actions.push(Action::Stop { id: old.id.clone(), only_if_idle: false });
+        }
+        actions.push(Action::RemoveContainer { id: old.id.clone() });
+    }
+    if seen.network == Presence::Absent {
+        actions.push(Action::CreateNetwork { name: spec.network.clone() });
+    }
+    for (volume, name) in named_volumes(desired) {
+        if seen.volumes.get(&name) != Some(&Presence::Ours) {
+            actions.push(Action::CreateVolume { name, volume: volume.name.clone() });
+        }
+    }
+    actions.push(Action::CreateContainer(Box::new(spec)));
+    Plan { status: *before, actions, recheck: None }
+}
+
+/// A container that does not run and should.
+fn plan_start(
+    desired: &Instance,
+    mut report: Report,
+    container: &ContainerInfo,
+    mut actions: Vec<Action>,
+    now: Timestamp,
+) -> Plan {
+    record_container(&mut report.status, desired, container);
+    if let Some(exit) = new_crash(desired, container) {
+        let ran = container.started_at.zip(container.finished_at).map(|(from, to)| to.duration_since(from));
+        let recovered = ran.is_some_and(|ran| ran.as_secs() >= RECOVERED.as_secs() as i64);
+        report.status.crashes = if recovered { 1 } else { report.status.crashes + 1 };
+        report.status.restarts += 1;
+        report.status.last_exit = Some(exit);
+    }
+    if report.status.crashes > 1
+        && let Some(exit) = report.status.last_exit.clone()
+    {
+        let next = exit.finished_at.timestamp() + crash_delay(report.status.crashes);
+        if next > now {
+            let how = if exit.oom_killed { "killed for passing its memory limit" } else { "ended by itself" };
+            let message = format!(
+                "{how} with exit code {}, {} times in a row; next start at {}",
+                exit.exit_code,
+                report.status.crashes,
+                Time::from(next)
+            );
+            report.phase(Phase::Failed).not_ready("CrashLoopBackOff", message);
+            let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+            return Plan { status: report.take(), actions, recheck: Some(wait) };
+        }
+    }
+    let before = report.snapshot();
+    let retrying =
+        desired.status.phase == Phase::Failed && desired.status.observed_generation == desired.metadata.generation;
+    if !retrying {
+        report.phase(Phase::Starting).not_ready("Starting", "the container is being started");
+        actions.push(Action::Mark(report.snapshot()));
+    }
+    actions.push(Action::Start { id: container.id.clone() });
+    actions.extend(ProbeTarget::startup(desired).map(|target| Action::AwaitStartup { target }));
+    Plan { status: *before, actions, recheck: None }
+}
+
+/// An end that is not told yet and that was not ours: what we stop is marked Stopping, Asleep or Stopped first.
+fn new_crash(desired: &Instance, container: &ContainerInfo) -> Option<LastExit> {
+    if container.state != RunState::Exited || container.id != desired.status.container_id {
+        return None;
+    }
+    match desired.status.phase {
+        Phase::Starting
+        | Phase::Running
+        | Phase::Failed
+        | Phase::Upgrading
+        | Phase::Lost
+        | Phase::Pending
+        | Phase::Pulling => {}
+        Phase::Asleep | Phase::Stopped | Phase::Stopping => return None,
+    }
+    let finished_at = Time::from(container.finished_at?);
+    if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at) {
+        return None;
+    }
+    Some(LastExit { exit_code: container.exit_code, oom_killed: container.oom_killed, finished_at })
+}
+
+/// A container that runs: is the app up?
+fn plan_running(
+    desired: &Instance,
+    seen: &Observed,
+    mut report: Report,
+    container: &ContainerInfo,
+    mut actions: Vec<Action>,
+    now: Timestamp,
+) -> Plan {
+    record_container(&mut report.status, desired, container);
+    report.up_to_date(true, "UpToDate", "the container is of the current spec");
+    let target = ProbeTarget::startup(desired);
+    if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
+        report.phase(Phase::Running).ready("Running", "the app has started");
+        if desired.status.phase != Phase::Running {
+            report.status.last_active = Some(last_active(seen, now));
+        }
+        return Plan { status: report.take(), actions, recheck: Some(next_look(desired, seen)) };
+    }
+    let since =
+        container.started_at.map_or(Duration::ZERO, |t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
+    let last = match &seen.startup {
+        Some(Err(why)) => why.as_str(),
+        Some(Ok(())) | None => "not probed yet",
+    };
+    if since > desired.spec.startup_timeout() {
+        let message = format!("the startup probe did not pass within {:?}: {last}", desired.spec.startup_timeout());
+        report.phase(Phase::Failed).not_ready("StartupProbeFailed", message);
+        return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(2)) };
+    }
+    if report.status.phase != Phase::Failed || desired.status.container_id != container.id {
+        report.phase(Phase::Starting).not_ready("Starting", "waiting for the startup probe");
+    }
+    actions.extend(target.map(|target| Action::AwaitStartup { target }));
+    Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(2)) }
+}
+
+/// Whether this very run of this container has passed its startup probe before.
+pub fn started(desired: &Instance, container: &ContainerInfo) -> bool {
+    let status = &desired.status;
+    container.state == RunState::Running
+        && status.phase == Phase::Running
+        && is_true(&status.conditions, "Ready")
+        && status.container_id == container.id
+        && status.started_at == container.started_at.map(Time::from)
+}
+
+fn record_container(status: &mut InstanceStatus, desired: &Instance, container: &ContainerInfo) {
+    status.container_id = container.id.clone();
+    status.started_at = container.started_at.map(Time::from);
+    status.image.reference = container.image.clone();
+    status.image.id = container.image_id.clone();
+    status.volumes = named_volumes(desired).map(|(_, name)| name).collect();
+}
+
+fn last_active(seen: &Observed, now: Timestamp) -> Time {
+    Time::from(now - seen.activity.idle.unwrap_or_default())
+}
+
+/// When an instance that runs as it should needs a look: when it may fall asleep, and now and then.
+fn next_look(desired: &Instance, seen: &Observed) -> Duration {
+    let after = desired.spec.idle_after();
+    match desired.spec.power {
+        Power::Auto if seen.activity.open == 0 => {
+            after.saturating_sub(seen.activity.idle.unwrap_or_default()).max(Duration::from_millis(100)).min(RESYNC)
+        }
+        Power::Auto => after.min(RESYNC),
+        Power::Running | Power::Stopped => RESYNC,
+    }
+}
+
+/// Bound ports for the status.
+pub fn bound_ports(placement: &crate::scheduler::Placement) -> Vec<BoundPort> {
+    placement.ports.iter().map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect()
+}

@@ -1,0 +1,175 @@
+//! Events: what happened to an object, for people. Repeats are counted in one Event; old ones are swept away.
+//!
+//! Recording never holds a reconcile up: an Event goes through a bounded channel to one task and is dropped, with a
+//! count, when that is full. Events are no state that anything depends on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::model::{Event, EventSource, Key, Kind, ObjectMeta, ObjectReference, Time};
+use crate::store::{Op, SharedStore, StoreError, Txn, typed};
+
+/// Events are kept this long after they last happened, as in Kubernetes.
+const KEEP: SignedDuration = SignedDuration::from_hours(1);
+const SWEEP_EVERY: Duration = Duration::from_secs(5 * 60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+struct Note {
+    about: ObjectReference,
+    namespace: String,
+    type_: EventType,
+    reason: String,
+    message: String,
+}
+
+/// The sending side: cheap, never blocks.
+pub struct Recorder {
+    notes: mpsc::Sender<Note>,
+    dropped: AtomicU64,
+}
+
+/// The receiving side, to be run once.
+pub struct RecorderTask {
+    notes: mpsc::Receiver<Note>,
+    store: SharedStore,
+    clock: SharedClock,
+}
+
+impl Recorder {
+    pub fn new(store: SharedStore, clock: SharedClock) -> (Recorder, RecorderTask) {
+        let (tx, rx) = mpsc::channel(1024);
+        (Recorder { notes: tx, dropped: AtomicU64::new(0) }, RecorderTask { notes: rx, store, clock })
+    }
+
+    /// Tells what happened to an object.
+    pub fn event(&self, key: &Key, uid: &str, type_: EventType, reason: &str, message: impl Into<String>) {
+        // Events about cluster-scoped objects live in the namespace default, as in Kubernetes.
+        let namespace = if key.namespace.is_empty() { "default".to_owned() } else { key.namespace.clone() };
+        let mut message: String = message.into();
+        if message.len() > 1024 {
+            let end = (0..=1020).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
+        let note = Note { about: ObjectReference::of(key, uid), namespace, type_, reason: reason.into(), message };
+        if self.notes.try_send(note).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many events were dropped since start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl RecorderTask {
+    /// Writes events until shutdown.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                note = self.notes.recv() => match note {
+                    Some(note) => {
+                        if let Err(e) = self.write(&note).await {
+                            tracing::debug!(reason = %note.reason, error = %e, "an event was not recorded");
+                        }
+                    }
+                    None => return,
+                },
+                _ = sweep.tick() => {
+                    if let Err(e) = self.sweep().await {
+                        tracing::debug!(error = %e, "old events were not swept");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(&self, note: &Note) -> Result<(), StoreError> {
+        let name = event_name(note);
+        let key = Key::new(Kind::Event, &note.namespace, &name);
+        let now = Time::from(self.clock.now());
+        match typed::get::<Event>(&*self.store, &key).await? {
+            Some(mut event) => {
+                event.count += 1;
+                event.last_timestamp = Some(now);
+                typed::update(&*self.store, &event).await?;
+            }
+            None => {
+                let event = Event {
+                    api_version: Kind::Event.api_version(),
+                    kind: Kind::Event.info().name.into(),
+                    metadata: ObjectMeta {
+                        name,
+                        namespace: note.namespace.clone(),
+                        uid: uid_of(&key),
+                        creation_timestamp: Some(now),
+                        ..Default::default()
+                    },
+                    involved_object: note.about.clone(),
+                    reason: note.reason.clone(),
+                    message: note.message.clone(),
+                    type_: format!("{:?}", note.type_),
+                    first_timestamp: Some(now),
+                    last_timestamp: Some(now),
+                    count: 1,
+                    source: EventSource { component: "portreeve".into(), host: String::new() },
+                };
+                typed::create(&*self.store, &event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let events = typed::list::<Event>(&*self.store, None).await?;
+        let old =
+            events.items.iter().filter(|e| e.last_timestamp.is_none_or(|t| now.duration_since(t.timestamp()) > KEEP));
+        let mut ops: Vec<Op> = old
+            .map(|e| Op::Delete { key: Key::new(Kind::Event, &e.metadata.namespace, &e.metadata.name).to_string() })
+            .collect();
+        while !ops.is_empty() {
+            let rest = ops.split_off(ops.len().min(100));
+            self.store.txn(Txn { when: vec![], then: ops }).await?;
+            ops = rest;
+        }
+        Ok(())
+    }
+}
+
+fn digest(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+        hasher.update([0]);
+    }
+    hasher.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The same event of the same object has the same name: that is how repeats find each other.
+fn event_name(note: &Note) -> String {
+    let hash = digest(&[&note.about.uid, &format!("{:?}", note.type_), &note.reason, &note.message]);
+    let object: String = note.about.name.chars().take(46).collect();
+    format!("{}-{}", object.trim_end_matches('-'), &hash[..16])
+}
+
+/// A stable id in the form of a UUID: events need one, and no randomness is needed for it.
+fn uid_of(key: &Key) -> String {
+    let h = digest(&[&key.to_string()]);
+    format!("{}-{}-4{}-8{}-{}", &h[..8], &h[8..12], &h[13..16], &h[17..20], &h[20..32])
+}

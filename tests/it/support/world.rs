@@ -1,0 +1,257 @@
+//! A whole control plane in virtual time: the real controllers, cache and memory store over simulated daemons.
+//!
+//! ```text
+//! test ──▶ World::{apply, change, delete, request, crash} ──▶ store ──▶ controllers ──▶ SimFleet
+//! ```
+//!
+//! A crash drops every task at once and loses all memory but the store's and the daemons'.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portreeve::cache::Cache;
+use portreeve::clock::{SharedClock, VirtualClock};
+use portreeve::controllers::instance::{ActivitySeen, ProbeTarget, Prober, Site};
+use portreeve::controllers::recorder::Recorder;
+use portreeve::controllers::{self, ActivityView, Context};
+use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Resource};
+use portreeve::proxy::Activity;
+use portreeve::runtime::{Queue, RunnerStats};
+
+use portreeve::store::{MemoryStore, Revision, SharedStore, StoreError, typed};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::sim_engine::fleet::SimFleet;
+use super::sim_engine::image::SimImage;
+
+pub const CLUSTER: &str = "sim";
+
+/// The simulation.
+pub struct World {
+    pub clock: SharedClock,
+    pub store: SharedStore,
+    pub fleet: SimFleet,
+    process: Option<Process>,
+    uids: AtomicU64,
+}
+
+/// What dies with the control plane.
+struct Process {
+    tasks: JoinSet<()>,
+    pub activity: Arc<Activity>,
+    pub queue: Arc<Queue<Key>>,
+    pub cache: Arc<Cache>,
+    stats: Arc<RunnerStats>,
+}
+
+struct SimActivity(Arc<Activity>);
+
+impl ActivityView for SimActivity {
+    fn seen(&self, key: &Key) -> ActivitySeen {
+        ActivitySeen { idle: self.0.idle(key), open: self.0.open_count(key) }
+    }
+    fn touch(&self, key: &Key) {
+        self.0.touch(key);
+    }
+    fn forget(&self, key: &Key) {
+        self.0.forget(key);
+    }
+}
+
+struct SimProber(SimFleet);
+
+#[async_trait]
+impl Prober for SimProber {
+    async fn probe(&self, target: &ProbeTarget) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let serves = self.0.all().any(|(_, engine)| engine.is_serving(&target.address, target.port));
+        if serves { Ok(()) } else { Err("connect: Connection refused".into()) }
+    }
+}
+
+/// The images that every simulated host has, and one that it must pull.
+fn stock(fleet: &SimFleet) {
+    for (_, engine) in fleet.all() {
+        engine.add_image("app:1", SimImage::server());
+        engine.add_image("app:2", SimImage::server().boots_in(Duration::from_millis(900)));
+        engine.add_image("app:3", SimImage::server().remote(Duration::from_secs(7)));
+        engine.add_image("crashing:1", SimImage::server().exits(Duration::from_secs(1), 7));
+    }
+}
+
+impl World {
+    /// Hosts by name, with their records; no control plane runs yet.
+    pub async fn new(hosts: &[&str], seed: u64) -> World {
+        let clock = VirtualClock::new();
+        let fleet = SimFleet::new(&clock, hosts, seed);
+        stock(&fleet);
+        let store = MemoryStore::new();
+        for (i, name) in hosts.iter().enumerate() {
+            let host: DockerHost = serde_json::from_value(json!({
+                "apiVersion": "portreeve.dev/v1", "kind": "DockerHost",
+                "metadata": {"name": name, "uid": format!("host-{name}"), "generation": 1},
+                "spec": {"endpoint": format!("unix:///sim/{name}"), "address": format!("10.0.0.{}", i + 1),
+                         "capacity": {"memory": "8Gi", "cpu": "8"}},
+            }))
+            .unwrap();
+            typed::create(&*store, &host).await.unwrap();
+        }
+        World { clock, store, fleet, process: None, uids: AtomicU64::new(1) }
+    }
+
+    /// Starts the control plane.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let cache = Cache::new("example.com");
+        let activity = Activity::new(self.clock.clone());
+        let (recorder, recorder_task) = Recorder::new(self.store.clone(), self.clock.clone());
+        let ctx = Arc::new(Context::new(
+            Site { cluster: CLUSTER.into(), domain: "example.com".into(), url: "https://{host}".into() },
+            self.store.clone(),
+            cache.clone(),
+            Arc::new(self.fleet.clone()),
+            Arc::new(SimProber(self.fleet.clone())),
+            Arc::new(SimActivity(activity.clone())),
+            self.clock.clone(),
+            recorder,
+        ));
+        let queue = Arc::new(Queue::new(self.clock.clone()));
+        let stats: Arc<RunnerStats> = Arc::default();
+        let never = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(cache.clone().run(self.store.clone(), never.clone()));
+        tasks.spawn(recorder_task.run(never.clone()));
+        tasks.spawn(controllers::run(ctx, queue.clone(), stats.clone(), never));
+        self.process = Some(Process { tasks, activity, queue, cache, stats });
+    }
+
+    /// kill -9 of the control plane.
+    pub async fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            assert_eq!(process.stats.panics.load(Ordering::Relaxed), 0, "a reconcile panicked");
+            process.tasks.shutdown().await;
+        }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("the control plane runs")
+    }
+
+    /// A user's request reaches the proxy.
+    pub fn request(&self, name: &str) {
+        let key = Key::instance("default", name);
+        self.process().activity.touch(&key);
+        self.process().queue.add(key);
+    }
+
+    /// A user's connection that stays open until the guard is dropped.
+    pub fn connect(&self, name: &str) -> portreeve::proxy::OpenGuard {
+        self.process().activity.open(&Key::instance("default", name))
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.process().cache
+    }
+
+    /// Creates an instance as the API does.
+    pub async fn apply(&self, name: &str, spec: Value) {
+        let uid = format!("uid-{}", self.uids.fetch_add(1, Ordering::Relaxed));
+        let instance: Instance = serde_json::from_value(json!({
+            "apiVersion": "portreeve.dev/v1", "kind": "Instance",
+            "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1, "finalizers": [FINALIZER],
+                         "creationTimestamp": self.clock.now().to_string()},
+            "spec": spec,
+        }))
+        .unwrap();
+        assert_eq!(portreeve::model::validate_instance(&instance), []);
+        match typed::create(&*self.store, &instance).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    pub async fn get(&self, name: &str) -> Option<Instance> {
+        typed::get(&*self.store, &Key::instance("default", name)).await.unwrap()
+    }
+
+    pub async fn instances(&self) -> Vec<Instance> {
+        typed::list(&*self.store, None).await.unwrap().items
+    }
+
+    /// Changes an instance as a user does, whatever the controllers write meanwhile.
+    pub async fn change(&self, name: &str, change: impl Fn(&mut Instance)) {
+        loop {
+            let Some(mut instance) = self.get(name).await else { return };
+            let before = instance.spec.clone();
+            change(&mut instance);
+            if instance.spec != before {
+                instance.metadata.generation += 1;
+            }
+            match typed::update(&*self.store, &instance).await {
+                Ok(_) => return,
+                Err(StoreError::Conflict { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    pub async fn delete(&self, name: &str) {
+        let now = self.clock.now();
+        self.change(name, |instance| {
+            if instance.metadata.deletion_timestamp.is_none() {
+                instance.metadata.deletion_timestamp = Some(now.into());
+                instance.metadata.generation += 1;
+            }
+        })
+        .await;
+    }
+
+    /// Waits in virtual time until the condition holds; panics with the instances as they are when it does not.
+    pub async fn until(&self, what: &str, limit: Duration, holds: impl AsyncFn(&World) -> bool) {
+        let end = self.clock.monotonic() + limit;
+        while !holds(self).await {
+            if self.clock.monotonic() >= end {
+                let instances = self.instances().await;
+                let told: Vec<_> =
+                    instances.iter().map(|i| (i.key().to_string(), i.metadata.generation, &i.status)).collect();
+                panic!("not within {limit:?}: {what}\n{told:#?}\n{:#?}", self.snapshots());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn phase(&self, name: &str) -> Option<portreeve::model::Phase> {
+        self.get(name).await.map(|i| i.status.phase)
+    }
+
+    pub fn snapshots(&self) -> Vec<(String, super::sim_engine::hands::Snapshot)> {
+        self.fleet.all().map(|(name, engine)| (name.to_owned(), engine.snapshot())).collect()
+    }
+
+    /// Nothing is written any more, neither to a daemon nor to the store, for this long.
+    pub async fn assert_quiet(&self, time: Duration) {
+        let (begin, revision) = (self.clock.monotonic(), self.store.revision());
+        tokio::time::sleep(time).await;
+        let new: Vec<_> = self
+            .fleet
+            .all()
+            .flat_map(|(host, e)| e.ops().into_iter().map(move |op| (host.to_owned(), op)))
+            .filter(|(_, op)| op.at > begin)
+            .collect();
+        assert!(new.is_empty(), "the world was right at {begin:?}, and yet: {new:#?}");
+        assert_eq!(self.store.revision(), revision, "the store was written: {:#?}", self.changes_after(revision).await);
+    }
+
+    async fn changes_after(&self, revision: Revision) -> Vec<String> {
+        let mut watch = self.store.watch("", revision).await.unwrap();
+        let mut seen = vec![];
+        while let Ok(Ok(change)) = tokio::time::timeout(Duration::from_millis(1), watch.next()).await {
+            seen.push(format!("{} {:?}", change.key, change.now.map(|r| r.value)));
+        }
+        seen
+    }
+}
