@@ -10,10 +10,25 @@ use portreeve::cli::args::{Cli, Verb};
 fn main() -> ExitCode {
     let Cli { global, verb } = Cli::parse();
     match verb {
-        Verb::Serve(args) => {
-            eprintln!("error: this build has no control plane to serve from {}", args.data_dir.display());
+        Verb::Serve(args) => serve(*args),
+        verb => portreeve::cli::run(&global, &verb),
+    }
+}
+
+fn serve(args: portreeve::cli::serve::ServeArgs) -> ExitCode {
+    portreeve::telemetry::init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(portreeve::serve::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
             ExitCode::FAILURE
         }
-        verb => portreeve::cli::run(&global, &verb),
     }
 }

@@ -1,1 +1,285 @@
-//! Wiring.
+//! Wiring: the only file that knows every room. Start-up order, and an orderly stop.
+//!
+//! ```text
+//! data dir ▶ store ▶ cluster id, Namespace default, DockerHost local ▶ cache ▶ listeners ▶ API, proxy, controllers
+//! SIGTERM, SIGINT ▶ one token: the proxy drains, watches end, controllers drop their tasks (as in a crash)
+//! ```
+
+mod attach;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState, Credentials};
+use crate::cache::Cache;
+use crate::cli::serve::{ServeArgs, StoreKind};
+use crate::clock::{SharedClock, SystemClock};
+use crate::controllers::instance::{ActivitySeen, NetProber, Site};
+use crate::controllers::recorder::Recorder;
+use crate::controllers::{self, ActivityView, InstanceQueue};
+use crate::docker::Pool;
+use crate::model::{DockerHost, DockerHostSpec, Key, Kind, Namespace, ObjectMeta, Resource};
+use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
+use crate::runtime::Queue;
+use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
+use attach::DockerAttach;
+
+/// The name of this machine's own daemon.
+const LOCAL: &str = "local";
+const CLUSTER_ID: &str = "meta/cluster-id";
+/// Longer than the proxy's and the API's own limits for ending what is under way.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs the control plane until it is told to stop.
+///
+/// # Errors
+/// When it cannot start: the data directory, the store, a listener; or when a part of it ends by itself.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let clock = SystemClock::new();
+    let shutdown = CancellationToken::new();
+    make_data_dir(&args.data_dir)?;
+    let store = open_store(&args).await?;
+    let cluster = cluster_id(&*store, &args.data_dir).await.context("read or make the cluster id")?;
+    ensure_default_namespace(&*store, &clock).await.context("make the Namespace default")?;
+    ensure_local_host(&*store, &clock, &args).await.context("register this machine's daemon")?;
+
+    let api_listener = listen("API", args.api_listen).await?;
+    let proxy_listener = listen("proxy", args.proxy_listen).await?;
+    let api_address = api_listener.local_addr()?;
+    let credentials = Credentials::load_or_create(&args.data_dir, api_address, clock.now())?;
+
+    let cache = Cache::new(&args.domain);
+    let engines = Pool::new(clock.clone());
+    let activity = Activity::new(clock.clone());
+    let queue: InstanceQueue = Arc::new(Queue::new(clock.clone()));
+    let (recorder, recorder_task) = Recorder::new(store.clone(), clock.clone());
+    let site = Site { cluster: cluster.clone(), domain: args.domain.clone(), url: args.url_template() };
+    let ctx = Arc::new(controllers::Context::new(
+        site,
+        store.clone(),
+        cache.clone(),
+        engines.clone(),
+        Arc::new(NetProber),
+        Arc::new(ProxyActivity(activity.clone())),
+        clock.clone(),
+        recorder,
+    ));
+    let attach = DockerAttach { cache: cache.clone(), engines };
+    let api_state =
+        ApiState::new(store.clone(), cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
+    let proxy_state = Arc::new(ProxyState {
+        cache: cache.clone(),
+        activity,
+        waker: Arc::new(QueueWaker(queue.clone())),
+        clock,
+        limits: Limits::default(),
+    });
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_listener.local_addr()?,
+        kubeconfig = %credentials.kubeconfig_path.display(), "serving"
+    );
+    let stop = shutdown.clone();
+    let mut parts = tokio::task::JoinSet::new();
+    parts.spawn({
+        let (cache, store, stop) = (cache, store, stop.clone());
+        async move {
+            cache.run(store, stop).await;
+            Ok(())
+        }
+    });
+    parts.spawn({
+        let stop = stop.clone();
+        async move {
+            recorder_task.run(stop).await;
+            Ok(())
+        }
+    });
+    parts.spawn({
+        let stop = stop.clone();
+        async move {
+            controllers::run(ctx, queue, Arc::default(), stop).await;
+            Ok(())
+        }
+    });
+    parts.spawn({
+        let stop = stop.clone();
+        async move { api::serve(api_listener, api_state, stop).await.context("the API") }
+    });
+    parts.spawn({
+        let stop = stop.clone();
+        async move {
+            proxy::serve(proxy_listener, proxy_state, stop).await;
+            Ok(())
+        }
+    });
+    supervise(parts, shutdown).await
+}
+
+/// Waits for a signal or for a part that ends; then stops the rest.
+async fn supervise(
+    mut parts: tokio::task::JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => tracing::info!("SIGHUP: nothing to reload in this version"),
+            ended = parts.join_next() => break Some(ended),
+        }
+    };
+    tracing::info!("stopping: requests under way are finished first");
+    shutdown.cancel();
+    let rest = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_WITHIN, rest).await.is_err() {
+        tracing::warn!("not everything ended within {STOP_WITHIN:?}; leaving it");
+    }
+    match failed {
+        None => Ok(()),
+        Some(Some(Ok(Ok(())))) => bail!("a part of the control plane ended by itself"),
+        Some(Some(Ok(Err(e)))) => Err(e),
+        Some(Some(Err(e))) => Err(e).context("a part of the control plane panicked"),
+        Some(None) => bail!("nothing was left to run"),
+    }
+}
+
+/// Wakes are keys in the queue: the use that the proxy has counted is the reason to start.
+struct QueueWaker(InstanceQueue);
+
+impl Waker for QueueWaker {
+    fn wake(&self, key: &Key) {
+        self.0.add(key.clone());
+    }
+}
+
+/// The proxy's counts, as the controllers read them.
+struct ProxyActivity(Arc<Activity>);
+
+impl ActivityView for ProxyActivity {
+    fn seen(&self, key: &Key) -> ActivitySeen {
+        ActivitySeen { idle: self.0.idle(key), open: self.0.open_count(key) }
+    }
+    fn touch(&self, key: &Key) {
+        self.0.touch(key);
+    }
+    fn forget(&self, key: &Key) {
+        self.0.forget(key);
+    }
+}
+
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("make the data directory {}; --data-dir names another", dir.display()))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("make the data directory {} private", dir.display()))
+}
+
+async fn open_store(args: &ServeArgs) -> anyhow::Result<SharedStore> {
+    Ok(match args.store {
+        StoreKind::Memory => MemoryStore::new(),
+        StoreKind::Sled => {
+            let dir = args.data_dir.join("store");
+            SledStore::open(&dir, SledOptions::default())
+                .await
+                .with_context(|| format!("open the store in {}", dir.display()))?
+        }
+    })
+}
+
+async fn listen(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        let flag = what.to_ascii_lowercase();
+        format!("listen on {address} for the {what}; --{flag}-listen names another address")
+    })
+}
+
+/// The id on everything that this control plane makes in a daemon: made once, and kept with the records, so that a
+/// fresh store never takes another's containers for its own. A copy beside the store is for people and clean-up.
+async fn cluster_id(store: &dyn crate::store::Store, data_dir: &Path) -> anyhow::Result<String> {
+    let new = uuid::Uuid::new_v4().to_string();
+    let txn = Txn {
+        when: vec![Precondition::Absent { key: CLUSTER_ID.into() }],
+        then: vec![Op::Put { key: CLUSTER_ID.into(), value: new.clone().into() }],
+    };
+    let id = match store.txn(txn).await {
+        Ok(_) => new,
+        Err(StoreError::Conflict { current: Some(record), .. }) => String::from_utf8(record.value.to_vec())?,
+        Err(e) => return Err(e.into()),
+    };
+    std::fs::write(data_dir.join("cluster-id"), format!("{id}\n")).context("write the file cluster-id")?;
+    Ok(id)
+}
+
+fn new_meta(name: &str, clock: &SharedClock) -> ObjectMeta {
+    ObjectMeta {
+        name: name.into(),
+        uid: uuid::Uuid::new_v4().to_string(),
+        generation: 1,
+        creation_timestamp: Some(clock.now().into()),
+        ..Default::default()
+    }
+}
+
+async fn ensure_default_namespace(store: &dyn crate::store::Store, clock: &SharedClock) -> Result<(), StoreError> {
+    let mut namespace = Namespace {
+        api_version: Kind::Namespace.api_version(),
+        kind: Kind::Namespace.to_string(),
+        metadata: new_meta("default", clock),
+        ..Default::default()
+    };
+    namespace.metadata.labels.insert("kubernetes.io/metadata.name".into(), "default".into());
+    namespace.spec.finalizers = vec!["kubernetes".into()];
+    namespace.status.phase = "Active".into();
+    match typed::create(store, &namespace).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The flags decide how this machine's daemon is reached; all else of its record is the operator's.
+async fn ensure_local_host(
+    store: &dyn crate::store::Store,
+    clock: &SharedClock,
+    args: &ServeArgs,
+) -> Result<(), StoreError> {
+    let Some(endpoint) = args.local_docker() else { return Ok(()) };
+    let flags = |spec: &mut DockerHostSpec| {
+        spec.endpoint = endpoint.into();
+        spec.address = args.docker_address.to_string();
+        spec.port_range = args.port_range.clone();
+    };
+    let Some(mut host) = typed::get::<DockerHost>(store, &Key::host(LOCAL)).await? else {
+        let mut host = DockerHost {
+            api_version: Kind::DockerHost.api_version(),
+            kind: Kind::DockerHost.to_string(),
+            metadata: new_meta(LOCAL, clock),
+            ..Default::default()
+        };
+        flags(&mut host.spec);
+        typed::create(store, &host).await?;
+        return Ok(());
+    };
+    let before = host.spec.clone();
+    flags(&mut host.spec);
+    if host.spec != before {
+        tracing::info!(host = %host.key(), "its endpoint, address or ports follow the flags of this start");
+        host.metadata.generation += 1;
+        typed::update(store, &host).await?;
+    }
+    Ok(())
+}

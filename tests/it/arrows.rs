@@ -92,7 +92,8 @@ fn no_room_uses_what_it_must_not() {
 fn the_store_knows_the_model_only_where_it_is_typed() {
     for (room, file, code) in rooms() {
         if room == "store" && !file.ends_with("typed.rs") {
-            let names: Vec<_> = code.lines().filter(|l| l.contains("crate::model") && !l.contains("MAX_OBJECT_BYTES")).collect();
+            let names: Vec<_> =
+                code.lines().filter(|l| l.contains("crate::model") && !l.contains("MAX_OBJECT_BYTES")).collect();
             assert!(names.is_empty(), "{file}: {names:?}");
         }
     }
@@ -128,7 +129,8 @@ fn what_decides_names_nothing_that_acts() {
 fn controllers_meet_only_in_the_store() {
     let controllers = ["instance", "host"];
     for (room, file, code) in rooms() {
-        let Some(own) = file.strip_prefix("controllers/").and_then(|f| f.split_once('/')).map(|(c, _)| c.to_owned()) else {
+        let Some(own) = file.strip_prefix("controllers/").and_then(|f| f.split_once('/')).map(|(c, _)| c.to_owned())
+        else {
             continue;
         };
         assert_eq!(room, "controllers");

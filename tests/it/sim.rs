@@ -364,9 +364,15 @@ fn a_request_that_arrives_while_the_stop_is_in_flight_is_served_by_a_new_start()
     in_virtual_time(|| async {
         let mut world = World::new(&["h1"], 8).await;
         world.start();
-        world.apply("alice", sleeper()).await;
+        let mut slow_to_stop = sleeper();
+        slow_to_stop["image"] = json!("stubborn:1");
+        world.apply("alice", slow_to_stop).await;
         converged(&world, MINUTE).await;
-        world.until("it is being stopped", 15 * MINUTE, async |w: &World| w.phase("alice").await == Some(Phase::Stopping)).await;
+        world
+            .until("it is being stopped", 15 * MINUTE, async |w: &World| {
+                w.phase("alice").await == Some(Phase::Stopping)
+            })
+            .await;
         world.request("alice");
         world.until("it runs", MINUTE, async |w: &World| w.phase("alice").await == Some(Phase::Running)).await;
         world.crash().await;

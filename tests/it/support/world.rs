@@ -79,6 +79,7 @@ fn stock(fleet: &SimFleet) {
         engine.add_image("app:1", SimImage::server());
         engine.add_image("app:2", SimImage::server().boots_in(Duration::from_millis(900)));
         engine.add_image("app:3", SimImage::server().remote(Duration::from_secs(7)));
+        engine.add_image("stubborn:1", SimImage::server().ignores_stop());
         engine.add_image("crashing:1", SimImage::server().exits(Duration::from_secs(1), 7));
     }
 }
