@@ -74,3 +74,25 @@ fn the_readme_shows_the_example_as_it_is() {
     let manifest = example.lines().filter(|l| !l.starts_with('#')).collect::<Vec<_>>().join("\n");
     assert!(read("README.md").contains(&manifest), "README.md shows another manifest than examples/hello.yaml");
 }
+
+#[test]
+fn every_example_is_planned_up_to_a_running_app() {
+    let mut planned = 0;
+    for (file, value) in manifests() {
+        if value["kind"] != "Instance" {
+            continue;
+        }
+        let mut instance: Instance = typed(&value);
+        instance.metadata.namespace = "default".into();
+        instance.metadata.uid = "uid".into();
+        instance.metadata.generation = 1;
+        let mut world = crate::plan::Model::new(instance);
+        world.settle();
+        let (status, containers) = (&world.desired.status, &world.seen.containers);
+        assert_eq!(status.phase, model::Phase::Running, "{}: {status:?}", file.display());
+        assert_eq!(containers.len(), 1, "{}", file.display());
+        assert_eq!(containers[0].ports.len(), world.desired.spec.ports.len(), "{}", file.display());
+        planned += 1;
+    }
+    assert!(planned >= 4, "only {planned} instances");
+}

@@ -8,6 +8,7 @@ mod docker;
 mod docker_wire;
 mod examples;
 mod kubectl;
+mod plan;
 mod proxy;
 mod sim;
 mod store;

@@ -257,7 +257,7 @@ async fn life(seed: u64) -> Vec<String> {
     // Drift whose event was lost is found by the next full look, and a late effect may still come.
     tokio::time::sleep(7 * MINUTE).await;
     converged(&world, 30 * MINUTE).await;
-    world.assert_quiet(15 * MINUTE).await;
+    world.assert_quiet(6 * MINUTE).await;
     let ops = world
         .fleet
         .all()

@@ -271,6 +271,11 @@ impl<'a> Executor<'a> {
             for port in &candidate.status.ports {
                 load.ports.remove(&port.host_port);
             }
+            // It is there already: only its ports are in question, not whether the node would take it anew.
+            load.memory = 0;
+            load.instances = 0;
+            Arc::make_mut(&mut load.host).spec.unschedulable = false;
+            candidate.spec.placement.node_selector.clear();
         }
         let now = self.ctx.clock.now();
         let placement = match place(&candidate, &fleet) {

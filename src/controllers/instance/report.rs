@@ -100,7 +100,12 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
 
 /// What is known when the node does not answer: nothing.
 pub fn host_lost(report: &mut Report, message: &str) {
-    let phase = if report.status.container_id.is_empty() { Phase::Pending } else { Phase::Lost };
+    let phase = match report.status.phase {
+        // What rests needs no node to rest, and must not come back awake.
+        phase @ (Phase::Asleep | Phase::Stopped) => phase,
+        _ if report.status.container_id.is_empty() => Phase::Pending,
+        _ => Phase::Lost,
+    };
     report.phase(phase).condition("Ready", ConditionStatus::Unknown, "HostUnreachable", message);
 }
 

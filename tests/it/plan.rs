@@ -1,0 +1,294 @@
+//! Properties of the pure plan: whatever is seen, following the plans leads to a world in which there is nothing to
+//! do, and planning there twice changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portreeve::controllers::instance::{
+    Action, ActivitySeen, NodeSeen, Observed, Presence, Site, container_spec, plan,
+};
+use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
+use portreeve::docker::labels;
+use portreeve::model::{BoundPort, FINALIZER, Instance, Phase, Power, Reclaim, Resource};
+use portreeve::scheduler::{PlacedPort, Placement};
+use proptest::prelude::*;
+use serde_json::json;
+
+const NOW: i64 = 1_767_225_600;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+fn site() -> Site {
+    Site { cluster: "c".into(), domain: "example.com".into(), url: "https://{host}".into() }
+}
+
+/// A small world that does what actions say, at once and without failing.
+pub struct Model {
+    pub desired: Instance,
+    pub seen: Observed,
+    /// The record is gone.
+    pub gone: bool,
+    ids: u32,
+}
+
+impl Model {
+    pub fn new(desired: Instance) -> Model {
+        let seen = Observed {
+            node: if desired.status.node.is_empty() {
+                NodeSeen::Unbound(Ok(placement(&desired)))
+            } else {
+                NodeSeen::Reachable
+            },
+            containers: vec![],
+            name_taken_by: None,
+            strays: vec![],
+            network: Presence::Absent,
+            volumes: BTreeMap::new(),
+            image_present: Some(false),
+            activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0 },
+            startup: None,
+        };
+        Model { desired, seen, gone: false, ids: 0 }
+    }
+
+    fn look(&mut self) {
+        let name = labels::object_name(&self.desired.key());
+        for volume in self.desired.spec.volumes.iter().filter(|v| v.host_path.is_empty()) {
+            self.seen.volumes.entry(format!("{name}.{}", volume.name)).or_default();
+        }
+        let running = self.seen.containers.iter().any(|c| c.state == RunState::Running);
+        self.seen.startup = running.then_some(Ok(()));
+    }
+
+    /// One reconcile: how many actions there were.
+    pub fn step(&mut self) -> usize {
+        self.look();
+        let plan = plan(&site(), &self.desired, &self.seen, now());
+        self.desired.status = plan.status;
+        let count = plan.actions.len();
+        for action in plan.actions {
+            self.act(action);
+        }
+        count
+    }
+
+    fn container(&mut self, id: &str) -> &mut ContainerInfo {
+        self.seen.containers.iter_mut().find(|c| c.id == id).expect("actions name containers that were seen")
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Bind => {
+                let placed = placement(&self.desired);
+                self.desired.status.node = placed.node;
+                self.desired.status.address = placed.address;
+                self.desired.status.ports =
+                    placed.ports.into_iter().map(|p| BoundPort { name: p.name, host_port: p.host_port }).collect();
+                self.seen.node = NodeSeen::Reachable;
+            }
+            Action::Mark(status) => self.desired.status = *status,
+            Action::Pull { .. } => self.seen.image_present = Some(true),
+            Action::CreateVolume { name, .. } => drop(self.seen.volumes.insert(name, Presence::Ours)),
+            Action::CreateNetwork { .. } => self.seen.network = Presence::Ours,
+            Action::CreateContainer(spec) => {
+                assert!(self.seen.containers.iter().all(|c| c.name != spec.name), "the name is taken");
+                assert_eq!(self.seen.network, Presence::Ours, "made before its network");
+                assert_eq!(self.seen.image_present, Some(true), "made before its image");
+                self.ids += 1;
+                self.seen.containers.push(made(&spec, &format!("new{}", self.ids)));
+            }
+            Action::Start { id } => {
+                let c = self.container(&id);
+                c.state = RunState::Running;
+                c.started_at = Some(now());
+            }
+            Action::Stop { id, .. } => {
+                let c = self.container(&id);
+                c.state = RunState::Exited;
+                c.finished_at = Some(now());
+            }
+            Action::RemoveContainer { id } => {
+                self.seen.containers.retain(|c| c.id != id);
+                self.seen.strays.retain(|s| *s != id);
+            }
+            Action::Rename { id, name } => self.container(&id).name = name,
+            Action::UpdateLimits { id, limits } => {
+                let c = self.container(&id);
+                c.limits = limits;
+                c.restart_policy = "no".into();
+                if c.state == RunState::Restarting {
+                    c.state = RunState::Exited;
+                }
+            }
+            Action::AwaitStartup { .. } => {}
+            Action::RemoveNetwork { .. } => self.seen.network = Presence::Absent,
+            Action::RemoveVolume { name } => drop(self.seen.volumes.insert(name, Presence::Absent)),
+            Action::DropFinalizer => self.gone = true,
+        }
+    }
+
+    /// Follows the plans until there is nothing to do.
+    pub fn settle(&mut self) {
+        for _ in 0..12 {
+            if self.step() == 0 || self.gone {
+                return;
+            }
+        }
+        panic!("no rest after twelve rounds: {:?}\n{:#?}", self.desired.status, self.seen);
+    }
+}
+
+fn placement(desired: &Instance) -> Placement {
+    let ports = desired.spec.ports.iter().enumerate();
+    Placement {
+        node: "n".into(),
+        address: "10.0.0.1".into(),
+        ports: ports
+            .map(|(i, p)| PlacedPort { name: p.name.clone(), host_port: p.host_port.unwrap_or(30_000 + i as u16) })
+            .collect(),
+        message: "the only one".into(),
+    }
+}
+
+fn made(spec: &ContainerSpec, id: &str) -> ContainerInfo {
+    ContainerInfo {
+        id: id.into(),
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        labels: spec.labels.clone(),
+        limits: spec.limits,
+        restart_policy: "no".into(),
+        networks: vec![spec.network.clone()],
+        ports: spec.ports.clone(),
+        ..Default::default()
+    }
+}
+
+fn instance(power: Power, bound: bool, deleting: bool, reclaim: Reclaim) -> Instance {
+    let mut instance: Instance = serde_json::from_value(json!({
+        "metadata": {"name": "alice", "namespace": "default", "uid": "u", "generation": 2, "finalizers": [FINALIZER]},
+        "spec": {
+            "image": "app:1",
+            "ports": [{"name": "web", "containerPort": 80}, {"name": "api", "containerPort": 81}],
+            "volumes": [{"name": "home", "mountPath": "/home"}],
+        },
+    }))
+    .unwrap();
+    instance.spec.power = power;
+    instance.spec.volumes[0].reclaim = reclaim;
+    instance.metadata.deletion_timestamp = deleting.then(|| now().into());
+    if bound {
+        let placed = placement(&instance);
+        instance.status.node = placed.node;
+        instance.status.address = placed.address;
+        instance.status.ports =
+            placed.ports.into_iter().map(|p| BoundPort { name: p.name, host_port: p.host_port }).collect();
+    }
+    instance
+}
+
+#[derive(Clone, Debug)]
+struct Found {
+    state: RunState,
+    current_spec: bool,
+    right_name: bool,
+    right_limits: bool,
+    right_policy: bool,
+    attached: bool,
+    failed_start: bool,
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    let states = prop::sample::select(vec![
+        RunState::Created,
+        RunState::Running,
+        RunState::Paused,
+        RunState::Restarting,
+        RunState::Exited,
+        RunState::Dead,
+    ]);
+    (states, any::<[bool; 6]>()).prop_map(|(state, b)| Found {
+        state,
+        current_spec: b[0],
+        right_name: b[1],
+        right_limits: b[2],
+        right_policy: b[3],
+        attached: b[4],
+        failed_start: b[5],
+    })
+}
+
+fn presence() -> impl Strategy<Value = Presence> {
+    prop::sample::select(vec![Presence::Absent, Presence::Ours])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn whatever_is_seen_the_plans_lead_to_rest_and_planning_again_changes_nothing(
+        power in prop::sample::select(vec![Power::Auto, Power::Running, Power::Stopped]),
+        phase in prop::sample::select(vec![Phase::Pending, Phase::Starting, Phase::Running, Phase::Asleep, Phase::Stopping, Phase::Failed, Phase::Lost, Phase::Upgrading]),
+        deleting in any::<bool>(),
+        idle in prop::option::of(0u64..7200),
+        open in 0usize..2,
+        containers in prop::collection::vec(found(), 0..3),
+        network in presence(),
+        volume in presence(),
+        image in any::<bool>(),
+        stray in any::<bool>(),
+        retain in any::<bool>(),
+    ) {
+        // A container of the current spec was made after its volume; one that is gone since is lost, told elsewhere.
+        let volume = if containers.iter().any(|f| f.current_spec) { Presence::Ours } else { volume };
+        let reclaim = if retain { Reclaim::Retain } else { Reclaim::Delete };
+        let mut desired = instance(power, true, deleting, reclaim);
+        desired.status.phase = phase;
+        let spec = container_spec("c", &desired);
+        let mut model = Model::new(desired);
+        model.seen.network = network;
+        model.seen.image_present = Some(image);
+        model.seen.volumes.insert("pr.default.alice.home".into(), volume);
+        model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open };
+        model.seen.strays = if stray { vec!["stray".into()] } else { vec![] };
+        for (i, f) in containers.iter().enumerate() {
+            let mut c = made(&spec, &format!("old{i}"));
+            c.state = f.state;
+            // Only one can have the name.
+            c.name = if f.right_name && i == 0 { spec.name.clone() } else { format!("renamed-{i}") };
+            if !f.current_spec { c.labels.insert(labels::SPEC_HASH.into(), "other".into()); }
+            if !f.right_limits { c.limits = Limits { memory: 1, cpu_milli: 1, pids: 1 }; }
+            // Only a policy makes a daemon restart a container.
+            if !f.right_policy || f.state == RunState::Restarting { c.restart_policy = "always".into(); }
+            if !f.attached { c.networks.clear(); }
+            if f.failed_start { c.error = "no".into(); }
+            model.seen.containers.push(c);
+        }
+        model.settle();
+        if deleting {
+            prop_assert!(model.gone && model.seen.containers.is_empty() && model.seen.network == Presence::Absent);
+            let kept = volume == Presence::Ours && retain;
+            prop_assert_eq!(model.seen.volumes["pr.default.alice.home"] == Presence::Ours, kept);
+            return Ok(());
+        }
+        prop_assert!(model.seen.containers.len() <= 1 && model.seen.strays.is_empty());
+        let status = model.desired.status.clone();
+        let awake = status.phase == Phase::Running;
+        prop_assert!(awake || matches!(status.phase, Phase::Asleep | Phase::Stopped), "{:?}", status.phase);
+        prop_assert_eq!(model.seen.containers.iter().any(|c| c.state == RunState::Running), awake);
+        prop_assert_eq!(model.step(), 0);
+        prop_assert_eq!(&model.desired.status, &status);
+    }
+
+    #[test]
+    fn a_new_instance_is_bound_before_anything_is_made(power in prop::sample::select(vec![Power::Auto, Power::Running])) {
+        let mut model = Model::new(instance(power, false, false, Reclaim::Retain));
+        model.look();
+        let first = plan(&site(), &model.desired, &model.seen, now());
+        prop_assert_eq!(first.actions, vec![Action::Bind]);
+        model.settle();
+        prop_assert_eq!(model.desired.status.phase, Phase::Running);
+    }
+}
