@@ -23,7 +23,7 @@ use engine_conformance::Subject;
 /// Of the test app, in its image.
 const APP: &str = "/app";
 
-fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by `cargo xtask test`"))
 }
 

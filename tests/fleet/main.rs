@@ -1,6 +1,13 @@
 //! Tests against real Docker daemons. `cargo xtask test` brings the daemons up and runs them; a plain `cargo test`
 //! leaves them out, because they need root.
+//!
+//! [`engine`] tests one room; the others test the whole program from outside, as users and their browsers see it.
 
+mod control_plane;
 mod converge;
+mod daemon;
 mod engine;
+mod failures;
+mod http;
+mod kubectl;
 mod sleep;

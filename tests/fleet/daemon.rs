@@ -1,0 +1,209 @@
+//! A host of the fleet as its owner sees it, behind the program's back: the daemon's API over its socket, and the
+//! faults that `xtask fleet` can make. Faults are for h2 only, and for one test at a time: [`second`].
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::engine::variable;
+use crate::http;
+
+pub struct Daemon {
+    pub socket: PathBuf,
+    /// Where it publishes ports.
+    pub address: String,
+}
+
+/// The host that tests share, and must not harm.
+pub fn first() -> Daemon {
+    let endpoint = variable("PORTREEVE_TEST_DOCKER");
+    let socket = endpoint.strip_prefix("unix://").expect("the daemon's socket").into();
+    Daemon { socket, address: variable("PORTREEVE_TEST_ADDRESS") }
+}
+
+/// The host for faults, alone, while the guard lives. Whole and clean again afterwards.
+pub struct Second {
+    pub daemon: Daemon,
+    fleet: String,
+    /// The instances that a test places there.
+    names: Vec<String>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+pub fn second(names: &[&str]) -> Second {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = std::fs::read_to_string(variable("PORTREEVE_TEST_FLEET")).expect("the fleet's file");
+    let fleet: Value = serde_json::from_str(&text).expect("JSON");
+    let host = &fleet["hosts"][1];
+    let string = |v: &Value| v.as_str().expect("a string").to_owned();
+    let daemon = Daemon { socket: string(&host["socket"]).into(), address: string(&host["address"]) };
+    let names = names.iter().map(|&n| n.to_owned()).collect();
+    Second { daemon, fleet: string(&fleet["name"]), names, _alone: alone }
+}
+
+impl Second {
+    /// Its record.
+    pub fn record(&self, ports: &str) -> Value {
+        let spec = json!({"endpoint": self.daemon.endpoint(), "address": self.daemon.address, "portRange": ports});
+        json!({"apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": "h2"}, "spec": spec})
+    }
+
+    /// `kill`, `start`, `pause`, `resume`, `disk-full`, `disk-free`, …
+    #[track_caller]
+    pub fn fault(&self, verb: &str) {
+        let done = self.act(verb);
+        assert!(done.status.success(), "fleet {verb} h2: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn act(&self, verb: &str) -> std::process::Output {
+        let mut command = Command::new(variable("PORTREEVE_XTASK"));
+        command.args(["fleet", verb, "h2", "--name", &self.fleet]).output().expect("xtask runs")
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // whichever fault it was; the cures of the others are refused, which is fine
+            for cure in ["resume", "start", "disk-free"] {
+                let _ = self.act(cure);
+            }
+        }
+        for name in &self.names {
+            self.daemon.sweep(name);
+        }
+    }
+}
+
+impl Daemon {
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<http::Answer> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        http::exchange(&mut stream, method, &format!("/v1.41{path}"), "docker", true, body.as_bytes())
+    }
+
+    /// An answer that is a success, as JSON; null without a body.
+    #[track_caller]
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.ask(method, path, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        assert!(answer.status < 400, "{method} {path}: {} {}", answer.status, answer.text());
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        self.call("GET", path, None)
+    }
+
+    /// Does something to a container: `kill`, `stop?t=1`, `rename?name=x`.
+    #[track_caller]
+    pub fn act(&self, container: &str, what: &str) {
+        self.call("POST", &format!("/containers/{container}/{what}"), None);
+    }
+
+    /// The containers of an instance, whatever their state.
+    pub fn containers(&self, instance: &str) -> Vec<Value> {
+        let list = self.get(&format!("/containers/json?all=1&filters={}", of(instance)));
+        list.as_array().expect("a list").clone()
+    }
+
+    /// Its only container.
+    #[track_caller]
+    pub fn container(&self, instance: &str) -> Value {
+        let all = self.containers(instance);
+        assert_eq!(all.len(), 1, "containers of {instance}: {all:#?}");
+        self.get(&format!("/containers/{}/json", all[0]["Id"].as_str().expect("an id")))
+    }
+
+    pub fn networks(&self, instance: &str) -> Vec<Value> {
+        self.get(&format!("/networks?filters={}", of(instance))).as_array().expect("a list").clone()
+    }
+
+    /// Names.
+    pub fn volumes(&self, instance: &str) -> Vec<String> {
+        let list = self.get(&format!("/volumes?filters={}", of(instance)));
+        let volumes = list["Volumes"].as_array().into_iter().flatten();
+        volumes.map(|v| v["Name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// A container that is not ours and holds a port, while it lives.
+    pub fn squatter(&self, name: &str, port: u16) -> Squatter<'_> {
+        self.remove(&format!("/containers/{name}?force=1"));
+        let spec = json!({
+            "Image": variable("PORTREEVE_TEST_IMAGE"),
+            "ExposedPorts": {"8080/tcp": {}},
+            "HostConfig": {"PortBindings": {"8080/tcp": [{"HostIp": self.address, "HostPort": port.to_string()}]}},
+        });
+        self.call("POST", &format!("/containers/create?name={name}"), Some(&spec));
+        let squatter = Squatter { daemon: self, name: name.to_owned() };
+        self.act(name, "start");
+        squatter
+    }
+
+    /// Another name of an image, while it lives.
+    pub fn tag(&self, image: &str, repository: &str) -> Tag<'_> {
+        self.call("POST", &format!("/images/{image}/tag?repo={repository}&tag=1"), None);
+        Tag { daemon: self, reference: format!("{repository}:1") }
+    }
+
+    /// Removes all that an instance left; what is gone or out of reach is left.
+    pub fn sweep(&self, instance: &str) {
+        let ids = |path: &str, list: &str, field: &str| -> Vec<String> {
+            let Ok(answer) = self.ask("GET", &format!("{path}filters={}", of(instance)), None) else { return vec![] };
+            let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let list = if list.is_empty() { &json } else { &json[list] };
+            list.as_array().into_iter().flatten().filter_map(|o| o[field].as_str()).map(str::to_owned).collect()
+        };
+        for id in ids("/containers/json?all=1&", "", "Id") {
+            self.remove(&format!("/containers/{id}?force=1&v=1"));
+        }
+        for id in ids("/networks?", "", "Id") {
+            self.remove(&format!("/networks/{id}"));
+        }
+        for name in ids("/volumes?", "Volumes", "Name") {
+            self.remove(&format!("/volumes/{name}"));
+        }
+    }
+
+    fn remove(&self, path: &str) {
+        let _ = self.ask("DELETE", path, None);
+    }
+}
+
+/// The filter for what is an instance's, percent-encoded.
+fn of(instance: &str) -> String {
+    let text = json!({"label": [format!("portreeve.dev/name={instance}")]}).to_string();
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+pub struct Squatter<'a> {
+    daemon: &'a Daemon,
+    name: String,
+}
+
+impl Drop for Squatter<'_> {
+    fn drop(&mut self) {
+        self.daemon.remove(&format!("/containers/{}?force=1&v=1", self.name));
+    }
+}
+
+pub struct Tag<'a> {
+    daemon: &'a Daemon,
+    reference: String,
+}
+
+impl Drop for Tag<'_> {
+    fn drop(&mut self) {
+        self.daemon.remove(&format!("/images/{}?noprune=1&force=1", self.reference));
+    }
+}
