@@ -17,6 +17,8 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::labels;
+
 /// Why a call did not do its work. `message` holds the daemon's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op} {object}: {message}")]
@@ -207,6 +209,16 @@ pub struct EngineEvent {
     pub attributes: BTreeMap<String, String>,
 }
 
+impl EngineEvent {
+    /// Whether it may be about something with this label. Networks' events carry no labels, so theirs is told by the
+    /// name, which is a guess: the listener looks before it acts.
+    pub fn concerns(&self, label: (&str, &str)) -> bool {
+        let name = || self.attributes.get("name").and_then(|name| labels::key_of_name(name));
+        self.attributes.get(label.0).is_some_and(|value| value == label.1)
+            || (self.object == "network" && name().is_some())
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
     pub follow: bool,
@@ -256,7 +268,8 @@ pub trait EngineRead: Send + Sync {
     async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>>;
     async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>>;
     async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>>;
-    /// Events from `since` on (or from now), only of objects with this label key and value. Ends or errs when the connection does.
+    /// Events from `since` on (or from now) that [concern](EngineEvent::concerns) this label key and value. Ends or errs
+    /// when the connection does.
     async fn events(
         &self,
         label: (&str, &str),

@@ -267,10 +267,10 @@ impl ControlPlane {
         }
     }
 
-    /// Waits until something else is so, and tells about the instance if it never is.
+    /// Fails, with all that is known about the instance.
     #[track_caller]
-    pub fn sees<T>(&self, name: &str, attempt: impl FnMut() -> Result<T, String>) -> T {
-        within(PATIENCE, attempt).unwrap_or_else(|why| panic!("{name}: {why}\n{}", self.tale(name)))
+    pub fn fail(&self, name: &str, why: &str) -> ! {
+        panic!("{name}: {why}\n{}", self.tale(name))
     }
 
     /// What is known about an instance.

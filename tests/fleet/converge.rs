@@ -109,9 +109,10 @@ fn whatever_is_done_to_a_container_behind_our_back_is_repaired() {
     assert_eq!(plane.page(name, "/data/note").text(), "kept");
 }
 
-/// Container, limits, network and status are as they should be.
+/// Container, limits, network and status are as they should be, and soon: well before the next full listing, so an
+/// event has told of the harm.
 fn right_again(plane: &ControlPlane, name: &str, what: &str) {
-    plane.sees(name, || {
+    let repaired = within(Duration::from_secs(30), || {
         let all = plane.daemon.containers(name);
         let [listed] = all.as_slice() else { return Err(format!("{what}: {} containers", all.len())) };
         let id = listed["Id"].as_str().unwrap_or_default();
@@ -130,6 +131,9 @@ fn right_again(plane: &ControlPlane, name: &str, what: &str) {
                 == container["State"]["StartedAt"].as_str().map(seconds);
         if right { Ok(()) } else { Err(format!("{what}: {container:#}")) }
     });
+    if let Err(why) = repaired {
+        plane.fail(name, &why);
+    }
     assert_eq!(plane.page(name, "/health").text(), "ok\n", "{what}");
 }
 

@@ -145,7 +145,8 @@ impl EngineRead for BollardEngine {
         since: Option<Timestamp>,
     ) -> EngineResult<BoxStream<'static, EngineResult<EngineEvent>>> {
         const OP: &str = "events";
-        let filters = serde_json::json!({"label": [format!("{}={}", label.0, label.1)], "event": ACTIONS});
+        // Not by label: the daemon would keep back all events of networks, which carry none.
+        let filters = serde_json::json!({"type": ["container", "network"], "event": ACTIONS});
         let mut path = format!("/events?filters={}", escaped(&filters.to_string()));
         if let Some(since) = since {
             path.push_str(&format!("&since={}.{:09}", since.as_second(), since.subsec_nanosecond()));
@@ -163,7 +164,12 @@ impl EngineRead for BollardEngine {
             let attributes = told.actor.attributes.unwrap_or_default();
             Ok(EngineEvent { object: told.object, action: told.action, attributes })
         });
-        Ok(events.boxed())
+        let label = (label.0.to_owned(), label.1.to_owned());
+        let ours = events.filter(move |event| {
+            let ours = event.as_ref().map_or(true, |e: &EngineEvent| e.concerns((&label.0, &label.1)));
+            std::future::ready(ours)
+        });
+        Ok(ours.boxed())
     }
 
     async fn logs(

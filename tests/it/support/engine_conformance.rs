@@ -49,6 +49,7 @@ pub async fn holds(subject: &Subject<'_>) {
     a_bind_that_cannot_be_made_fails_the_start(subject).await;
     a_lost_network_can_be_given_again(subject).await;
     events_tell_of_a_life_in_order(subject).await;
+    events_tell_of_networks_that_go(subject).await;
     commands_run_inside_and_tell_their_exit_code(subject).await;
     logs_come_back_and_follow(subject).await;
     clear(subject).await;
@@ -354,6 +355,9 @@ async fn events_tell_of_a_life_in_order(s: &Subject<'_>) {
     while actions.last().is_none_or(|last| last != "destroy") {
         let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
         let event = event.unwrap_or_else(|_| panic!("no destroy after {actions:?}")).expect("goes on").expect("event");
+        if event.object == "network" {
+            continue;
+        }
         assert_eq!(
             (event.object.as_str(), event.attributes.get(CLUSTER.0)),
             ("container", Some(&CLUSTER.1.to_owned()))
@@ -365,6 +369,22 @@ async fn events_tell_of_a_life_in_order(s: &Subject<'_>) {
     }
     actions.retain(|a| matches!(a.as_str(), "create" | "start" | "die" | "destroy"));
     assert_eq!(actions, ["create", "start", "die", "destroy"]);
+}
+
+/// The network's name is all that they carry.
+async fn events_tell_of_networks_that_go(s: &Subject<'_>) {
+    let name = "pr.conformance.gone";
+    s.engine.remove_network(name).await.expect("clear");
+    let mut events = s.engine.events(CLUSTER, None).await.expect("events");
+    s.engine.create_network(name, &owned(&[])).await.expect("create");
+    s.engine.remove_network(name).await.expect("remove");
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+        let event = event.expect("an event of the network's end").expect("goes on").expect("event");
+        if event.action == "destroy" && event.attributes.get("name").is_some_and(|n| n == name) {
+            return assert_eq!(event.object, "network");
+        }
+    }
 }
 
 async fn commands_run_inside_and_tell_their_exit_code(s: &Subject<'_>) {

@@ -156,7 +156,7 @@ impl EngineRead for SimEngine {
         let all = stream::iter(past.into_iter().map(Ok)).chain(live);
         Ok(all
             .filter(move |event| {
-                let wanted = event.as_ref().map_or(true, |e| e.attributes.get(&label.0) == Some(&label.1));
+                let wanted = event.as_ref().map_or(true, |e| e.concerns((&label.0, &label.1)));
                 std::future::ready(wanted)
             })
             .boxed())
