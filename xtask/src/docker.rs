@@ -88,6 +88,22 @@ impl Docker {
         })
     }
 
+    /// Any other call, with a JSON body if there is one; what it answers, `Null` for nothing.
+    pub fn call(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request {
+            method,
+            content_type: if body.is_empty() { "" } else { "application/json" },
+            body: body.as_bytes(),
+            ..Request::get(target)
+        };
+        match request.over_unix(&self.socket)? {
+            Answer { status: 200..=299, body } if body.is_empty() => Ok(Value::Null),
+            Answer { status: 200..=299, body } => serde_json::from_slice(&body).context("reading the daemon's answer"),
+            answer => bail!("{method} {target}: {}: {}", answer.status, answer.text()),
+        }
+    }
+
     /// What is gone already is fine.
     fn delete(&self, target: &str) -> Result<()> {
         let request = Request { method: "DELETE", timeout: Duration::from_secs(60), ..Request::get(target) };

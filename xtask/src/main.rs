@@ -3,6 +3,7 @@
 //! ```text
 //! main ─► demo    from nothing to instances that sleep and wake, and back
 //!      ─► fleet   real Docker daemons in network namespaces of their own
+//!      ─► bench   what a wake and an instance cost
 //!      ─► test    every check, with real daemons
 //!      ─► image   the test image, made without a registry
 //! ```
@@ -16,6 +17,7 @@ macro_rules! say {
 }
 
 mod args;
+mod bench;
 mod build;
 mod clock;
 mod demo;
@@ -40,6 +42,13 @@ cargo xtask <command>
                         and wakes; removed again at Ctrl-C, or at once with --exit
   test [--fast]         every check and every test, also those with real Docker
                         daemons; --fast leaves out those and the documentation
+
+  bench wake [--rounds N] [-o json]
+                        a request to a sleeping instance, and beside it what the daemon
+                        alone takes to start the same container
+  bench memory [-o json]
+                        resident memory with 2 and with 1,000 instances
+                        (both: --binary PATH instead of the release build)
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--bare]
                         N Docker daemons, each in a network namespace of its own
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
             sys::catch_interrupts();
             match verb {
                 Some("demo") => demo::run(args),
+                Some("bench") => bench::run(args),
                 Some("test") => test::run(args),
                 Some("fleet") => fleet::run(args),
                 Some("image") => image::run(args),

@@ -17,9 +17,9 @@ pub fn clean(place: &Place, record: &Record) -> Result<()> {
     }
     if record.private {
         // all that was made in it goes along
-        engine::remove_private()?;
+        engine::remove_private(place.name)?;
     } else {
-        in_daemon(record).context("removing what the demo made in the Docker daemon")?;
+        in_daemon(record).context("removing what was made in the Docker daemon")?;
     }
     place.empty()
 }
@@ -27,7 +27,7 @@ pub fn clean(place: &Place, record: &Record) -> Result<()> {
 /// What an earlier run left, if it was killed.
 pub fn leftovers(place: &Place) -> Result<()> {
     if let Some(record) = place.record() {
-        say!("removing what an earlier demo left");
+        eprintln!("removing what an earlier {} left", place.name);
         clean(place, &record)?;
     }
     place.empty()

@@ -8,8 +8,6 @@ use crate::docker::Docker;
 use crate::fleet::{down, state, up};
 use crate::sys::{self, ProcessRef};
 
-/// The private daemon's fleet.
-const FLEET: &str = "demo";
 const USUAL: &str = "/var/run/docker.sock";
 
 pub struct Engine {
@@ -56,9 +54,9 @@ fn advice(socket: &Path, error: &anyhow::Error) -> String {
     }
 }
 
-/// A daemon of the demo's own, in a network namespace; it ends with this process.
-pub fn private() -> Result<Engine> {
-    let mut plan = up::Plan::new(FLEET, "1", &[])?;
+/// A daemon of our own, in a network namespace; it ends with this process. `name` is its fleet's.
+pub fn private(name: &str) -> Result<Engine> {
+    let mut plan = up::Plan::new(name, "1", &[])?;
     plan.images = false;
     plan.owner = Some(ProcessRef::this()?);
     let fleet = up::up(&plan)?;
@@ -67,6 +65,6 @@ pub fn private() -> Result<Engine> {
 }
 
 /// Removes the private daemon, if there is one.
-pub fn remove_private() -> Result<()> {
-    if state::dir(FLEET).exists() { down::down(FLEET) } else { Ok(()) }
+pub fn remove_private(name: &str) -> Result<()> {
+    if state::dir(name).exists() { down::down(name) } else { Ok(()) }
 }

@@ -4,11 +4,13 @@
 //! engine ─► a Docker daemon ◄── server: portreeve serve ◄── show: the real command line, requests through the proxy
 //! place: what a later run must know if this one is killed        clean: uses it
 //! ```
+//!
+//! [`crate::bench`] uses all but `show`.
 
-mod clean;
-mod engine;
-mod place;
-mod server;
+pub mod clean;
+pub mod engine;
+pub mod place;
+pub mod server;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ use place::{Place, Record};
 use server::Server;
 use show::Visitor;
 
+const NAME: &str = "demo";
 const EXAMPLE: &str = "examples/quickstart";
 
 pub fn run(mut args: Args) -> Result<ExitCode> {
@@ -36,7 +39,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let binary = args.option("--binary")?.map(PathBuf::from);
     args.finish()?;
     let start = clock::now();
-    let place = Place::take()?;
+    let place = Place::take(NAME)?;
     if sys::is_root() {
         down::clean_orphans()?;
     }
@@ -71,7 +74,7 @@ impl Demo {
             Some(path) => path,
             None => {
                 say!("==> building portreeve (the dev profile: the shortest first build)");
-                server::build()?
+                server::build(false)?
             }
         };
         say!("==> building the app's image, without a registry");
@@ -82,7 +85,7 @@ impl Demo {
             engine.docker.load(&archive)?;
         }
 
-        let server = self.server.insert(Server::start(&program, &self.place, &engine, &self.domain)?);
+        let server = self.server.insert(Server::start(&program, &self.place, Some(&engine), &self.domain)?);
         self.record.server = server.identity();
         self.place.write(&self.record)?;
         server.ready()?;
@@ -119,7 +122,7 @@ impl Demo {
         say!("==> no Docker daemon answers here: starting a private one, in a network of its own");
         self.record.private = true;
         self.place.write(&self.record)?;
-        let engine = engine::private()?;
+        let engine = engine::private(NAME)?;
         self.record.socket = engine.docker.socket.clone();
         Ok(engine)
     }

@@ -1,4 +1,5 @@
-//! The demo's directory: one demo at a time per user, and what a later run must know to clean up after a killed one.
+//! The directory of a demo or a benchmark: one of each at a time per user, and what a later run must know to clean up
+//! after a killed one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -10,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::server::Seen;
 use crate::sys::{self, ProcessRef};
 
-/// Held for as long as the demo lives.
+/// Held for as long as the run lives.
 pub struct Place {
+    /// Of the chore; also of its private fleet.
+    pub name: &'static str,
     pub dir: PathBuf,
     _lock: File,
 }
@@ -21,7 +24,7 @@ pub struct Place {
 pub struct Record {
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// A daemon of the demo's own, which goes with everything in it.
+    /// A daemon of our own, which goes with everything in it.
     pub private: bool,
     /// The image was not in the daemon before.
     pub image_is_ours: bool,
@@ -41,9 +44,9 @@ impl Record {
 
 impl Place {
     /// Takes the place, or says whose it is.
-    pub fn take() -> Result<Place> {
+    pub fn take(name: &'static str) -> Result<Place> {
         let user = sys::user_id();
-        let dir = std::env::temp_dir().join(format!("portreeve-demo-{user}"));
+        let dir = std::env::temp_dir().join(format!("portreeve-{name}-{user}"));
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(e).with_context(|| format!("making {}", dir.display()));
@@ -57,19 +60,19 @@ impl Place {
         let path = dir.join("lock");
         let lock = OpenOptions::new().create(true).append(true).open(&path)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Place { dir, _lock: lock }),
-            Err(TryLockError::WouldBlock) => bail!("another demo is running; stop it first (Ctrl-C in its terminal)"),
+            Ok(()) => Ok(Place { name, dir, _lock: lock }),
+            Err(TryLockError::WouldBlock) => bail!("another {name} is running; stop it first (Ctrl-C in its terminal)"),
             Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("locking {}", path.display())),
         }
     }
 
     /// What an earlier run left, if it did not clean up itself.
     pub fn record(&self) -> Option<Record> {
-        serde_json::from_slice(&fs::read(self.dir.join("demo.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.dir.join("record.json")).ok()?).ok()
     }
 
     pub fn write(&self, record: &Record) -> Result<()> {
-        let (new, path) = (self.dir.join("demo.json.new"), self.dir.join("demo.json"));
+        let (new, path) = (self.dir.join("record.json.new"), self.dir.join("record.json"));
         fs::write(&new, serde_json::to_vec_pretty(record)?)
             .and_then(|()| fs::rename(&new, &path))
             .with_context(|| format!("writing {}", path.display()))
@@ -88,14 +91,14 @@ impl Place {
     pub fn empty(&self) -> Result<()> {
         for entry in fs::read_dir(&self.dir)?.flatten() {
             let name = entry.file_name();
-            if name == "lock" || name == "demo.json" {
+            if name == "lock" || name == "record.json" {
                 continue;
             }
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.with_context(|| format!("removing {}", path.display()))?;
         }
-        match fs::remove_file(self.dir.join("demo.json")) {
+        match fs::remove_file(self.dir.join("record.json")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("removing the record"),
             _ => Ok(()),
         }

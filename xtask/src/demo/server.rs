@@ -1,4 +1,4 @@
-//! The demo's control plane: the real binary, and the real command line against it.
+//! The control plane of a demo or a benchmark: the real binary, and the real command line against it.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -35,9 +35,11 @@ pub struct Seen {
 }
 
 /// Builds the binary and returns its path.
-pub fn build() -> Result<PathBuf> {
-    process::show(build::cargo().args(["build", "--bin", "portreeve"])).context("building portreeve")?;
-    Ok(build::target_dir()?.join("debug/portreeve"))
+pub fn build(release: bool) -> Result<PathBuf> {
+    let mut command = build::cargo();
+    command.args(["build", "--bin", "portreeve"]).args(release.then_some("--release"));
+    process::show(&mut command).context("building portreeve")?;
+    Ok(build::target_dir()?.join(if release { "release" } else { "debug" }).join("portreeve"))
 }
 
 /// The usual port if it is free, else any. Somebody may take it before the server does; then the server says so.
@@ -47,7 +49,8 @@ fn listen_address(usual: u16) -> Result<SocketAddr> {
 }
 
 impl Server {
-    pub fn start(program: &Path, place: &Place, engine: &Engine, domain: &str) -> Result<Server> {
+    /// Without an engine it has no local host.
+    pub fn start(program: &Path, place: &Place, engine: Option<&Engine>, domain: &str) -> Result<Server> {
         let (api, proxy) = (listen_address(7443)?, listen_address(7080)?);
         let data = place.data();
         fs::create_dir_all(&data)?;
@@ -56,8 +59,16 @@ impl Server {
         let mut command = own(program);
         command.arg("serve").arg("--data-dir").arg(&data);
         command.args(["--api-listen", &api.to_string(), "--proxy-listen", &proxy.to_string()]);
-        command.args(["--domain", domain, "--docker-address", &engine.address]);
-        command.arg("--docker").arg(format!("unix://{}", engine.docker.socket.display()));
+        command.args(["--domain", domain]);
+        match engine {
+            Some(engine) => {
+                command.args(["--docker-address", &engine.address]);
+                command.arg("--docker").arg(format!("unix://{}", engine.docker.socket.display()));
+            }
+            None => {
+                command.args(["--docker", "none"]);
+            }
+        }
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         // its own group: Ctrl-C is ours to handle, and it is stopped in its turn
         command.process_group(0);
