@@ -56,6 +56,16 @@ impl Leaks {
         if found.is_empty() { Ok(()) } else { bail!("left behind:\n  {}", found.join("\n  ")) }
     }
 
+    /// After an interruption: the tests had no time to clean up, so that is done for them.
+    pub fn clear(&self) -> Result<()> {
+        for (process, _) in processes(&self.name) {
+            process.kill()?;
+        }
+        discard(&self.temp)?;
+        fs::create_dir_all(&self.temp)?;
+        Ok(())
+    }
+
     fn mounts(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string("/proc/self/mountinfo")?;
         let (fleet, temp) = (state::dir(&self.name).display().to_string(), self.temp.display().to_string());
@@ -96,6 +106,20 @@ fn processes(name: &str) -> Vec<(ProcessRef, String)> {
         .collect()
 }
 
+/// Removes a directory and what tests have mounted below it, innermost first. A loop device goes with its mount.
+fn discard(dir: &Path) -> Result<()> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let below: Vec<&str> =
+        text.lines().filter_map(|l| l.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(dir)).collect();
+    for at in below.iter().rev() {
+        sys::unmount(at)?;
+    }
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Removes what runs left that were killed: their tests' processes and temporary files. Their fleets are
 /// [`down::clean_orphans`]'s.
 pub fn clean_orphans() -> Result<()> {
@@ -109,7 +133,7 @@ pub fn clean_orphans() -> Result<()> {
             for (process, _) in processes(name) {
                 process.kill()?;
             }
-            fs::remove_dir_all(entry.path())?;
+            discard(&entry.path())?;
         }
     }
     Ok(())

@@ -176,6 +176,11 @@ impl Run {
     }
 
     fn finish(mut self) -> Result<ExitCode> {
+        if sys::interrupted()
+            && let Err(e) = self.leaks.clear()
+        {
+            say!("clearing up after the interruption: {e:#}");
+        }
         self.step("nothing left on this machine", |run| run.leaks.check());
         // its content has just been reported if there was any
         let _ = fs::remove_dir_all(&self.place);
