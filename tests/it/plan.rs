@@ -43,7 +43,6 @@ impl Model {
                 NodeSeen::Reachable
             },
             containers: vec![],
-            address_changed: false,
             name_taken_by: None,
             strays: vec![],
             network: Presence::Absent,
