@@ -143,9 +143,8 @@ impl View {
             }
         }
         let Some(now) = now else { return };
-        if !now.status.node.is_empty() {
-            self.by_node.entry(now.status.node.clone()).or_default().insert(key.clone());
-        }
+        // Under the empty name: those that wait for a host.
+        self.by_node.entry(now.status.node.clone()).or_default().insert(key.clone());
         for host in claimed_hosts(&now, &self.domain) {
             self.by_route.entry(host).or_default().insert(Claim::of(&now, key));
         }

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod recorder;
 mod repeats;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::docker::Engines;
 use crate::docker::inventory::Inventory;
-use crate::model::{Key, Kind, Resource};
+use crate::model::{Instance, Key, Kind, Resource, is_true};
 use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::store::SharedStore;
 
@@ -109,6 +110,8 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
 /// Every change of an Instance makes it ready; a change of a host makes ready what is on it and what has no host.
 async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationToken) {
     let mut changes = ctx.cache.subscribe();
+    let mut wishes: HashMap<Key, Wish> = HashMap::new();
+    let mut ready: HashMap<String, (bool, String)> = HashMap::new();
     for instance in ctx.cache.instances() {
         queue.add(instance.key());
     }
@@ -119,20 +122,59 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
         };
         match key.kind {
             Kind::Instance => {
-                let unbound_wait = ctx.cache.instance(&key).is_none();
-                queue.add(key);
-                if unbound_wait {
+                let Some(instance) = ctx.cache.instance(&key) else {
+                    wishes.remove(&key);
+                    queue.add_now(key);
                     // One that is gone has given back ports and memory.
                     add_unbound(&ctx, &queue);
+                    continue;
+                };
+                // A status that a reconcile wrote itself is no news, and must not end its back-off.
+                let wish = Wish::of(&instance);
+                if wishes.get(&key) == Some(&wish) {
+                    queue.add(key);
+                } else {
+                    wishes.insert(key.clone(), wish);
+                    queue.add_now(key);
                 }
             }
             Kind::DockerHost => {
-                for instance in ctx.cache.on_node(&key.name) {
-                    queue.add(instance.key());
+                let Some(host) = ctx.cache.host(&key.name) else {
+                    ready.remove(&key.name);
+                    continue;
+                };
+                // Only what instances can tell apart: whether it is there, and how it is reached.
+                let now = (is_true(&host.status.conditions, "Ready"), format!("{:?}", host.spec));
+                if ready.get(&key.name) != Some(&now) {
+                    ready.insert(key.name.clone(), now);
+                    for instance in ctx.cache.on_node(&key.name) {
+                        queue.add_now(instance.key());
+                    }
                 }
                 add_unbound(&ctx, &queue);
             }
             Kind::Namespace | Kind::Event => {}
+        }
+    }
+}
+
+/// What a user can want of an instance: a change of it is news.
+#[derive(Clone, Debug, PartialEq)]
+struct Wish {
+    uid: String,
+    generation: i64,
+    deleting: bool,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Wish {
+    fn of(instance: &Instance) -> Wish {
+        let meta = &instance.metadata;
+        Wish {
+            uid: meta.uid.clone(),
+            generation: meta.generation,
+            deleting: meta.deletion_timestamp.is_some(),
+            annotations: meta.annotations.clone(),
         }
     }
 }

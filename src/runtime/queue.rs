@@ -26,6 +26,8 @@ struct State<K> {
     again: HashSet<K>,
     delayed: BTreeSet<(Duration, K)>,
     due: HashMap<K, Duration>,
+    /// Not before this time, whatever hints come: a failure's back-off.
+    held: HashMap<K, Duration>,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Queue<K> {
@@ -37,6 +39,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             again: HashSet::new(),
             delayed: BTreeSet::new(),
             due: HashMap::new(),
+            held: HashMap::new(),
         };
         Queue { state: Mutex::new(state), wake: Notify::new(), clock }
     }
@@ -46,10 +49,28 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Makes the key ready now.
+    /// Makes the key ready now, or when its back-off has passed. For hints: what a failed reconcile wrote comes back as
+    /// one, and must not make it run again at full speed.
     pub fn add(&self, key: K) {
-        self.state().add(key);
+        let now = self.clock.monotonic();
+        self.state().add_held(key, now);
         self.wake.notify_one();
+    }
+
+    /// Makes the key ready now and ends its back-off. For news: what should be has changed.
+    pub fn add_now(&self, key: K) {
+        let mut state = self.state();
+        state.held.remove(&key);
+        state.add(key);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Keeps the key back for `delay`, and makes it ready then.
+    pub fn hold(&self, key: K, delay: Duration) {
+        let until = self.clock.monotonic() + delay;
+        self.state().held.insert(key.clone(), until);
+        self.add_after(key, delay);
     }
 
     /// Makes the key ready after `delay`, or earlier if it already waits for an earlier time.
@@ -59,15 +80,8 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         }
         let due = self.clock.monotonic() + delay;
         let mut state = self.state();
-        match state.due.get(&key) {
-            Some(&earlier) if earlier <= due => return,
-            Some(&later) => {
-                state.delayed.remove(&(later, key.clone()));
-            }
-            None => {}
-        }
-        state.due.insert(key.clone(), due);
-        state.delayed.insert((due, key));
+        let due = due.max(state.held.get(&key).copied().unwrap_or_default());
+        state.delay(key, due);
         drop(state);
         self.wake.notify_one();
     }
@@ -108,7 +122,8 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         let mut state = self.state();
         state.running.remove(key);
         if state.again.remove(key) {
-            state.add(key.clone());
+            let now = self.clock.monotonic();
+            state.add_held(key.clone(), now);
             drop(state);
             self.wake.notify_one();
         }
@@ -130,12 +145,33 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         }
     }
 
+    fn add_held(&mut self, key: K, now: Duration) {
+        match self.held.get(&key) {
+            // While it runs it is only noted: whether it is held is decided when it is done.
+            Some(&until) if until > now && !self.running.contains(&key) => self.delay(key, until),
+            _ => self.add(key),
+        }
+    }
+
+    fn delay(&mut self, key: K, due: Duration) {
+        match self.due.get(&key) {
+            Some(&earlier) if earlier <= due => return,
+            Some(&later) => {
+                self.delayed.remove(&(later, key.clone()));
+            }
+            None => {}
+        }
+        self.due.insert(key.clone(), due);
+        self.delayed.insert((due, key));
+    }
+
     fn promote(&mut self, now: Duration) {
         while let Some((due, _)) = self.delayed.first()
             && *due <= now
         {
             let (_, key) = self.delayed.pop_first().expect("first exists");
             self.due.remove(&key);
+            self.held.remove(&key);
             self.add(key);
         }
     }
@@ -180,6 +216,26 @@ mod tests {
         assert_eq!(clock.monotonic().as_secs(), 5);
         q.done(&"a");
         assert_eq!(q.len(), (0, 0), "the later delays are gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hints_do_not_shorten_a_back_off_and_news_does() {
+        let clock = VirtualClock::new();
+        let q = Queue::new(clock.clone());
+        q.add("a");
+        assert_eq!(q.next().await, "a");
+        q.add("a");
+        q.hold("a", Duration::from_secs(10));
+        q.done(&"a");
+        q.add("a");
+        q.add_after("a", Duration::from_secs(1));
+        assert_eq!(q.next().await, "a");
+        assert_eq!(clock.monotonic().as_secs(), 10);
+        q.hold("a", Duration::from_secs(10));
+        q.done(&"a");
+        q.add_now("a");
+        assert_eq!(q.next().await, "a");
+        assert_eq!(clock.monotonic().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]

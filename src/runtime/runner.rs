@@ -68,7 +68,10 @@ impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
     fn conclude(&self, key: &K, ended: Result<Result<Outcome, Error>, JoinError>, failures: &mut HashMap<K, u32>) {
         let cause = match ended {
             Ok(Ok(outcome)) => {
-                failures.remove(key);
+                // A step forward that is to be followed at once says nothing about the step that failed.
+                if outcome != Outcome::Recheck(std::time::Duration::ZERO) {
+                    failures.remove(key);
+                }
                 if let Outcome::Recheck(after) = outcome {
                     self.queue.add_after(key.clone(), after);
                 }
@@ -89,7 +92,7 @@ impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
         let attempt = failures.entry(key.clone()).and_modify(|n| *n = n.saturating_add(1)).or_insert(1);
         let delay = self.backoff.delay(key, *attempt);
         tracing::warn!(%key, attempt = *attempt, retry_in = ?delay, error = %Chain(&*cause), "reconcile failed");
-        self.queue.add_after(key.clone(), delay);
+        self.queue.hold(key.clone(), delay);
     }
 }
 

@@ -58,7 +58,9 @@ pub fn refuse(instance: &Instance, load: &HostLoad) -> Option<Refusal> {
         return Some(Refusal::HostPortTaken(port));
     }
     let (first, last) = host.spec.ports();
-    let free = usize::from(last - first) + 1 - load.ports.range(first..=last).count();
+    let mut taken = load.ports.clone();
+    taken.extend(spec.ports.iter().filter_map(|p| p.host_port));
+    let free = usize::from(last - first) + 1 - taken.range(first..=last).count();
     if free < spec.ports.iter().filter(|p| p.host_port.is_none()).count() {
         return Some(Refusal::NoFreePort);
     }

@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn fixed_ports_do_not_count_as_free_ones() {
+        let only = host("a", "4Gi", "30000-30001");
+        let mut inst = instance("a", 3);
+        inst.spec.ports[0].host_port = Some(30000);
+        let why = place(&inst, &Fleet::new([only], [])).unwrap_err().to_string();
+        assert_eq!(why, "0/1 hosts fit: 1 without a free host port");
+    }
+
+    #[test]
     fn a_sleeper_frees_memory_but_keeps_its_ports() {
         let only = host("a", "256Mi", "30000-30001");
         let first = instance("first", 1);

@@ -43,6 +43,7 @@ impl Model {
                 NodeSeen::Reachable
             },
             containers: vec![],
+            address_changed: false,
             name_taken_by: None,
             strays: vec![],
             network: Presence::Absent,

@@ -81,7 +81,11 @@ fn status(host: &DockerHost, looked: &Result<EngineInfo, EngineError>, now: Time
             status.capacity = capacity(&host.spec.capacity, info);
             (ConditionStatus::True, "Connected", format!("Docker {} answers", info.version))
         }
-        Err(e) => (ConditionStatus::False, "Unreachable", e.to_string()),
+        Err(e) => {
+            // The first words stay: those of later tries differ, and each would be a write that wakes everyone.
+            let told = condition(&status.conditions, "Ready").filter(|c| c.reason == "Unreachable");
+            (ConditionStatus::False, "Unreachable", told.map_or_else(|| e.to_string(), |c| c.message.clone()))
+        }
     };
     set_condition(
         &mut status.conditions,

@@ -43,6 +43,8 @@ enum Step {
 
 enum StepError {
     Engine(EngineError),
+    /// Told by a condition already.
+    Told(String),
     Store(StoreError),
 }
 
@@ -85,6 +87,7 @@ impl<'a> Executor<'a> {
                 Ok(Step::LookAgain) => return again,
                 Err(StepError::Store(StoreError::Conflict { .. })) => return again,
                 Err(StepError::Store(e)) => return Err(Error::retry(e)),
+                Err(StepError::Told(why)) => return Err(Error::retry(why)),
                 Err(StepError::Engine(e)) => return self.failed(&action, e).await,
             }
         }
@@ -282,6 +285,14 @@ impl<'a> Executor<'a> {
             Ok(placement) => placement,
             Err(why) => {
                 let mut report = Report::of(&self.instance, now);
+                if rebinding {
+                    // What runs goes on running with the ports that it has.
+                    report.status.observed_generation = self.instance.status.observed_generation;
+                    report.up_to_date(false, "Unschedulable", why.to_string());
+                    self.write_status(report.take()).await?;
+                    self.event(EventType::Warning, "Unschedulable", why.to_string());
+                    return Err(StepError::Told(why.to_string()));
+                }
                 report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.to_string());
                 report.phase(Phase::Pending).not_ready("Unschedulable", why.to_string());
                 self.write_status(report.take()).await?;

@@ -36,12 +36,16 @@ const MAX_REPEATS: u32 = 5;
 /// Brings one instance closer to what it should be.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
     let found = typed::get::<Instance>(&*ctx.store, &key).await.map_err(Error::retry)?;
-    sweep::sweep(&ctx, &key, found.as_ref()).await?;
     let Some(instance) = found else {
+        sweep::sweep(&ctx, &key, None).await?;
         ctx.activity.forget(&key);
         ctx.repeats.forget(&key);
         return Ok(Outcome::Done);
     };
+    if let Err(e) = sweep::sweep(&ctx, &key, Some(&instance)).await {
+        // A sick host that holds a stray must not keep the instance from its own; every listing comes back to it.
+        tracing::debug!(%key, error = %e, "a stray was not removed");
+    }
     let seen = observe::observe(&ctx, &instance).await.map_err(Error::retry)?;
     let plan = plan::plan(&ctx.site, &instance, &seen, ctx.clock.now());
     tracing::debug!(%plan, "planned");

@@ -22,6 +22,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
     let mut seen = Observed {
         node: NodeSeen::Reachable,
         containers: vec![],
+        address_changed: false,
         name_taken_by: None,
         strays: vec![],
         network: Presence::Absent,
@@ -38,6 +39,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         seen.node = NodeSeen::Missing;
         return Ok(seen);
     };
+    seen.address_changed = host.spec.reach_address() != desired.status.address;
     let looked = match ctx.engines.engine(&host) {
         Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,
         Err(e) => Err(e),

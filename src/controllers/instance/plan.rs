@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
+use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
@@ -48,6 +48,8 @@ pub struct Observed {
     pub node: NodeSeen,
     /// Every container with this instance's uid on its node.
     pub containers: Vec<ContainerInfo>,
+    /// The node is reached at another address than the one that the instance is bound to.
+    pub address_changed: bool,
     /// A container that has our name and not our labels.
     pub name_taken_by: Option<String>,
     /// Containers on the node that carry this instance's name and another uid: left by a record that is gone.
@@ -113,7 +115,7 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
 }
 
 /// Time since the last use or the last `portreeve wake`, whichever is shorter.
-fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
+pub fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
     let asked = desired.metadata.annotations.get(WAKE_ANNOTATION).and_then(|t| t.parse::<Timestamp>().ok());
     let since_asked = asked
         .map(|t| now.duration_since(t))
@@ -153,7 +155,7 @@ pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) ->
         }
         NodeSeen::Reachable => match want {
             // A port that the spec gained, or a fixed one that it changed, is bound before anything is made.
-            Want::Run if !ports_bound(desired) => {
+            Want::Run if !ports_bound(desired) || seen.address_changed => {
                 Plan { status: report.take(), actions: vec![Action::Bind], recheck: None }
             }
             Want::Run => running::plan_run(site, desired, seen, report, now),
@@ -244,8 +246,10 @@ fn plan_rest(
         }
     } else {
         let status = desired.status.clone();
-        report.phase(Phase::Stopping).not_ready("Stopping", message);
-        actions.insert(0, Action::Mark(report.snapshot()));
+        if actions.iter().any(|a| matches!(a, Action::Stop { .. })) {
+            report.phase(Phase::Stopping).not_ready("Stopping", message);
+            actions.insert(0, Action::Mark(report.snapshot()));
+        }
         report.status = status;
     }
     Plan { status: report.take(), actions, recheck: None }
@@ -269,6 +273,10 @@ fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan
         NodeSeen::Missing => return wait(&mut report, &format!("DockerHost {} has no record", desired.status.node)),
         NodeSeen::Unreachable(why) => return wait(&mut report, why),
         NodeSeen::Reachable => {}
+    }
+    if !desired.metadata.finalizers.iter().any(|f| f == FINALIZER) {
+        // Ours is done; others keep the record.
+        return Plan { status: report.take(), actions: vec![], recheck: None };
     }
     let mut actions = remove_strays(seen);
     for container in &seen.containers {

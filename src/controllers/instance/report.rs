@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::docker::engine::{EngineError, EngineErrorKind};
-use crate::model::{Condition, ConditionStatus, Instance, InstanceStatus, Phase, set_condition};
+use crate::model::{Condition, ConditionStatus, Instance, InstanceStatus, Phase, condition, set_condition};
 
 use super::action::Action;
 
@@ -102,10 +102,13 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
 pub fn host_lost(report: &mut Report, message: &str) {
     let phase = match report.status.phase {
         // What rests needs no node to rest, and must not come back awake.
-        phase @ (Phase::Asleep | Phase::Stopped) => phase,
+        phase @ (Phase::Asleep | Phase::Stopped | Phase::Stopping) => phase,
         _ if report.status.container_id.is_empty() => Phase::Pending,
         _ => Phase::Lost,
     };
+    // Which call failed first differs from look to look: a message that changed each time would be written each time.
+    let told = condition(&report.status.conditions, "Ready").filter(|c| c.reason == "HostUnreachable");
+    let message = told.map_or_else(|| message.to_owned(), |c| c.message.clone());
     report.phase(phase).condition("Ready", ConditionStatus::Unknown, "HostUnreachable", message);
 }
 

@@ -10,7 +10,7 @@ use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExi
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
-use super::plan::{Observed, Presence, Site, remove_strays};
+use super::plan::{Observed, Presence, Site, idle, remove_strays};
 use super::probe::ProbeTarget;
 use super::report::Report;
 
@@ -155,7 +155,7 @@ fn plan_container(
         }
         actions.push(Action::Pull { image: desired.spec.image.clone() });
     }
-    if old.is_some() || !retrying {
+    if !retrying {
         let (phase, reason) =
             if old.is_some() && stale { (Phase::Upgrading, "Upgrading") } else { (Phase::Starting, "Creating") };
         report.status.observed_generation = desired.metadata.generation;
@@ -209,7 +209,9 @@ fn plan_start(
                 Time::from(next)
             );
             report.phase(Phase::Failed).not_ready("CrashLoopBackOff", message);
+            // A daemon's clock ahead of ours must not make the wait longer than it is.
             let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+            let wait = wait.min(crash_delay(report.status.crashes));
             return Plan { status: report.take(), actions, recheck: Some(wait) };
         }
     }
@@ -262,9 +264,9 @@ fn plan_running(
     if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
         report.phase(Phase::Running).ready("Running", "the app has started");
         if desired.status.phase != Phase::Running {
-            report.status.last_active = Some(last_active(seen, now));
+            report.status.last_active = Some(last_active(desired, seen, now));
         }
-        return Plan { status: report.take(), actions, recheck: Some(next_look(desired, seen)) };
+        return Plan { status: report.take(), actions, recheck: Some(next_look(desired, seen, now)) };
     }
     let since =
         container.started_at.map_or(Duration::ZERO, |t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
@@ -302,17 +304,18 @@ fn record_container(status: &mut InstanceStatus, desired: &Instance, container: 
     status.volumes = named_volumes(desired).map(|(_, name)| name).collect();
 }
 
-fn last_active(seen: &Observed, now: Timestamp) -> Time {
-    Time::from(now - seen.activity.idle.unwrap_or_default())
+fn last_active(desired: &Instance, seen: &Observed, now: Timestamp) -> Time {
+    Time::from(now - idle(desired, seen.activity, now).unwrap_or_default())
 }
 
 /// When an instance that runs as it should needs a look: when it may fall asleep, and now and then.
-fn next_look(desired: &Instance, seen: &Observed) -> Duration {
+fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
     let after = desired.spec.idle_after();
     match desired.spec.power {
-        Power::Auto if seen.activity.open == 0 => {
-            after.saturating_sub(seen.activity.idle.unwrap_or_default()).max(Duration::from_millis(100)).min(RESYNC)
-        }
+        Power::Auto if seen.activity.open == 0 => after
+            .saturating_sub(idle(desired, seen.activity, now).unwrap_or_default())
+            .max(Duration::from_millis(100))
+            .min(RESYNC),
         Power::Auto => after.min(RESYNC),
         Power::Running | Power::Stopped => RESYNC,
     }
