@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{self, Attributes, PeerIdentity, User, review};
 use super::admit::Part;
-use super::auth::{self, Attributes, PeerIdentity, User};
 use super::body::{self, Parsed};
 use super::columns::Facts;
 use super::delete::DeleteOptions;
@@ -26,8 +26,7 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::view::View;
 use super::{
-    ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, pods, review, scale, update,
-    watch,
+    ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, pods, scale, update, watch,
 };
 use crate::model::{Key, Kind};
 
@@ -117,7 +116,7 @@ async fn dispatch(shared: Shared, request: Request) -> Result<Response, ApiError
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews
     );
     if !about_self {
-        auth::authorize(&user, &attributes)?;
+        access::authorize(&user, &attributes)?;
     }
     if let Some(sub) = &place.subresource
         && place.resource.subresource(sub).is_none()

@@ -9,13 +9,12 @@
 //! typed model is used to check them, never to rewrite them. Every answer that is an error is a `Status`, made in
 //! `error` alone. Nothing is answered to anyone without credentials but the health checks.
 
+mod access;
 mod admit;
 pub mod attach;
-pub mod auth;
 mod body;
 mod columns;
 mod create;
-pub mod credentials;
 mod cross;
 mod delete;
 mod discovery;
@@ -28,13 +27,11 @@ mod negotiate;
 mod object;
 mod openapi;
 mod patch;
-mod pki;
 mod pods;
 mod protobuf;
 mod query;
 mod registry;
 mod reply;
-mod review;
 mod scale;
 mod selector;
 mod server;
@@ -46,9 +43,8 @@ mod watch;
 
 use std::sync::Arc;
 
+pub use access::{Authenticator, CredentialError, Credentials, User};
 pub use attach::{Attach, AttachError};
-pub use auth::{Authenticator, User};
-pub use credentials::{CredentialError, Credentials};
 pub use error::ApiError;
 pub use server::{ServeError, serve};
 

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::ApiState;
-use super::auth::{PeerIdentity, User};
+use super::access::{PeerIdentity, User};
 use super::handler::{Shared, router};
 
 /// Most connections at a time; more wait in the listener's backlog.

@@ -1,7 +1,6 @@
-//! Who asks, and whether they may: authentication by client certificate or bearer token, authorization in one place.
+//! Who asks: a client certificate or a bearer token, and whom they impersonate.
 //!
-//! Only hashes of tokens are kept. A request without good credentials learns nothing but 401. In this form there is
-//! one role: members of [`ADMINS`] may do everything, everyone else nothing but ask who they are.
+//! Only hashes of tokens are kept. A request without good credentials learns nothing but 401.
 
 use std::sync::Arc;
 
@@ -9,10 +8,9 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::{ApiError, Subject};
+use super::super::error::{ApiError, Subject};
+use super::authorize::may_do_all;
 
-/// The group that may do everything, as Kubernetes names it.
-pub const ADMINS: &str = "system:masters";
 /// The group of everyone who has shown good credentials.
 const AUTHENTICATED: &str = "system:authenticated";
 
@@ -104,48 +102,9 @@ fn impersonate(user: User, headers: &HeaderMap) -> Result<User, ApiError> {
     Ok(User::new(name, groups.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// What a request wants to do, in the words of Kubernetes' role rules.
-#[derive(Clone, Debug)]
-pub struct Attributes<'a> {
-    pub verb: &'a str,
-    pub group: &'a str,
-    /// `instances`, or `instances/scale`
-    pub resource: &'a str,
-    /// Empty for cluster-scoped kinds and for all namespaces.
-    pub namespace: &'a str,
-    pub name: &'a str,
-}
-
-/// Whether the rules allow it.
-pub fn allowed(user: &User, _wanted: &Attributes<'_>) -> bool {
-    may_do_all(user)
-}
-
-fn may_do_all(user: &User) -> bool {
-    user.groups.iter().any(|g| g == ADMINS)
-}
-
-/// Refuses with 403 and the sentence that Kubernetes says.
-pub fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), ApiError> {
-    if allowed(user, wanted) {
-        return Ok(());
-    }
-    let scope = match wanted.namespace {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace {namespace:?}"),
-    };
-    let why = format!(
-        "User {:?} cannot {} resource {:?} in API group {:?} {scope}",
-        user.name, wanted.verb, wanted.resource, wanted.group
-    );
-    let plural = wanted.resource.split('/').next().unwrap_or_default();
-    let qualified = if wanted.group.is_empty() { plural.to_owned() } else { format!("{plural}.{}", wanted.group) };
-    let named = if wanted.name.is_empty() { String::new() } else { format!(" {:?}", wanted.name) };
-    Err(ApiError::new(http::StatusCode::FORBIDDEN, "Forbidden", format!("{qualified}{named} is forbidden: {why}")))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::authorize::{ADMINS, Attributes, authorize};
     use super::*;
     use http::StatusCode;
 

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::auth::{self, Attributes};
-use super::body::Parsed;
-use super::error::ApiError;
-use super::handler::Call;
-use super::registry::What;
-use super::reply::Reply;
+use super::super::body::Parsed;
+use super::super::error::ApiError;
+use super::super::handler::Call;
+use super::super::registry::What;
+use super::super::reply::Reply;
+use super::authorize::{self, Attributes};
 
 pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
     let mut review = parsed.value;
@@ -34,7 +34,7 @@ pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
 fn rules(call: &Call) -> Value {
     let any = |verb: &str| {
         let wanted = Attributes { verb, group: "", resource: "", namespace: "", name: "" };
-        auth::allowed(&call.user, &wanted)
+        authorize::allowed(&call.user, &wanted)
     };
     let (mut resources, mut paths) = (vec![], vec![]);
     if any("*") {
@@ -72,7 +72,8 @@ fn access(call: &Call, review: &Value) -> Result<Value, ApiError> {
     } else {
         return Err(ApiError::bad_request("spec needs one of resourceAttributes and nonResourceAttributes"));
     };
-    let allowed = auth::allowed(&call.user, &attributes);
-    let reason = if allowed { format!("{} is in the group {}", call.user.name, auth::ADMINS) } else { String::new() };
+    let allowed = authorize::allowed(&call.user, &attributes);
+    let reason =
+        if allowed { format!("{} is in the group {}", call.user.name, authorize::ADMINS) } else { String::new() };
     Ok(json!({"allowed": allowed, "reason": reason}))
 }

@@ -13,7 +13,7 @@ use rcgen::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
-use super::auth::ADMINS;
+use super::authorize::ADMINS;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Ten years: replacing a CA means giving every client a new kubeconfig.

@@ -23,7 +23,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::json;
 
-use super::auth::{ADMINS, Authenticator, User};
+use super::authenticate::{Authenticator, User};
+use super::authorize::ADMINS;
 use super::pki::{self, Pair};
 
 /// What begins every token, so that scanners of leaked secrets can know it.
