@@ -34,18 +34,22 @@ impl Docker {
 
     /// Loads an archive as `docker save` writes it.
     pub fn load(&self, archive: &[u8]) -> Result<()> {
-        let request = Request {
-            method: "POST",
-            content_type: "application/x-tar",
-            body: archive,
-            timeout: Duration::from_secs(120),
-            ..Request::get("/v1.41/images/load?quiet=1")
-        };
+        self.long("POST", "/v1.41/images/load?quiet=1", "application/x-tar", archive).context("loading an image")
+    }
+
+    /// A call that tells its progress and its end in a stream: a pull or a push.
+    pub fn stream(&self, method: &str, target: &str) -> Result<()> {
+        // a push wants to know who we are
+        self.long(method, target, "application/json", b"{}")
+    }
+
+    fn long(&self, method: &str, target: &str, content_type: &str, body: &[u8]) -> Result<()> {
+        let request = Request { method, content_type, body, timeout: Duration::from_secs(120), ..Request::get(target) };
         let answer = expect(request.over_unix(&self.socket)?, 200)?;
         // the status comes before the work: errors are in the stream
         let text = answer.text();
         if text.contains("\"errorDetail\"") {
-            bail!("loading an image: {text}");
+            bail!("{method} {target}: {text}");
         }
         Ok(())
     }

@@ -50,8 +50,9 @@ cargo xtask <command>
                         resident memory with 2 and with 1,000 instances
                         (both: --binary PATH instead of the release build)
 
-  fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--bare]
-                        N Docker daemons, each in a network namespace of its own
+  fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--bare]
+                        N Docker daemons, each in a network namespace of its own; with
+                        --registry, a registry for images that all of them reach
   fleet down            stops them and removes everything
   fleet status          [-o json]
   fleet docker HOST -- ARGS
@@ -62,6 +63,8 @@ cargo xtask <command>
                         the whole host, with its containers
   fleet partition|heal HOST
                         takes the host off the network, and back
+  fleet registry start|stop
+                        the registry; its images stay
   fleet disk-full|disk-free HOST
                         fills the host's disk (see --disk), and empties it
   image [--out DIR]     builds the test images as docker archives
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         // what the fleet consists of: these end as any process does
         Some(fleet::host::VERB) => fleet::host::run(args),
         Some(fleet::init::VERB) => fleet::init::run(args),
+        Some(fleet::registry::VERB) => fleet::registry::run(args),
         Some(fleet::switch::VERB) => fleet::switch::run(args),
         verb => {
             sys::catch_interrupts();

@@ -26,6 +26,9 @@ const DAEMON: [Need; 8] = [
     Need { program: "openssl", package: "openssl", why: "makes the certificates of the daemon's TCP port" },
 ];
 
+const REGISTRY: Need =
+    Need { program: "docker-registry", package: "docker-registry", why: "a registry to push test images to" };
+
 /// Where the kernel has AppArmor, the daemon starts no container without its parser.
 const APPARMOR: Need =
     Need { program: "apparmor_parser", package: "apparmor", why: "the daemon confines its containers with it" };
@@ -37,6 +40,11 @@ pub fn ensure_daemon() -> Result<()> {
         needs.push(&APPARMOR);
     }
     ensure(&needs)
+}
+
+/// What a registry of our own needs.
+pub fn ensure_registry() -> Result<()> {
+    ensure(&[&REGISTRY])
 }
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -59,7 +67,7 @@ fn ensure(needs: &[&Need]) -> Result<()> {
     for need in &missing {
         eprintln!("installing {}: {}", need.package, need.why);
     }
-    let had_docker = process::find("dockerd").is_some();
+    let new = |program: &str| missing.iter().any(|n| n.program == program);
     let apt = |args: &[&str]| {
         let mut command = process::command("apt-get");
         command
@@ -74,12 +82,19 @@ fn ensure(needs: &[&Need]) -> Result<()> {
     args.extend(&packages);
     apt(&args).with_context(|| format!("installing {list}"))?;
     drop(policy);
-    if !had_docker && process::find("systemctl").is_some() {
+    let mut services = Vec::new();
+    if new("dockerd") {
+        services.extend(["docker.service", "docker.socket", "containerd.service"]);
+    }
+    if new(REGISTRY.program) {
+        services.push("docker-registry.service");
+    }
+    if !services.is_empty() && process::find("systemctl").is_some() {
         // the packages enable their services for the next boot; nobody asked for that
         let mut disable = process::command("systemctl");
-        disable.args(["--quiet", "disable", "docker.service", "docker.socket", "containerd.service"]);
+        disable.args(["--quiet", "disable"]).args(&services);
         if let Err(error) = process::output(&mut disable) {
-            eprintln!("note: could not keep the new Docker service from starting at boot: {error:#}");
+            eprintln!("note: could not keep the new services from starting at boot: {error:#}");
         }
     }
     match needs.iter().find(|n| process::find(n.program).is_none()) {

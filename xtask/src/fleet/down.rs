@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::state::{self, Fleet};
-use super::{cgroup, lock, switch};
+use super::{cgroup, lock, registry, switch};
 use crate::{clock, process, sys};
 
 pub fn down(name: &str) -> Result<()> {
@@ -49,6 +49,8 @@ pub fn clean(name: &str) -> Result<()> {
         if let Some(switch) = state::recorded(&dir.join("switch.pid")) {
             switch.kill()?;
         }
+        // the last one that writes here
+        registry::end(&dir)?;
     }
     cgroup::remove(name)?;
     if dir.exists() {

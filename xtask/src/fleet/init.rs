@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::state::{Fleet, Host, ROOT};
-use super::{certs, cgroup, disk};
+use super::{certs, cgroup, disk, registry};
 use crate::args::Args;
 use crate::{clock, process, sys};
 
@@ -152,6 +152,9 @@ impl Daemons<'_> {
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(["--cgroup-parent", &cgroup::parent(self.fleet, self.host)])
             .args(["--containerd", CONTAINERD_SOCKET, "--shutdown-timeout", "3"]);
+        if self.fleet.registry.is_some() {
+            command.args(["--insecure-registry", &registry::insecure(self.fleet)]);
+        }
         self.spawn(command, "dockerd.log")
     }
 

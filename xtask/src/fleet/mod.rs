@@ -7,7 +7,7 @@
 //! ```text
 //! this machine 10.88.0.1 ──┐
 //!                   [switch: bridge]── h1 10.88.0.11: init ─► containerd, dockerd ─► containers
-//!                          └────────── h2 10.88.0.12: …
+//!  (registry 10.88.0.2:5000)└────────── h2 10.88.0.12: …
 //! ```
 //!
 //! Everything is found again through files in the fleet's directory ([`state`]), which each long-lived process is
@@ -22,6 +22,7 @@ pub mod init;
 pub mod lock;
 pub mod network;
 pub mod power;
+pub mod registry;
 pub mod state;
 pub mod status;
 pub mod switch;
@@ -61,10 +62,12 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         "up" => {
             let disks = args.options("--disk")?;
             let bare = args.flag("--bare");
+            let registry = args.flag("--registry");
             let count = args.word().unwrap_or_else(|| "1".into());
             args.finish()?;
             let mut plan = up::Plan::new(&name, &count, &disks)?;
             plan.images = !bare;
+            plan.registry = registry;
             let fleet = up::up(&plan)?;
             status::print(&fleet);
         }
@@ -95,6 +98,17 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             // replaces this process: signals, terminal and exit code are the docker command's own
             let error = std::os::unix::process::CommandExt::exec(&mut command);
             bail!("running docker: {error}");
+        }
+        "registry" => {
+            let act = match args.needed("start or stop")?.as_str() {
+                "start" => registry::start,
+                "stop" => registry::stop,
+                other => bail!("registry {other}: only start and stop"),
+            };
+            args.finish()?;
+            Fleet::load(&name)?;
+            let _lock = lock::fleet(&name)?;
+            act(&Fleet::load(&name)?)?;
         }
         verb => {
             let Some((_, act)) = ACTS.iter().find(|(name, _)| *name == verb) else {

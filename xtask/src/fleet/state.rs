@@ -6,6 +6,8 @@
 //!                              /h1/init.pid   identity of the host's first process
 //!                              /certs/        a client's certificate for all hosts
 //!                              /h1/docker.sock, *.log, data/
+//!                              /registry.pid  identity of the registry's process, if there is one
+//!                              /registry.log, registry/   its requests, its images
 //! ```
 
 use std::fs;
@@ -29,6 +31,9 @@ pub struct Fleet {
     pub gateway: String,
     /// ca.pem, cert.pem and key.pem for every host's TCP port.
     pub certs: PathBuf,
+    /// Where images can be pushed to and pulled from without TLS, if anywhere: `10.88.0.2:5000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
     /// The fleet goes when this process does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<ProcessRef>,
@@ -113,6 +118,7 @@ impl Fleet {
             dir,
             subnet: subnet.into(),
             gateway: format!("{subnet}.1"),
+            registry: None,
             owner,
             hosts,
         }

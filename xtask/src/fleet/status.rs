@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::registry;
 use super::state::{Fleet, Host};
 use crate::docker::Docker;
 use crate::sys;
@@ -18,6 +19,10 @@ fn state(host: &Host) -> &'static str {
     }
 }
 
+fn registry_state(fleet: &Fleet) -> &'static str {
+    if registry::running(&fleet.dir).is_some() { "up" } else { "off" }
+}
+
 pub fn json(fleet: &Fleet) -> Value {
     let hosts: Vec<Value> = fleet
         .hosts
@@ -31,6 +36,10 @@ pub fn json(fleet: &Fleet) -> Value {
         .collect();
     json!({
         "name": fleet.name, "subnet": format!("{}.0/24", fleet.subnet), "gateway": fleet.gateway,
+        "registry": fleet.registry.as_ref().map(|address| {
+            let process = registry::running(&fleet.dir);
+            json!({"address": address, "state": registry_state(fleet), "pid": process.map(|p| p.pid)})
+        }),
         "file": fleet.path(), "certs": fleet.certs, "hosts": hosts,
     })
 }
@@ -39,5 +48,8 @@ pub fn print(fleet: &Fleet) {
     println!("{:<6} {:<8} {:<14} ENDPOINT", "HOST", "STATE", "ADDRESS");
     for host in &fleet.hosts {
         println!("{:<6} {:<8} {:<14} {}", host.name, state(host), host.address, host.endpoint);
+    }
+    if let Some(address) = &fleet.registry {
+        println!("\nregistry {address}: {}", registry_state(fleet));
     }
 }

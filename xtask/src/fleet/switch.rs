@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::registry;
 use super::state::{self, Fleet, Host};
 use crate::args::Args;
 use crate::sys::{self, ProcessRef};
@@ -105,7 +106,10 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     process::tool("ip link set bridge up")?;
     std::fs::write(dir.join("switch.ready"), "")?;
     match owner {
-        Some(owner) => drop(sys::poll(&[&owner])?),
+        Some(owner) => {
+            sys::poll(&[&owner])?;
+            registry::end(&dir)?;
+        }
         None => loop {
             std::thread::park();
         },

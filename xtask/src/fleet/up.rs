@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use super::state::Fleet;
-use super::{certs, cgroup, down, host, lock, network, switch};
+use super::{certs, cgroup, down, host, lock, network, registry, switch};
 use crate::docker::Docker;
 use crate::image::{self, FLAVOURS};
 use crate::sys::ProcessRef;
@@ -21,6 +21,8 @@ pub struct Plan {
     pub disks: Vec<Option<String>>,
     /// Whether to build the test images and load them everywhere.
     pub images: bool,
+    /// Whether to run a registry for images, too.
+    pub registry: bool,
     /// The fleet ends with this process, however that ends.
     pub owner: Option<ProcessRef>,
 }
@@ -33,7 +35,7 @@ impl Plan {
             .ok()
             .filter(|n| (1..=MOST).contains(n))
             .with_context(|| format!("how many hosts? A number from 1 to {MOST}, not {count}"))?;
-        let mut plan = Plan { name: name.into(), disks: vec![None; count], images: true, owner: None };
+        let mut plan = Plan { name: name.into(), disks: vec![None; count], images: true, registry: false, owner: None };
         for disk in disks {
             let (host, size) = disk.split_once('=').map_or((None, disk.as_str()), |(h, s)| (Some(h), s));
             let digits = size.trim_end_matches(['M', 'G']);
@@ -58,6 +60,9 @@ pub fn up(plan: &Plan) -> Result<Fleet> {
         bail!("a fleet needs root: it makes namespaces and mounts");
     }
     packages::ensure_daemon()?;
+    if plan.registry {
+        packages::ensure_registry()?;
+    }
     let archives = if plan.images {
         let program = build::app()?;
         FLAVOURS.iter().map(|flavour| image::archive(&program, flavour)).collect::<Result<Vec<_>>>()?
@@ -84,7 +89,8 @@ fn create(plan: &Plan, archives: &[Vec<u8>]) -> Result<Fleet> {
     let mut fleet = {
         let _lock = lock::subnets()?;
         let subnet = network::choose()?;
-        let fleet = Fleet::new(&plan.name, &subnet, &plan.disks, plan.owner.clone());
+        let mut fleet = Fleet::new(&plan.name, &subnet, &plan.disks, plan.owner.clone());
+        fleet.registry = plan.registry.then(|| registry::address(&subnet));
         fs::create_dir_all(&fleet.dir).with_context(|| format!("making {}", fleet.dir.display()))?;
         fleet.save()?;
         fleet
@@ -92,6 +98,9 @@ fn create(plan: &Plan, archives: &[Vec<u8>]) -> Result<Fleet> {
     certs::make(&fleet)?;
     cgroup::raise_weight(&fleet);
     switch::start(&fleet)?;
+    if fleet.registry.is_some() {
+        registry::start(&fleet)?;
+    }
     let children = fleet.hosts.iter().map(|h| host::begin(&fleet, h)).collect::<Result<Vec<_>>>()?;
     for (host, child) in fleet.hosts.iter().zip(children) {
         host::finish(host, child)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::docker::Docker;
 use crate::fleet::state::{Fleet, Host};
-use crate::fleet::{disk, power, switch};
+use crate::fleet::{disk, power, registry, switch};
 use crate::image::{self, APP, Flavour};
 
 /// Long enough for an answer from the next namespace.
@@ -58,5 +58,26 @@ pub fn check(fleet: &Fleet, host: &Host) -> Result<()> {
     power::on(fleet, host)?;
     ensure!(reached()?, "a host with power is not reached");
     ensure!(docker.has_image(APP.reference)?, "the disk did not survive a power cut");
+    Ok(())
+}
+
+/// The registry keeps what was pushed over its own end, and every host pulls from it.
+pub fn check_registry(fleet: &Fleet) -> Result<()> {
+    let address = fleet.registry.as_deref().context("the fleet has no registry")?;
+    let repository = format!("{address}/faults");
+    let [pusher, puller] = [&fleet.hosts[0], &fleet.hosts[1]].map(|h| Docker::at(&h.socket));
+    pusher.call("POST", &format!("/v1.41/images/{}/tag?repo={repository}&tag=1", APP.reference), None)?;
+    pusher.stream("POST", &format!("/v1.41/images/{repository}/push?tag=1"))?;
+    let pull = format!("/v1.41/images/create?fromImage={repository}&tag=1");
+
+    registry::stop(fleet)?;
+    ensure!(registry::stop(fleet).is_err(), "a registry that is off is stopped");
+    ensure!(puller.stream("POST", &pull).is_err(), "a registry that is off serves a pull");
+    registry::start(fleet)?;
+    ensure!(registry::start(fleet).is_err(), "a registry that runs is started");
+    puller.stream("POST", &pull).context("a pull from a registry that is back")?;
+    for docker in [pusher, puller] {
+        docker.remove_image(&format!("{repository}:1"))?;
+    }
     Ok(())
 }

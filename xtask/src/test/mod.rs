@@ -37,6 +37,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             bail!("the tests with real Docker daemons need root; cargo xtask test --fast leaves them out");
         }
         packages::ensure_daemon()?;
+        packages::ensure_registry()?;
     }
     sys::become_subreaper();
     leaks::clean_orphans()?;
@@ -95,6 +96,7 @@ impl Run {
         let mut fleet = None;
         self.step("daemons up", |run| {
             let mut plan = up::Plan::new(&run.name, HOSTS, &[DISK.into()])?;
+            plan.registry = true;
             plan.owner = Some(ProcessRef::this()?);
             fleet = Some(up::up(&plan)?);
             Ok(())
@@ -102,6 +104,7 @@ impl Run {
         if let Some(fleet) = fleet {
             self.leaks.link = Some(switch::link(&fleet));
             self.step("faults of hosts", |_| hosts::check(&fleet, fleet.host("h2")?));
+            self.step("faults of the registry", |_| hosts::check_registry(&fleet));
             self.fleet_tests(&fleet);
             self.step("nothing left in the daemons", |_| leaks::in_daemons(&fleet));
         }
@@ -110,7 +113,9 @@ impl Run {
 
     fn fleet_tests(&mut self, fleet: &Fleet) {
         let (program, file) = (self.program.clone(), fleet.path());
-        let common: [(&str, &Path); 3] = [
+        let registry = PathBuf::from(fleet.registry.clone().unwrap_or_default());
+        let common: [(&str, &Path); 4] = [
+            ("PORTREEVE_TEST_REGISTRY", &registry),
             ("PORTREEVE_TEST_IMAGE", Path::new("portreeve/app:1")),
             ("PORTREEVE_TEST_FLEET", &file),
             ("PORTREEVE_XTASK", &program),
