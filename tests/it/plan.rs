@@ -44,6 +44,7 @@ impl Model {
             },
             containers: vec![],
             address_changed: false,
+            node_ready: true,
             name_taken_by: None,
             strays: vec![],
             network: Presence::Absent,

@@ -404,6 +404,32 @@ fn a_crash_loop_backs_off_and_says_so() {
     });
 }
 
+/// The moment between a daemon's return and the host's next check is where nobody would notice that it left again.
+#[test]
+fn a_daemon_that_leaves_again_before_its_host_is_ready_is_noticed() {
+    for back_for in [300, 700, 1_500, 2_500, 3_500, 4_500, 6_000, 9_000] {
+        in_virtual_time(|| async {
+            let mut world = World::new(&["h1"], 11).await;
+            world.start();
+            world.apply("alice", spec("app:1")).await;
+            converged(&world, MINUTE).await;
+            let host = world.fleet.host("h1").clone();
+            host.go_away(60 * MINUTE);
+            let lost = async |w: &World| w.phase("alice").await == Some(Phase::Lost);
+            world.until("it is lost", MINUTE, lost).await;
+            host.come_back();
+            world.until("it is found", MINUTE, async |w: &World| w.phase("alice").await == Some(Phase::Running)).await;
+            tokio::time::sleep(Duration::from_millis(back_for)).await;
+            host.go_away(60 * MINUTE);
+            world.until("it is lost again", MINUTE / 3, lost).await;
+            host.come_back();
+            converged(&world, MINUTE).await;
+            world.assert_quiet(10 * MINUTE).await;
+            world.crash().await;
+        });
+    }
+}
+
 #[test]
 fn a_lost_volume_is_told_and_never_replaced_by_an_empty_one() {
     in_virtual_time(|| async {

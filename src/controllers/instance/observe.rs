@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
 use crate::docker::labels;
-use crate::model::{Instance, Phase, Power, Resource};
+use crate::model::{Instance, Phase, Power, Resource, is_true};
 use crate::scheduler::{Fleet, place};
 
 use super::super::Context;
@@ -23,6 +23,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         node: NodeSeen::Reachable,
         containers: vec![],
         address_changed: false,
+        node_ready: false,
         name_taken_by: None,
         strays: vec![],
         network: Presence::Absent,
@@ -39,6 +40,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         seen.node = NodeSeen::Missing;
         return Ok(seen);
     };
+    seen.node_ready = is_true(&host.status.conditions, "Ready");
     seen.address_changed = host.spec.reach_address() != desired.status.address;
     let looked = match ctx.engines.engine(&host) {
         Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,

@@ -50,6 +50,8 @@ pub struct Observed {
     pub containers: Vec<ContainerInfo>,
     /// The node is reached at another address than the one that the instance is bound to.
     pub address_changed: bool,
+    /// The node's record says that it is ready.
+    pub node_ready: bool,
     /// A container that has our name and not our labels.
     pub name_taken_by: Option<String>,
     /// Containers on the node that carry this instance's name and another uid: left by a record that is gone.
@@ -130,8 +132,21 @@ pub fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Optio
     }
 }
 
+/// How long what is seen of a node is trusted while its record does not say that it is ready.
+const UNSURE: Duration = Duration::from_secs(5);
+
 /// The decision.
 pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> Plan {
+    let mut plan = decide(site, desired, seen, now);
+    if seen.node == NodeSeen::Reachable && !seen.node_ready {
+        // A node that answers once and is gone again before its record said so changes nothing in that record:
+        // nobody would be told.
+        plan.recheck = Some(plan.recheck.map_or(UNSURE, |r| r.min(UNSURE)));
+    }
+    plan
+}
+
+fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> Plan {
     let mut report = Report::of(desired, now);
     report.status.url = site.url_of(desired);
     if report.status.observed_generation != desired.status.observed_generation {
