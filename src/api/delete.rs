@@ -8,7 +8,7 @@ use super::handler::Call;
 use super::list;
 use super::query::{Query, WriteOptions, is_dry_run};
 use super::reply::Reply;
-use super::view::View;
+use super::views::View;
 use super::{ApiState, cross, object};
 use crate::model::{Key, Kind};
 use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};

@@ -19,8 +19,8 @@ use super::attach::{Attach, AttachError, ExecControl, ExecIo, ExecOptions, Outpu
 use super::error::ApiError;
 use super::handler::Call;
 use super::logs::check_container;
-use super::pods;
 use super::query::Query;
+use super::views::pods;
 use crate::model::Key;
 
 const STDIN: u8 = 0;

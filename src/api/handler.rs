@@ -24,10 +24,8 @@ use super::reply::Reply;
 use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
-use super::view::View;
-use super::{
-    ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, pods, scale, update, watch,
-};
+use super::views::{View, pods};
+use super::{ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, scale, update, watch};
 use crate::model::{Key, Kind};
 
 /// How long the head of an answer may take; watches, logs and exec stream on after it.

@@ -10,7 +10,7 @@ use super::handler::Call;
 use super::query::{Query, bad_option};
 use super::reply::Reply;
 use super::selector::Selector;
-use super::view::View;
+use super::views::View;
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
 use crate::store::{ListRequest, Revision};

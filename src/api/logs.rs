@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::attach::{AttachError, LogOptions};
 use super::error::{ApiError, Subject};
 use super::handler::{Call, plain};
-use super::pods;
 use super::query::Query;
+use super::views::pods;
 use crate::model::Key;
 
 impl From<AttachError> for ApiError {

@@ -27,7 +27,6 @@ mod negotiate;
 mod object;
 mod openapi;
 mod patch;
-mod pods;
 mod protobuf;
 mod query;
 mod registry;
@@ -38,7 +37,7 @@ mod server;
 mod table;
 mod target;
 mod update;
-mod view;
+mod views;
 mod watch;
 
 use std::sync::Arc;

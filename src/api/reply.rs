@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::columns::Facts;
 use super::negotiate::Form;
 use super::table;
-use super::view::View;
+use super::views::View;
 
 /// What a handler answers.
 pub struct Reply {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::columns::Facts;
 use super::error::ApiError;
 use super::query::{Query, bad_option};
-use super::view::View;
+use super::views::View;
 
 /// What a row carries of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use super::negotiate::Form;
 use super::query::bad_option;
 use super::selector::Selector;
 use super::table::{self, Include};
-use super::view::View;
+use super::views::View;
 use super::{ApiState, object};
 use crate::store::{Change, ListRequest, Record, Revision, Watch};
 

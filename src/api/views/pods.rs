@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::columns::{self, Column};
-use super::error::{ApiError, Subject};
-use super::{ApiState, object};
+use super::super::columns::{self, Column};
+use super::super::error::{ApiError, Subject};
+use super::super::{ApiState, object};
 use crate::model::{Instance, Key, Kind, Phase, condition, is_true};
 
 /// The one container of every Pod.

@@ -2,10 +2,12 @@
 //!
 //! Lists, watches and Tables are the same for both, so that a view is one projection and a set of columns.
 
+pub mod pods;
+
 use serde_json::Value;
 
 use super::columns::{self, Facts};
-use super::{pods, selector};
+use super::selector;
 use crate::model::Kind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
