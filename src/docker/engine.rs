@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::labels;
+use crate::model::Key;
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,11 +199,13 @@ pub struct EngineInfo {
     pub cpus: i64,
 }
 
-/// A hint that something happened to a container, network or volume of ours. Hints get lost; relist.
+/// A hint that something happened to a container, network or volume of ours, or to an image. Hints get lost; relist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineEvent {
-    /// `container`, `network`, `volume`
+    /// `container`, `network`, `volume`, `image`
     pub object: String,
+    /// Of a container, network or image its id, of a pulled image its reference, of a volume its name.
+    pub id: String,
     /// `die`, `start`, `rename`, `update`, `destroy`, `disconnect`, …
     pub action: String,
     /// The actor's attributes; for containers, their labels are among them.
@@ -210,12 +213,25 @@ pub struct EngineEvent {
 }
 
 impl EngineEvent {
-    /// Whether it may be about something with this label. Networks' events carry no labels, so theirs is told by the
-    /// name, which is a guess: the listener looks before it acts.
+    /// Whether it may be about something with this label. Events of networks and volumes carry no labels, so theirs is
+    /// told by the name, which is a guess: the listener looks before it acts. Images are nobody's: anyone may wait for
+    /// one, and their events carry the image's own labels, which say nothing.
     pub fn concerns(&self, label: (&str, &str)) -> bool {
-        let name = || self.attributes.get("name").and_then(|name| labels::key_of_name(name));
-        self.attributes.get(label.0).is_some_and(|value| value == label.1)
-            || (self.object == "network" && name().is_some())
+        match self.object.as_str() {
+            "image" => true,
+            "network" | "volume" => self.instance().is_some(),
+            _ => self.attributes.get(label.0).is_some_and(|value| value == label.1),
+        }
+    }
+
+    /// The instance that it names, if it names one.
+    pub fn instance(&self) -> Option<Key> {
+        match self.object.as_str() {
+            "image" => None,
+            "network" => labels::key_of_name(self.attributes.get("name")?),
+            "volume" => labels::key_of_name(&self.id),
+            _ => labels::instance_key(&self.attributes),
+        }
     }
 }
 

@@ -120,8 +120,9 @@ async fn a_pull_fails_by_what_its_stream_says_and_by_what_is_missing_after_it() 
 #[tokio::test]
 async fn callers_share_a_pull_of_one_reference_and_hear_its_progress() {
     let (go, wait) = tokio::sync::watch::channel(false);
+    let step = r#"{"status":"Downloading","id":"layer","progressDetail":{"current":1048576,"total":2097152}}"#;
     let daemon = Daemon::speaking("1.41", move |_, path| match path.contains("/images/create") {
-        true => Answer::When(wait.clone(), "{\"status\":\"Downloading\",\"id\":\"layer\"}\n".to_owned()),
+        true => Answer::When(wait.clone(), format!("{step}\n")),
         false => json(200, "{}"),
     })
     .await;
@@ -141,7 +142,9 @@ async fn callers_share_a_pull_of_one_reference_and_hear_its_progress() {
     assert_eq!(results, (Ok(()), Ok(()), Ok(())));
     let pulls = daemon.requests().iter().filter(|r| r.contains("/images/create")).count();
     assert_eq!(pulls, 2, "one of each");
-    assert!(said.lock().expect("no panic while held").iter().any(|text| text == "layer: Downloading"));
+    assert!(
+        said.lock().expect("no panic while held").iter().any(|text| text == "0 of 1 layers, 1.0 of 2.0 MiB fetched")
+    );
 }
 
 #[tokio::test]
@@ -269,6 +272,29 @@ async fn events_arrive_one_by_one_and_a_broken_stream_is_told() {
     assert!(events.next().await.is_none());
     let asked = daemon.requests().pop().expect("asked");
     assert!(asked.contains("since=1767225600.000000001") && asked.contains("network"), "{asked}");
+}
+
+#[tokio::test]
+async fn events_of_volumes_name_their_instance_and_images_are_for_everyone() {
+    let volume = |name: &str| {
+        format!(r#"{{"Type":"volume","Action":"destroy","Actor":{{"ID":"{name}","Attributes":{{"driver":"local"}}}}}}"#)
+    };
+    let (ours, theirs) = (volume("pr.default.alice.home"), volume("theirs"));
+    // A container's image, committed with its labels, is no container.
+    let image = r#"{"Type":"image","Action":"tag","Actor":{"ID":"sha256:0af9","Attributes":{"name":"app:2","a/b":"c d",
+        "portreeve.dev/namespace":"default","portreeve.dev/name":"alice"}}}"#
+        .replace('\n', "");
+    let daemon = Daemon::speaking("1.41", move |_, _| Answer::Cut(format!("{theirs}\n{ours}\n{image}\n"))).await;
+    let engine = engine(&daemon);
+    let mut events = engine.events(("a/b", "c d"), None).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut next = async || events.next().await.expect("goes on").expect("an event");
+    let event = next().await;
+    let alice = portreeve::model::Key::instance("default", "alice");
+    assert_eq!((event.object.as_str(), event.instance()), ("volume", Some(alice)));
+    let event = next().await;
+    assert_eq!((event.object.as_str(), event.id.as_str(), event.instance()), ("image", "sha256:0af9", None));
+    let asked = daemon.requests().pop().expect("asked");
+    assert!(asked.contains("volume") && asked.contains("image") && asked.contains("load"), "{asked}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod crash;
 mod docker;
 mod docker_wire;
 mod examples;
+mod images;
 mod kubectl;
 mod plan;
 mod proxy;

@@ -1,12 +1,13 @@
 //! What is on the host: events as hints, and listings as the truth behind them. A listing follows every gap in the
 //! events, every request, and comes by itself now and then: a run in which every event is lost still converges.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures::StreamExt;
 
 use super::super::{Context, InstanceQueue};
-use super::record;
+use super::{images, record};
 use crate::docker::engine::{Engine, EngineEvent, EngineResult};
 use crate::docker::inventory::HostInventory;
 use crate::docker::labels;
@@ -16,6 +17,8 @@ const RELIST_EVERY: Duration = Duration::from_secs(60);
 /// Requested listings at most this often.
 const RELIST_AT_MOST: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(2);
+/// Several images that come together are looked at once: loading an archive tells of each.
+const IMAGES_SETTLE: Duration = Duration::from_millis(250);
 
 pub async fn run(ctx: &Context, queue: &InstanceQueue, name: &str) {
     loop {
@@ -35,6 +38,7 @@ pub async fn run(ctx: &Context, queue: &InstanceQueue, name: &str) {
 async fn follow(ctx: &Context, queue: &InstanceQueue, name: &str, engine: &dyn Engine) -> EngineResult<()> {
     let mut events = engine.events((labels::CLUSTER, &ctx.site.cluster), None).await?;
     list(ctx, queue, name, engine).await?;
+    let mut images_due = None;
     loop {
         let wake = async {
             tokio::select! {
@@ -47,14 +51,29 @@ async fn follow(ctx: &Context, queue: &InstanceQueue, name: &str, engine: &dyn E
             tokio::select! {
                 biased;
                 event = events.next() => match event {
+                    Some(Ok(event)) if event.object == "image" => {
+                        images_due.get_or_insert_with(|| Box::pin(tokio::time::sleep(IMAGES_SETTLE)));
+                    }
                     Some(Ok(event)) => hint(queue, &event),
                     Some(Err(e)) => return Err(e),
                     None => return Ok(()),
                 },
+                () = due(&mut images_due) => {
+                    images_due = None;
+                    images::arrived(ctx, queue, name, engine).await;
+                }
                 () = &mut wake => break,
             }
         }
         list(ctx, queue, name, engine).await?;
+    }
+}
+
+/// Waits for a time that may not be set.
+async fn due(time: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
+    match time {
+        Some(time) => time.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -64,10 +83,7 @@ fn hint(queue: &InstanceQueue, event: &EngineEvent) {
     if event.action.starts_with("exec_") || event.action.starts_with("health_status") {
         return;
     }
-    if let Some(key) = labels::instance_key(&event.attributes) {
-        queue.add(key);
-    } else if let Some(key) = event.attributes.get("name").and_then(|n| labels::key_of_name(n)) {
-        // Networks' events carry their name and no labels.
+    if let Some(key) = event.instance() {
         queue.add(key);
     }
 }

@@ -4,9 +4,11 @@
 //! ```text
 //! DockerHost record ──▶ watcher ─┬─ health: info every few seconds ──▶ status (conditions, capacity)
 //!                                └─ listing: events and relists ──▶ inventory, queue
+//!                                   └─ images: who waits for one that has come
 //! ```
 
 mod health;
+mod images;
 mod listing;
 
 use std::collections::{HashMap, HashSet};

@@ -17,7 +17,7 @@ use super::action::{Action, Plan, STOP_GRACE};
 use super::observe::{activity, fleet};
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
-use super::report::{Report, after_failure, failure_reason};
+use super::report::{Report, after_failure, failure_reason, pull_told};
 use super::running::bound_ports;
 
 /// How long one step waits for an app before everything is looked at again.
@@ -154,6 +154,9 @@ impl<'a> Executor<'a> {
         }
         match (status, new.phase) {
             (ConditionStatus::True, _) => self.event(EventType::Normal, "Ready", "the app has started"),
+            (_, Phase::Asleep | Phase::Stopped) if reason == "VolumeLost" => {
+                self.event(EventType::Warning, &reason, message);
+            }
             (_, Phase::Asleep) => self.event(EventType::Normal, "Asleep", message),
             (_, Phase::Stopped) => self.event(EventType::Normal, "Stopped", message),
             (_, Phase::Failed | Phase::Lost | Phase::Pending)
@@ -303,7 +306,9 @@ impl<'a> Executor<'a> {
         report.status.node = placement.node.clone();
         report.status.address = placement.address.clone();
         report.status.ports = bound_ports(&placement);
-        if !rebinding {
+        if rebinding {
+            report.status.observed_generation = self.instance.status.observed_generation;
+        } else {
             report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
         }
         report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
@@ -333,10 +338,9 @@ impl<'a> Executor<'a> {
                 return Ok(Step::LookAgain);
             }
             let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if self.instance.status.phase == Phase::Pulling && !said.is_empty() {
-                let mut report = Report::of(&self.instance, self.ctx.clock.now());
-                report.not_ready("Pulling", format!("pulling image {image}: {said}"));
-                self.write_status(report.take()).await?;
+            if !said.is_empty() {
+                let told = pull_told(&self.instance, format!("pulling image {image}: {said}"), self.ctx.clock.now());
+                self.write_status(told).await?;
             }
         }
         let took = self.ctx.clock.monotonic() - began;

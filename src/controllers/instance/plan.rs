@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
+use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION, is_true};
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
@@ -171,6 +171,10 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
         NodeSeen::Reachable => match want {
             // A port that the spec gained, or a fixed one that it changed, is bound before anything is made.
             Want::Run if !ports_bound(desired) || seen.address_changed => {
+                if is_true(&desired.status.conditions, "Ready") {
+                    // What serves is of the old spec until it is replaced.
+                    report.status.observed_generation = desired.status.observed_generation;
+                }
                 Plan { status: report.take(), actions: vec![Action::Bind], recheck: None }
             }
             Want::Run => running::plan_run(site, desired, seen, report, now),
@@ -248,8 +252,18 @@ fn plan_rest(
             RunState::Created | RunState::Exited | RunState::Removing => {}
         }
     }
+    let mut recheck = None;
     if actions.is_empty() {
-        report.phase(phase).not_ready(reason, message);
+        // It rests on, and who wakes it is told; but the loss is told now, while there may still be a copy to restore.
+        match running::lost_volume(desired, seen) {
+            Some(lost) => {
+                report.phase(phase).not_ready("VolumeLost", lost);
+                recheck = Some(Duration::from_secs(30));
+            }
+            None => {
+                report.phase(phase).not_ready(reason, message);
+            }
+        }
         report.status.crashes = 0;
         if phase == Phase::Asleep
             && let Some(idle) = seen.activity.idle.filter(|_| desired.status.phase != Phase::Asleep)
@@ -267,7 +281,7 @@ fn plan_rest(
         }
         report.status = status;
     }
-    Plan { status: report.take(), actions, recheck: None }
+    Plan { status: report.take(), actions, recheck }
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {

@@ -69,11 +69,25 @@ impl Report {
     }
 }
 
+/// Whether it is told that this very spec could not be brought about, for one of these reasons. While a failure is being
+/// retried it stays told: a reason that comes and goes with each try would say less, and each change would be written.
+pub fn told_failing(desired: &Instance, reasons: &[&str]) -> bool {
+    condition(&desired.status.conditions, "UpToDate").is_some_and(|c| {
+        c.status == ConditionStatus::False
+            && c.observed_generation == desired.metadata.generation
+            && reasons.contains(&c.reason.as_str())
+    })
+}
+
 /// The status after an action failed, with the daemon's own words.
 pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, now: Timestamp) -> InstanceStatus {
     let mut report = Report::of(desired, now);
     match error.kind {
-        EngineErrorKind::Unreachable | EngineErrorKind::Timeout => host_lost(&mut report, &error.to_string()),
+        // A pull waits for a registry, which may be silent while the host is well.
+        EngineErrorKind::Timeout if !matches!(action, Action::Pull { .. }) => {
+            host_lost(&mut report, &error.to_string());
+        }
+        EngineErrorKind::Unreachable => host_lost(&mut report, &error.to_string()),
         _ => {
             let (reason, message) = (failure_reason(action, error.kind), error.to_string());
             let serving = matches!(report.status.phase, Phase::Running);
@@ -98,6 +112,23 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
     report.take()
 }
 
+/// The status with how far a pull is, where a pull is what it tells of: a failure that is being retried stays told.
+pub fn pull_told(desired: &Instance, message: String, now: Timestamp) -> InstanceStatus {
+    let mut report = Report::of(desired, now);
+    report.status.observed_generation = desired.status.observed_generation;
+    let replacing = condition(&desired.status.conditions, "UpToDate").is_some_and(|c| c.reason == "Replacing");
+    match desired.status.phase {
+        Phase::Pulling => {
+            report.not_ready("Pulling", message);
+        }
+        Phase::Running if replacing => {
+            report.up_to_date(false, "Replacing", message);
+        }
+        _ => {}
+    }
+    report.take()
+}
+
 /// What is known when the node does not answer: nothing.
 pub fn host_lost(report: &mut Report, message: &str) {
     let phase = match report.status.phase {
@@ -118,6 +149,7 @@ pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
         EngineErrorKind::PortTaken => "PortTaken",
         EngineErrorKind::NoSpace => "NoSpace",
         EngineErrorKind::ImageMissing => "ImagePullFailed",
+        EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),
         EngineErrorKind::Unreachable | EngineErrorKind::Timeout => "HostUnreachable",
         EngineErrorKind::Invalid => match action {
             Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",

@@ -12,7 +12,7 @@ use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
 use super::plan::{Observed, Presence, Site, idle, remove_strays};
 use super::probe::ProbeTarget;
-use super::report::Report;
+use super::report::{Report, told_failing};
 
 /// An app that ran this long before it ended has recovered: its next end is a first one again.
 const RECOVERED: Duration = Duration::from_secs(10 * 60);
@@ -36,9 +36,7 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Re
     actions.extend(others.iter().map(|c| Action::RemoveContainer { id: c.id.clone() }));
 
     if let Some(lost) = lost_volume(desired, seen) {
-        let message =
-            format!("volume {lost} held this instance's data and is gone; restore it, or delete the instance");
-        report.phase(Phase::Failed).not_ready("VolumeLost", message);
+        report.phase(Phase::Failed).not_ready("VolumeLost", lost);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
     if let Some(foreign) = foreign_name(seen, &spec, best) {
@@ -79,11 +77,13 @@ fn hash(container: &ContainerInfo) -> Option<&String> {
     container.labels.get(labels::SPEC_HASH)
 }
 
-/// A volume that the last container had and that is not there any more. An empty one in its place would hide the loss.
-fn lost_volume(desired: &Instance, seen: &Observed) -> Option<String> {
-    named_volumes(desired)
-        .map(|(_, name)| name)
-        .find(|name| desired.status.volumes.contains(name) && seen.volumes.get(name) == Some(&Presence::Absent))
+/// What to say of a volume that the last container had and that is not there any more. An empty one in its place would
+/// hide the loss.
+pub fn lost_volume(desired: &Instance, seen: &Observed) -> Option<String> {
+    let gone =
+        |name: &String| desired.status.volumes.contains(name) && seen.volumes.get(name) == Some(&Presence::Absent);
+    let name = named_volumes(desired).map(|(_, name)| name).find(gone)?;
+    Some(format!("volume {name} held this instance's data and is gone; restore it, or delete the instance"))
 }
 
 fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerInfo>) -> Option<String> {
@@ -127,6 +127,10 @@ fn plan_container(
     let present = seen.image_present.unwrap_or(false);
     let stale = desired.status.observed_generation != desired.metadata.generation
         || old.is_some_and(|c| hash(c) != spec.labels.get(labels::SPEC_HASH));
+    if serving {
+        // Until the new container is there, Ready speaks of the old spec; waiting clients must not take it for the new.
+        report.status.observed_generation = desired.status.observed_generation;
+    }
     if policy == ImagePullPolicy::Never && !present {
         let message = format!("image {} is not on the node, and imagePullPolicy is Never", desired.spec.image);
         if serving {
@@ -136,18 +140,19 @@ fn plan_container(
         }
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if serving {
-        // Until the new container is there, Ready speaks of the old spec; waiting clients must not take it for the new.
-        report.status.observed_generation = desired.status.observed_generation;
-    }
-    if old.is_some() && stale {
-        report.up_to_date(false, "Replacing", "the container is of an older spec");
+    let pull = policy == ImagePullPolicy::Always || !present;
+    let replacing = |report: &mut Report| {
+        if old.is_some() && stale {
+            report.up_to_date(false, "Replacing", "the container is of an older spec");
+        }
+    };
+    if !(pull && told_failing(desired, &["ImagePullFailed", "NoSpace"])) {
+        replacing(&mut report);
     }
     // While a failure is being retried it stays told; a phase that comes and goes would say less.
     let retrying =
         desired.status.phase == Phase::Failed && desired.status.observed_generation == desired.metadata.generation;
     let before = report.snapshot();
-    let pull = policy == ImagePullPolicy::Always || !present;
     if pull {
         if !serving && !retrying {
             report.phase(Phase::Pulling).not_ready("Pulling", format!("pulling image {}", desired.spec.image));
@@ -159,6 +164,7 @@ fn plan_container(
         let (phase, reason) =
             if old.is_some() && stale { (Phase::Upgrading, "Upgrading") } else { (Phase::Starting, "Creating") };
         report.status.observed_generation = desired.metadata.generation;
+        replacing(&mut report);
         report.phase(phase).not_ready(reason, "the container is being made");
         actions.push(Action::Mark(report.snapshot()));
     }
@@ -259,7 +265,16 @@ fn plan_running(
     now: Timestamp,
 ) -> Plan {
     record_container(&mut report.status, desired, container);
-    report.up_to_date(true, "UpToDate", "the container is of the current spec");
+    if actions.iter().any(|a| matches!(a, Action::Rename { .. } | Action::UpdateLimits { .. })) {
+        if is_true(&desired.status.conditions, "Ready") {
+            report.status.observed_generation = desired.status.observed_generation;
+        }
+        if !told_failing(desired, &["RenameFailed", "UpdateFailed", "NoSpace"]) {
+            report.up_to_date(false, "Updating", "the container is being updated");
+        }
+    } else {
+        report.up_to_date(true, "UpToDate", "the container is of the current spec");
+    }
     let target = ProbeTarget::startup(desired);
     if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
         report.phase(Phase::Running).ready("Running", "the app has started");

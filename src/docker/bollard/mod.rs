@@ -5,6 +5,7 @@
 
 mod create;
 mod inspect;
+mod progress;
 mod pull;
 mod read;
 mod write;

@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::BollardEngine;
+use super::progress::Progress;
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineResult};
 use crate::docker::{classify, gate, reference, timeouts};
 
@@ -66,14 +67,15 @@ impl Pulls {
 async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> EngineResult<()> {
     let options = CreateImageOptions { from_image: Some(image.clone()), ..CreateImageOptions::default() };
     let mut steps = docker.create_image(Some(options), None, None);
+    let mut told = Progress::default();
     loop {
         match tokio::time::timeout(timeouts::PULL_IDLE, steps.next()).await {
             Err(_) => return Err(gate::timed_out(OP, &image, timeouts::PULL_IDLE)),
             Ok(None) => break,
             Ok(Some(Err(e))) => return Err(classify::error(OP, &image, &e)),
             Ok(Some(Ok(step))) => {
-                let layer = step.id.map(|id| format!("{id}: ")).unwrap_or_default();
-                say.send_replace(format!("{layer}{}", step.status.unwrap_or_default()));
+                let bytes = step.progress_detail.and_then(|d| Some((d.current?, d.total.unwrap_or_default())));
+                say.send_replace(told.hear(step.id.as_deref(), &step.status.unwrap_or_default(), bytes));
             }
         }
     }

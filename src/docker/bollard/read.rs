@@ -17,8 +17,9 @@ use super::{BollardEngine, broken, data, escaped};
 use crate::docker::engine::*;
 use crate::docker::{reference, streams};
 
-/// What we want to hear of; health checks and commands would drown it.
-const ACTIONS: [&str; 13] = [
+/// What we want to hear of; health checks and commands would drown it. Of images only how they come: what goes leaves
+/// those alone that run, and those that wait are none the better for it.
+const ACTIONS: [&str; 17] = [
     "create",
     "start",
     "restart",
@@ -32,6 +33,10 @@ const ACTIONS: [&str; 13] = [
     "update",
     "destroy",
     "disconnect",
+    "pull",
+    "load",
+    "import",
+    "tag",
 ];
 
 /// `None` for a 404.
@@ -60,6 +65,8 @@ struct Told {
 
 #[derive(Default, Deserialize)]
 struct Actor {
+    #[serde(rename = "ID", default)]
+    id: String,
     #[serde(rename = "Attributes", default)]
     attributes: Option<std::collections::BTreeMap<String, String>>,
 }
@@ -145,8 +152,8 @@ impl EngineRead for BollardEngine {
         since: Option<Timestamp>,
     ) -> EngineResult<BoxStream<'static, EngineResult<EngineEvent>>> {
         const OP: &str = "events";
-        // Not by label: the daemon would keep back all events of networks, which carry none.
-        let filters = serde_json::json!({"type": ["container", "network"], "event": ACTIONS});
+        // Not by label: the daemon would keep back all events of networks and volumes, which carry none.
+        let filters = serde_json::json!({"type": ["container", "network", "volume", "image"], "event": ACTIONS});
         let mut path = format!("/events?filters={}", escaped(&filters.to_string()));
         if let Some(since) = since {
             path.push_str(&format!("&since={}.{:09}", since.as_second(), since.subsec_nanosecond()));
@@ -162,7 +169,7 @@ impl EngineRead for BollardEngine {
                 message: format!("no event: {e}"),
             })?;
             let attributes = told.actor.attributes.unwrap_or_default();
-            Ok(EngineEvent { object: told.object, action: told.action, attributes })
+            Ok(EngineEvent { object: told.object, id: told.actor.id, action: told.action, attributes })
         });
         let label = (label.0.to_owned(), label.1.to_owned());
         let ours = events.filter(move |event| {

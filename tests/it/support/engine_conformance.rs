@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use portreeve::docker::engine::*;
 use portreeve::docker::labels;
+use portreeve::model::Key;
 use tokio::io::AsyncWriteExt;
 
 const CLUSTER: (&str, &str) = (labels::CLUSTER, "conformance");
@@ -49,7 +50,7 @@ pub async fn holds(subject: &Subject<'_>) {
     a_bind_that_cannot_be_made_fails_the_start(subject).await;
     a_lost_network_can_be_given_again(subject).await;
     events_tell_of_a_life_in_order(subject).await;
-    events_tell_of_networks_that_go(subject).await;
+    events_tell_of_networks_and_volumes_that_go(subject).await;
     commands_run_inside_and_tell_their_exit_code(subject).await;
     logs_come_back_and_follow(subject).await;
     clear(subject).await;
@@ -355,13 +356,11 @@ async fn events_tell_of_a_life_in_order(s: &Subject<'_>) {
     while actions.last().is_none_or(|last| last != "destroy") {
         let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
         let event = event.unwrap_or_else(|_| panic!("no destroy after {actions:?}")).expect("goes on").expect("event");
-        if event.object == "network" {
+        if event.object != "container" {
             continue;
         }
-        assert_eq!(
-            (event.object.as_str(), event.attributes.get(CLUSTER.0)),
-            ("container", Some(&CLUSTER.1.to_owned()))
-        );
+        assert_eq!((event.id.as_str(), event.attributes.get(CLUSTER.0)), (id.as_str(), Some(&CLUSTER.1.to_owned())));
+        assert_eq!(event.instance(), None, "it carries the labels of no instance");
         if event.action == "die" {
             assert_eq!(event.attributes.get("exitCode").map(String::as_str), Some("3"));
         }
@@ -371,20 +370,25 @@ async fn events_tell_of_a_life_in_order(s: &Subject<'_>) {
     assert_eq!(actions, ["create", "start", "die", "destroy"]);
 }
 
-/// The network's name is all that they carry.
-async fn events_tell_of_networks_that_go(s: &Subject<'_>) {
-    let name = "pr.conformance.gone";
+/// Their name is all that they carry; it leads to the instance.
+async fn events_tell_of_networks_and_volumes_that_go(s: &Subject<'_>) {
+    let (name, volume) = ("pr.conformance.gone", "pr.conformance.gone.data");
     s.engine.remove_network(name).await.expect("clear");
+    s.engine.remove_volume(volume).await.expect("clear");
     let mut events = s.engine.events(CLUSTER, None).await.expect("events");
     s.engine.create_network(name, &owned(&[])).await.expect("create");
     s.engine.remove_network(name).await.expect("remove");
-    loop {
+    s.engine.create_volume(volume, &owned(&[])).await.expect("create");
+    s.engine.remove_volume(volume).await.expect("remove");
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
         let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
-        let event = event.expect("an event of the network's end").expect("goes on").expect("event");
-        if event.action == "destroy" && event.attributes.get("name").is_some_and(|n| n == name) {
-            return assert_eq!(event.object, "network");
+        let event = event.expect("an event of the end").expect("goes on").expect("event");
+        if event.action == "destroy" && event.instance() == Some(Key::instance("conformance", "gone")) {
+            gone.push(event.object);
         }
     }
+    assert_eq!(gone, ["network", "volume"]);
 }
 
 async fn commands_run_inside_and_tell_their_exit_code(s: &Subject<'_>) {

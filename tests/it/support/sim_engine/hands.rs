@@ -69,6 +69,11 @@ impl SimEngine {
         self.way().armed.push_back((op, fault));
     }
 
+    /// How many faults armed by hand wait for their call.
+    pub fn armed(&self) -> usize {
+        self.way().armed.len()
+    }
+
     /// From now on calls go wrong at these rates; the default is never.
     pub fn set_fault_rates(&self, rates: FaultRates) {
         self.way().rates = rates;
@@ -192,6 +197,28 @@ impl SimEngine {
 
     pub fn remove_volume_by_hand(&self, name: &str) {
         self.by_hand(|world| world.remove_volume(name));
+    }
+
+    /// From a copy, under its old name.
+    pub fn restore_volume_by_hand(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.by_hand(|world| world.create_volume(name, labels));
+    }
+
+    /// `docker load`: an image that the daemon did not have is there.
+    pub fn load_image_by_hand(&self, reference: &str, image: SimImage) {
+        self.add_image(reference, SimImage { local: true, ..image });
+        self.step(|world| world.emit_image(&reference::image(reference), "load"));
+    }
+
+    /// `docker tag`: an image gets one more name.
+    pub fn tag_image_by_hand(&self, of: &str, reference: &str) {
+        let reference = reference::image(reference);
+        self.step(|world| {
+            let image = world.images.get(&reference::image(of)).filter(|i| i.local).cloned();
+            let image = image.unwrap_or_else(|| panic!("no image {of}"));
+            world.images.insert(reference.clone(), image);
+            world.emit_image(&reference, "tag");
+        });
     }
 
     pub fn remove_image_by_hand(&self, reference: &str) {

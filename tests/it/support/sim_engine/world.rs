@@ -121,8 +121,8 @@ impl World {
         }
     }
 
-    pub fn emit(&mut self, object: &str, action: &str, attributes: BTreeMap<String, String>) {
-        let event = EngineEvent { object: object.into(), action: action.into(), attributes };
+    pub fn emit(&mut self, object: &str, id: &str, action: &str, attributes: BTreeMap<String, String>) {
+        let event = EngineEvent { object: object.into(), id: id.into(), action: action.into(), attributes };
         if self.rng.percent(self.lost_events) {
             return;
         }
@@ -138,8 +138,29 @@ impl World {
         if let Some(c) = self.containers.get(id) {
             let mut attributes = c.attributes();
             attributes.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-            self.emit("container", action, attributes);
+            self.emit("container", id, action, attributes);
         }
+    }
+
+    /// As a daemon tells of them: the name and no labels, the volume's not even among the attributes.
+    fn emit_network(&mut self, id: &str, action: &str, name: &str) {
+        self.emit("network", id, action, [("name".to_owned(), name.to_owned())].into());
+    }
+
+    fn emit_volume(&mut self, name: &str, action: &str) {
+        self.emit("volume", name, action, [("driver".to_owned(), "local".to_owned())].into());
+    }
+
+    /// Of a pull the reference, of a load the id only; a tag names the reference beside the id.
+    pub fn emit_image(&mut self, reference: &str, action: &str) {
+        let Some(image) = self.images.get(reference) else { return };
+        let image = image.id.clone();
+        let (id, name) = match action {
+            "pull" => (reference, reference.rsplit_once(':').map_or(reference, |(repository, _)| repository)),
+            "tag" => (image.as_str(), reference),
+            _ => (image.as_str(), image.as_str()),
+        };
+        self.emit("image", id, action, [("name".to_owned(), name.to_owned())].into());
     }
 
     pub fn need_space(&self, what: &str) -> Done<()> {
@@ -267,8 +288,8 @@ impl World {
     pub fn create_network(&mut self, name: &str, labels: BTreeMap<String, String>) {
         if !self.networks.contains_key(name) {
             let id = self.rng.id();
-            self.networks.insert(name.to_owned(), SimNetwork { id, labels });
-            self.emit("network", "create", [("name".to_owned(), name.to_owned())].into());
+            self.networks.insert(name.to_owned(), SimNetwork { id: id.clone(), labels });
+            self.emit_network(&id, "create", name);
         }
     }
 
@@ -279,7 +300,7 @@ impl World {
             return refuse(EngineErrorKind::Conflict, message);
         }
         self.networks.remove(name);
-        self.emit("network", "destroy", [("name".to_owned(), name.to_owned())].into());
+        self.emit_network(&id, "destroy", name);
         Ok(())
     }
 
@@ -303,15 +324,16 @@ impl World {
     }
 
     fn emit_network_use(&mut self, action: &str, network: &str, container: String) {
+        let id = self.networks.get(network).map(|n| n.id.clone()).unwrap_or_default();
         let attributes = [("name".to_owned(), network.to_owned()), ("container".to_owned(), container)].into();
-        self.emit("network", action, attributes);
+        self.emit("network", &id, action, attributes);
     }
 
     pub fn create_volume(&mut self, name: &str, labels: BTreeMap<String, String>) -> Done<()> {
         self.need_space("mkdir /var/lib/docker/volumes")?;
         if !self.volumes.contains_key(name) {
             self.volumes.insert(name.to_owned(), labels);
-            self.emit("volume", "create", [("name".to_owned(), name.to_owned())].into());
+            self.emit_volume(name, "create");
         }
         Ok(())
     }
@@ -324,7 +346,7 @@ impl World {
             return refuse(EngineErrorKind::Conflict, message);
         }
         if self.volumes.remove(name).is_some() {
-            self.emit("volume", "destroy", [("name".to_owned(), name.to_owned())].into());
+            self.emit_volume(name, "destroy");
         }
         Ok(())
     }

@@ -229,6 +229,7 @@ impl SimEngine {
                     )),
                     Some(image) if image.pullable => {
                         image.local = true;
+                        world.emit_image(&reference, "pull");
                         Ok(())
                     }
                     _ => Err((
