@@ -6,11 +6,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::access;
 use super::error::{ApiError, Subject};
 use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
 use crate::model::{
-    DockerHost, FINALIZER, FieldError, Instance, Kind, schema, validate_docker_host, validate_instance, validate_name,
+    AccessToken, DockerHost, FINALIZER, FieldError, Instance, Kind, schema, validate_access_token,
+    validate_docker_host, validate_instance, validate_name,
 };
 
 /// Which part of an object a write is about.
@@ -141,6 +143,7 @@ fn own_marks(kind: Kind, object: &mut Value) {
                 object["status"] = json!({"phase": "Active"});
             }
         }
+        Kind::AccessToken => access::tokens::set_expiry(object),
         Kind::Instance | Kind::DockerHost | Kind::Event => {}
     }
 }
@@ -225,7 +228,9 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
     let name = text(object, "name");
     errors.extend(match kind {
         Kind::Event if object::is_subdomain(name) => None,
-        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event => validate_name("metadata.name", name),
+        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event | Kind::AccessToken => {
+            validate_name("metadata.name", name)
+        }
     });
     metadata_problems(object, &mut errors);
     let checked = schema::check(kind, object);
@@ -235,6 +240,13 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
         let more = match kind {
             Kind::Instance => serde_json::from_value::<Instance>(object.clone()).map(|i| validate_instance(&i)),
             Kind::DockerHost => serde_json::from_value::<DockerHost>(object.clone()).map(|h| validate_docker_host(&h)),
+            // Without a spec the schema has nothing to ask for a role in.
+            Kind::AccessToken if object.pointer("/spec/role").is_none() => {
+                Ok(vec![FieldError::required("spec.role", "")])
+            }
+            Kind::AccessToken => {
+                serde_json::from_value::<AccessToken>(object.clone()).map(|t| validate_access_token(&t))
+            }
             Kind::Namespace | Kind::Event => Ok(vec![]),
         };
         match more {

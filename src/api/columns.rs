@@ -74,6 +74,14 @@ static EVENT: [Column; 6] = [
     column("Message", "string", "What happened."),
     wide("Count", "integer", "How often it happened."),
 ];
+static ACCESS_TOKEN: [Column; 6] = [
+    NAME,
+    column("User", "string", "The name that its user goes by."),
+    column("Role", "string", "What its user may do."),
+    column("Namespaces", "string", "Where the role holds."),
+    column("Expires", "string", "Time until it ends."),
+    AGE,
+];
 
 pub fn of(kind: Kind) -> &'static [Column] {
     match kind {
@@ -81,6 +89,7 @@ pub fn of(kind: Kind) -> &'static [Column] {
         Kind::DockerHost => &DOCKER_HOST,
         Kind::Namespace => &NAMESPACE,
         Kind::Event => &EVENT,
+        Kind::AccessToken => &ACCESS_TOKEN,
     }
 }
 
@@ -142,6 +151,14 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
                 object.get("count").cloned().unwrap_or_else(|| 1.into()),
             ]
         }
+        Kind::AccessToken => {
+            let user = match text("/spec/user") {
+                "" => name(),
+                user => user.into(),
+            };
+            let expires = until(text("/status/expires"), now);
+            vec![name(), user, shown("/spec/role"), namespaces(object), expires.into(), age()]
+        }
     }
 }
 
@@ -180,6 +197,22 @@ fn ports(object: &Value) -> Value {
         })
         .collect();
     if texts.is_empty() { NONE.into() } else { texts.join(",").into() }
+}
+
+/// Where an access token's role holds.
+fn namespaces(object: &Value) -> Value {
+    let list = object.pointer("/spec/namespaces").and_then(Value::as_array);
+    let names: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
+    if names.is_empty() { "<all>".into() } else { names.join(",").into() }
+}
+
+/// The time until an RFC 3339 time: `29d`, `expired`, or `never` without one.
+fn until(text: &str, now: Timestamp) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(then) if then <= now => "expired".into(),
+        Ok(then) => human(then.as_second() - now.as_second()),
+        Err(_) => "never".into(),
+    }
 }
 
 /// The time since an RFC 3339 time, for people: `5m`, `3h12m`; `<none>` without one.

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::access::tokens;
 use super::body::Parsed;
 use super::error::{ApiError, Subject};
 use super::handler::Call;
@@ -33,6 +34,11 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
     for _ in 0..ATTEMPTS {
         let mut new = body.clone();
         admit::create(kind, &mut new, state.clock.now())?;
+        call.session.deed.names(object::text(&new, "name"));
+        let secret = match kind {
+            Kind::AccessToken => Some(tokens::issue(&mut new)?),
+            _ => None,
+        };
         let warnings = admit::known_fields(kind, &mut new, &parsed.duplicates, options.fields)?;
         let key = object::key_of(kind, &new);
         let mut errors = admit::problems(kind, &new);
@@ -55,6 +61,9 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
             match state.store.txn(txn).await {
                 Ok(revision) => {
                     object::set_version(&mut new, revision);
+                    if let Some(secret) = &secret {
+                        tokens::tell(&mut new, secret);
+                    }
                     None
                 }
                 Err(StoreError::Conflict { key, .. }) => Some(key),

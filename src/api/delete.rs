@@ -16,7 +16,7 @@ use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};
 /// What a delete asks for, from the query and the body.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
-    dry_run: bool,
+    pub dry_run: bool,
     uid: Option<String>,
     version: Option<String>,
 }

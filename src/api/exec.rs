@@ -78,10 +78,11 @@ pub async fn answer(call: Call, name: String, request: Request) -> Result<Respon
     }
     let upgrade = upgrade.protocols(PROTOCOLS).max_frame_size(MOST_FRAME_BYTES).max_message_size(MOST_FRAME_BYTES);
     let key = Key::instance(namespace, name);
-    let (attach, shutdown) = (call.state.attach.clone(), call.shutdown.clone());
+    let (attach, shutdown, session) = (call.state.attach.clone(), call.shutdown.clone(), call.session);
     Ok(upgrade.on_upgrade(async move |socket| {
         tokio::select! {
             () = shutdown.cancelled() => {}
+            () = session.ended() => {}
             () = run(socket, attach.as_ref(), &key, options) => {}
         }
     }))

@@ -1,5 +1,6 @@
 //! One request from its head to its answer: authenticate, parse the path, authorize, dispatch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,7 +12,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::access::{self, Attributes, PeerIdentity, User, review};
+use super::access::audit::{Deed, EndOf};
+use super::access::authenticate::Caller;
+use super::access::limits::Use;
+use super::access::{self, Attributes, PeerAddress, PeerIdentity, Session, User, review};
 use super::admit::Part;
 use super::body::{self, Parsed};
 use super::columns::Facts;
@@ -43,6 +47,8 @@ pub struct Call {
     pub state: ApiState,
     pub shutdown: CancellationToken,
     pub user: User,
+    /// What is to be held as long as the request goes on; answers bind it to their bodies by themselves.
+    pub session: Session,
     pub query: Query,
     pub headers: HeaderMap,
     pub place: Place,
@@ -81,49 +87,101 @@ async fn common_headers(mut response: Response) -> Response {
 }
 
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
-    let work = dispatch(shared, request);
-    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+    let address = request.extensions().get::<PeerAddress>().map(|a| a.0);
+    let deed = Arc::new(Deed::new(shared.state.audit.clone(), shared.state.clock.clone(), address));
+    let _end = EndOf(deed.clone());
+    let work = dispatch(shared, request, deed.clone());
+    let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(_) => ApiError::timeout("the request took too long").into_response(),
+    };
+    deed.ends(response.status().as_u16());
+    if let Ok(id) = HeaderValue::from_str(&deed.request_id) {
+        response.headers_mut().insert("audit-id", id);
     }
+    response
 }
 
-async fn dispatch(shared: Shared, request: Request) -> Result<Response, ApiError> {
+/// Who asks, or a refusal that tells a stranger nothing.
+async fn caller(
+    state: &ApiState,
+    headers: &HeaderMap,
+    peer: Option<&PeerIdentity>,
+    deed: &Deed,
+) -> Result<Caller, ApiError> {
+    let result = state.auth.authenticate(headers, peer, &state.store, &state.clock).await;
+    if let (Err(error), Some(address)) = (&result, deed.source())
+        && error.code() == StatusCode::UNAUTHORIZED
+    {
+        state.limits.failed(address, state.clock.monotonic())?;
+        tracing::info!(%address, "a request without good credentials was refused");
+    }
+    result
+}
+
+async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<Response, ApiError> {
     let peer = request.extensions().get::<PeerIdentity>();
-    let user = shared.state.auth.authenticate(request.headers(), peer)?;
-    let target = target::parse(request.uri().path()).ok_or_else(ApiError::no_such_path)?;
+    let caller = caller(&shared.state, request.headers(), peer, &deed).await?;
+    let (what, query) = (target::parse(request.uri().path()), Query::of(request.uri())?);
+    let taken = match &what {
+        Some(Target::Records(place)) => kind_of_use(request.method(), place, &query),
+        _ => Use::Request,
+    };
+    let permit = shared.state.limits.take(&caller.bearer().name, taken)?;
+    let (store, clock) = (shared.state.store.clone(), shared.state.clock.clone());
+    let session = Session::new(deed, caller.lease.clone(), permit, store, clock);
+    let target = what.ok_or_else(ApiError::no_such_path)?;
     let Target::Records(place) = target else {
         if request.method() != Method::GET {
             return Err(ApiError::method_not_allowed(""));
         }
         return about_the_api(&target, request.headers());
     };
-    let query = Query::of(request.uri())?;
     let wanted = resource_name(&place);
     let attributes = Attributes {
         verb: verb(request.method(), &place, &query)?,
         group: place.resource.group,
         resource: &wanted,
-        namespace: place.namespace.as_deref().unwrap_or_default(),
+        // A namespace is in itself, as Kubernetes has it.
+        namespace: match place.resource.what {
+            What::Stored(Kind::Namespace) => place.name.as_deref().unwrap_or_default(),
+            _ => place.namespace.as_deref().unwrap_or_default(),
+        },
         name: place.name.as_deref().unwrap_or_default(),
     };
-    // Whoever is known may ask who they are and what they may do.
-    let about_self = matches!(
-        place.resource.what,
-        What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews
-    );
-    if !about_self {
-        access::authorize(&user, &attributes)?;
+    if !is_review(&place) {
+        session.deed.begins(&caller, &attributes, query.all("dryRun").any(|v| v == "All"));
     }
+    access::authorize(&caller.user, &attributes)?;
     if let Some(sub) = &place.subresource
         && place.resource.subresource(sub).is_none()
     {
         return Err(ApiError::no_such_path());
     }
     let headers = request.headers().clone();
-    let call = Call { state: shared.state, shutdown: shared.shutdown, user, query, headers, place };
-    records(call, request).await
+    let (state, shutdown, user) = (shared.state, shared.shutdown, caller.user);
+    let call = Call { state, shutdown, user, session: session.clone(), query, headers, place };
+    let response = records(call, request).await?;
+    Ok(response.map(|body| session.bind(body)))
+}
+
+fn is_review(place: &Place) -> bool {
+    match place.resource.what {
+        What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => true,
+        What::Stored(_) | What::Pods => false,
+    }
+}
+
+/// Whether the answer goes on after its head.
+fn kind_of_use(method: &Method, place: &Place, query: &Query) -> Use {
+    let goes_on = match place.subresource.as_deref() {
+        Some("exec" | "attach" | "portforward") => true,
+        Some("log") => query.flag("follow"),
+        Some(_) => false,
+        None => method == Method::GET && query.flag("watch"),
+    };
+    if goes_on { Use::Stream } else { Use::Request }
 }
 
 /// Discovery, OpenAPI and the version: the same for everyone with credentials.
@@ -192,7 +250,11 @@ async fn delete_options(call: &Call, request: Request) -> Result<DeleteOptions, 
     let media_type = body::media_type(request.headers());
     let bytes = body::read(request.into_body()).await?;
     let value = if bytes.is_empty() { Value::Null } else { body::parse(&media_type, &bytes)?.value };
-    DeleteOptions::of(&call.query, &value)
+    let options = DeleteOptions::of(&call.query, &value)?;
+    if options.dry_run {
+        call.session.deed.is_dry();
+    }
+    Ok(options)
 }
 
 async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, ApiError> {

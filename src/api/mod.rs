@@ -42,7 +42,7 @@ mod watch;
 
 use std::sync::Arc;
 
-pub use access::{Authenticator, CredentialError, Credentials, User};
+pub use access::{AuditLog, Authenticator, CredentialError, Credentials, User};
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
 pub use server::{ServeError, serve};
@@ -58,6 +58,10 @@ pub struct ApiState {
     pub cache: Arc<Cache>,
     pub clock: SharedClock,
     pub auth: Authenticator,
+    /// What each client takes at a time.
+    pub limits: Arc<access::Limits>,
+    /// Where it is written down who did what.
+    pub audit: AuditLog,
     /// The TLS side of [`Credentials`].
     pub tls: Arc<rustls::ServerConfig>,
     /// Logs and exec.
@@ -80,6 +84,8 @@ impl ApiState {
             cache,
             clock,
             auth: credentials.auth.clone(),
+            limits: Arc::default(),
+            audit: AuditLog::default(),
             tls: credentials.server_config.clone(),
             attach,
             domain: domain.into(),

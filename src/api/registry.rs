@@ -104,7 +104,8 @@ fn stored(kind: Kind) -> Resource {
     if kind == Kind::Instance {
         subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
     }
-    if info.has_status {
+    // What the server has made of an access token is nobody's to write.
+    if info.has_status && kind != Kind::AccessToken {
         subresources.push(Subresource {
             name: "status",
             speaks: (info.group, info.version, info.name),

@@ -21,7 +21,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::ApiState;
-use super::access::{PeerIdentity, User};
+use super::access::authenticate::identity;
+use super::access::{PeerAddress, PeerIdentity};
 use super::handler::{Shared, router};
 
 /// Most connections at a time; more wait in the listener's backlog.
@@ -60,8 +61,8 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
             () = shutdown.cancelled() => break,
             next = next => next,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(e) => {
                 // Out of descriptors, or a client that was gone at once: neither ends the server. A pause, because the
                 // first would spin.
@@ -88,6 +89,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 let asked = asked.clone();
                 service_fn(move |mut request: http::Request<Incoming>| {
                     asked.store(true, Ordering::Relaxed);
+                    request.extensions_mut().insert(PeerAddress(address.ip()));
                     if let Some(peer) = &peer {
                         request.extensions_mut().insert(peer.clone());
                     }
@@ -146,19 +148,10 @@ async fn handshake(
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = match certificate {
-        Some(der) => Some(PeerIdentity(identity(der).ok_or_else(|| {
+        Some(der) => Some(identity(der).ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::InvalidData, "the client certificate names no one")
-        })?)),
+        })?),
         None => None,
     };
     Ok((stream, peer))
-}
-
-/// The common name is the user, each organization a group.
-fn identity(der: &[u8]) -> Option<User> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
-    (!name.is_empty()).then(|| User::new(name, groups))
 }

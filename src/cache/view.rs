@@ -92,7 +92,7 @@ impl View {
             match key.kind {
                 Kind::Instance => self.set_instance(key, None),
                 Kind::DockerHost => drop(self.hosts.remove(&key.name)),
-                Kind::Namespace | Kind::Event => {}
+                Kind::Namespace | Kind::Event | Kind::AccessToken => {}
             }
             return;
         };
@@ -109,7 +109,7 @@ impl View {
                 }
             }
             // Nobody reads these from the cache; their keys are told to subscribers.
-            Kind::Namespace | Kind::Event => {}
+            Kind::Namespace | Kind::Event | Kind::AccessToken => {}
         }
     }
 

@@ -12,6 +12,7 @@ pub enum Kind {
     DockerHost,
     Namespace,
     Event,
+    AccessToken,
 }
 
 /// The fixed facts of a kind, as Kubernetes discovery tells them.
@@ -37,7 +38,7 @@ pub struct KindInfo {
 /// The API group of Portreeve's own kinds.
 pub const GROUP: &str = "portreeve.dev";
 
-static KINDS: [KindInfo; 4] = [
+static KINDS: [KindInfo; 5] = [
     KindInfo {
         kind: Kind::Instance,
         name: "Instance",
@@ -86,6 +87,18 @@ static KINDS: [KindInfo; 4] = [
         categories: &[],
         has_status: false,
     },
+    KindInfo {
+        kind: Kind::AccessToken,
+        name: "AccessToken",
+        singular: "accesstoken",
+        plural: "accesstokens",
+        group: GROUP,
+        version: "v1",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        has_status: true,
+    },
 ];
 
 impl Kind {
@@ -100,6 +113,7 @@ impl Kind {
             Kind::DockerHost => &KINDS[1],
             Kind::Namespace => &KINDS[2],
             Kind::Event => &KINDS[3],
+            Kind::AccessToken => &KINDS[4],
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every other room speaks these types. What a user wrote is kept as written; defaults are applied by the methods
 //! that read a field, never stored, so that `apply` and `diff` do not fight the server.
 
+mod access_token;
 mod conditions;
 mod docker_host;
 mod event;
@@ -13,6 +14,7 @@ mod quantity;
 pub mod schema;
 mod validate;
 
+pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
 pub use event::{Event, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};

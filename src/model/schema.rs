@@ -10,12 +10,13 @@ use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Span};
+use super::{AccessToken, DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Span};
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
 static DOCKER_HOST: LazyLock<Value> = LazyLock::new(generate::<DockerHost>);
 static NAMESPACE: LazyLock<Value> = LazyLock::new(generate::<Namespace>);
 static EVENT: LazyLock<Value> = LazyLock::new(generate::<Event>);
+static ACCESS_TOKEN: LazyLock<Value> = LazyLock::new(generate::<AccessToken>);
 
 /// The structural schema of a kind.
 pub fn schema(kind: Kind) -> &'static Value {
@@ -24,6 +25,7 @@ pub fn schema(kind: Kind) -> &'static Value {
         Kind::DockerHost => &DOCKER_HOST,
         Kind::Namespace => &NAMESPACE,
         Kind::Event => &EVENT,
+        Kind::AccessToken => &ACCESS_TOKEN,
     }
 }
 

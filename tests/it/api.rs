@@ -5,6 +5,7 @@ mod discovery;
 mod reach;
 mod records;
 mod schema;
+mod tokens;
 mod writes;
 
 pub use reach::Scripted;

@@ -2,17 +2,23 @@
 //!
 //! Only hashes of tokens are kept. A request without good credentials learns nothing but 401.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
-use sha2::{Digest, Sha256};
+use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 
 use super::super::error::{ApiError, Subject};
-use super::authorize::may_do_all;
+use super::authorize::is_admin;
+use super::tokens::{self, Lease};
+use crate::clock::SharedClock;
+use crate::store::SharedStore;
 
 /// The group of everyone who has shown good credentials.
 const AUTHENTICATED: &str = "system:authenticated";
+/// Groups that one certificate or one impersonation may name.
+const MOST_GROUPS: usize = 128;
 
 /// Someone who has shown good credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +39,35 @@ impl User {
 
 /// The subject of a client certificate that our CA has signed: set by the server on each request of its connection.
 #[derive(Clone, Debug)]
-pub struct PeerIdentity(pub User);
+pub struct PeerIdentity {
+    pub user: User,
+    /// The certificate's end. TLS looks at it once; a connection may be kept beyond it.
+    pub until: Timestamp,
+}
 
-/// Knows the credentials. Cheap to clone.
+/// Where a request's connection comes from: set by the server, too.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub IpAddr);
+
+/// The identity that a request acts as, and whose credentials it came with.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who the request acts as: what it may is theirs.
+    pub user: User,
+    /// Who impersonates them.
+    pub impersonator: Option<User>,
+    /// How long the credentials are good for.
+    pub lease: Lease,
+}
+
+impl Caller {
+    /// Whose credentials the request came with.
+    pub fn bearer(&self) -> &User {
+        self.impersonator.as_ref().unwrap_or(&self.user)
+    }
+}
+
+/// Knows the credentials that are not in the store. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Authenticator {
     tokens: Arc<Vec<([u8; 32], User)>>,
@@ -44,26 +76,40 @@ pub struct Authenticator {
 impl Authenticator {
     /// An authenticator that knows these tokens; it keeps their SHA-256 only.
     pub fn with_tokens<'a>(tokens: impl IntoIterator<Item = (&'a str, User)>) -> Authenticator {
-        let tokens = tokens.into_iter().map(|(token, user)| (hash(token), user)).collect();
+        let tokens = tokens.into_iter().map(|(token, user)| (tokens::hash(token), user)).collect();
         Authenticator { tokens: Arc::new(tokens) }
     }
 
     /// The user behind a request: the certificate's, else the token's; then the one they impersonate, if they may.
-    pub fn authenticate(&self, headers: &HeaderMap, peer: Option<&PeerIdentity>) -> Result<User, ApiError> {
-        let user = match peer {
-            Some(peer) => peer.0.clone(),
-            None => self.by_token(headers).ok_or_else(ApiError::unauthorized)?,
+    ///
+    /// # Errors
+    /// 401 without good credentials; 403 for an impersonation that is not theirs; the store's own.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&PeerIdentity>,
+        store: &SharedStore,
+        clock: &SharedClock,
+    ) -> Result<Caller, ApiError> {
+        let (user, lease) = match peer {
+            Some(peer) if peer.until <= clock.now() => return Err(ApiError::unauthorized()),
+            Some(peer) => (peer.user.clone(), Lease::Until(peer.until)),
+            None => {
+                let token = bearer_token(headers).ok_or_else(ApiError::unauthorized)?;
+                match self.by_token(token) {
+                    Some(user) => (user, Lease::Always),
+                    None => tokens::find(store, clock, token).await?.ok_or_else(ApiError::unauthorized)?,
+                }
+            }
         };
-        impersonate(user, headers)
+        Ok(match impersonated(&user, headers)? {
+            Some(other) => Caller { user: other, impersonator: Some(user), lease },
+            None => Caller { user, impersonator: None, lease },
+        })
     }
 
-    fn by_token(&self, headers: &HeaderMap) -> Option<User> {
-        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, token) = value.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let given = hash(token.trim());
+    fn by_token(&self, token: &str) -> Option<User> {
+        let given = tokens::hash(token);
         // Every known token is compared, so that the time taken tells nothing about which one came close.
         let mut found = None;
         for (known, user) in self.tokens.iter() {
@@ -75,71 +121,120 @@ impl Authenticator {
     }
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// `kubectl --as`: ignoring the header would run the command as its caller.
-fn impersonate(user: User, headers: &HeaderMap) -> Result<User, ApiError> {
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(user);
-    }
-    let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned).ok();
-    let bad = || ApiError::bad_request("an Impersonate header is not readable text");
-    let Some(name) = headers.get("impersonate-user") else {
-        return Err(ApiError::bad_request("Impersonate headers need Impersonate-User"));
+/// `kubectl --as`: ignoring the headers would run the command as its caller. Who may do everything may act as anyone;
+/// the rights of the one impersonated are those of the groups that are named, no others.
+fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, ApiError> {
+    let mut named = headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with("impersonate-"));
+    let Some(first) = named.next() else { return Ok(None) };
+    let text = |value: &HeaderValue| {
+        let bad = || ApiError::bad_request("an Impersonate header is not readable text");
+        value.to_str().map(str::to_owned).map_err(|_| bad())
     };
-    let name = text(name).ok_or_else(bad)?;
-    let users = Subject { group: "", plural: "users", kind: "User", name: name.clone() };
-    if !may_do_all(&user) {
+    let name = headers.get("impersonate-user").map(text).transpose()?;
+    if !is_admin(user) {
+        let users = Subject { group: "", plural: "users", kind: "User", name: name.unwrap_or_default() };
         let why = format!(
             "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
             user.name
         );
         return Err(ApiError::forbidden(&users, &why));
     }
-    let groups = headers.get_all("impersonate-group").iter().map(|g| text(g).ok_or_else(bad));
-    Ok(User::new(name, groups.collect::<Result<Vec<_>, _>>()?))
+    let served = |name: &str| matches!(name, "impersonate-user" | "impersonate-group");
+    if let Some(other) = std::iter::once(first).chain(named).find(|name| !served(name)) {
+        let message = format!("{other} is not served; Impersonate-User and Impersonate-Group are");
+        return Err(ApiError::bad_request(message));
+    }
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return Err(ApiError::bad_request("Impersonate headers need Impersonate-User"));
+    };
+    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    if groups.len() > MOST_GROUPS {
+        return Err(ApiError::bad_request(format!("more than {MOST_GROUPS} groups are impersonated")));
+    }
+    Ok(Some(User::new(name, groups)))
+}
+
+/// Who a certificate speaks for: the common name is the user, each organization a group. rustls has verified it.
+pub fn identity(der: &[u8]) -> Option<PeerIdentity> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).take(MOST_GROUPS);
+    let until = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
+    (!name.is_empty()).then(|| PeerIdentity { user: User::new(name, groups), until })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::authorize::{ADMINS, Attributes, authorize};
+    use super::super::authorize::{ADMINS, decide};
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::MemoryStore;
     use http::StatusCode;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), v.parse().unwrap())).collect()
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(http::HeaderName::from_static(name), value.parse().unwrap());
+        }
+        map
     }
 
-    fn known() -> Authenticator {
-        Authenticator::with_tokens([("good", User::new("admin", [ADMINS.into()])), ("low", User::new("eve", []))])
+    async fn ask(pairs: &[(&'static str, &str)], peer: Option<&PeerIdentity>) -> Result<Caller, ApiError> {
+        let known = Authenticator::with_tokens([
+            ("good", User::new("admin", [ADMINS.into()])),
+            ("low", User::new("eve", ["portreeve:editor".into()])),
+        ]);
+        let store: SharedStore = MemoryStore::new();
+        known.authenticate(&headers(pairs), peer, &store, &SystemClock::new()).await
     }
 
-    #[test]
-    fn only_a_known_token_gets_in() {
-        let user = known().authenticate(&headers(&[("authorization", "Bearer good")]), None).unwrap();
-        assert_eq!(user.name, "admin");
-        for bad in ["Bearer", "Bearer ", "Bearer goo", "Basic good", "good"] {
-            let error = known().authenticate(&headers(&[("authorization", bad)]), None).unwrap_err();
+    #[tokio::test]
+    async fn only_a_known_token_gets_in() {
+        assert_eq!(ask(&[("authorization", "Bearer good")], None).await.unwrap().user.name, "admin");
+        for bad in ["Bearer", "Bearer ", "Bearer goo", "Basic good", "good", "Bearer prt_.", "Bearer prt_../x.y"] {
+            let error = ask(&[("authorization", bad)], None).await.unwrap_err();
             assert_eq!(error.code(), StatusCode::UNAUTHORIZED, "{bad:?}");
         }
-        assert!(known().authenticate(&HeaderMap::new(), None).is_err());
+        assert!(ask(&[], None).await.is_err());
     }
 
-    #[test]
-    fn impersonation_needs_the_right_and_takes_rights_away() {
-        let pairs = [("authorization", "Bearer good"), ("impersonate-user", "nobody")];
-        let user = known().authenticate(&headers(&pairs), None).unwrap();
-        assert_eq!(user.name, "nobody");
-        let wanted =
-            Attributes { verb: "delete", group: "portreeve.dev", resource: "instances", namespace: "ns", name: "x" };
-        assert_eq!(
-            authorize(&user, &wanted).unwrap_err().to_string(),
-            "instances.portreeve.dev \"x\" is forbidden: User \"nobody\" cannot delete resource \"instances\" \
-             in API group \"portreeve.dev\" in the namespace \"ns\""
-        );
-        let pairs = [("authorization", "Bearer low"), ("impersonate-user", "admin")];
-        assert_eq!(known().authenticate(&headers(&pairs), None).unwrap_err().code(), StatusCode::FORBIDDEN);
+    #[tokio::test]
+    async fn a_certificate_wins_and_ends() {
+        let now = SystemClock::new().now();
+        let peer = |until| PeerIdentity { user: User::new("bob", []), until };
+        let good = peer(now + jiff::SignedDuration::from_hours(1));
+        assert_eq!(ask(&[("authorization", "Bearer good")], Some(&good)).await.unwrap().user.name, "bob");
+        let over = ask(&[("authorization", "Bearer good")], Some(&peer(now))).await.unwrap_err();
+        assert_eq!(over.code(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn impersonation_is_for_admins_and_gives_what_the_groups_give() {
+        let admin = ("authorization", "Bearer good");
+        let group = ("impersonate-group", "portreeve:viewer:a");
+        let caller = ask(&[admin, ("impersonate-user", "nobody"), group], None).await.unwrap();
+        assert_eq!((caller.user.name.as_str(), caller.bearer().name.as_str()), ("nobody", "admin"));
+        let may = |verb, namespace| {
+            let wanted = super::super::Attributes { verb, group: "", resource: "pods", namespace, name: "" };
+            decide(&caller.user, &wanted).allowed
+        };
+        assert!(may("list", "a") && !may("list", "b") && !may("delete", "a"));
+        for (pairs, code) in [
+            (vec![admin, group], 400),
+            (vec![admin, ("impersonate-user", "x"), ("impersonate-uid", "1")], 400),
+            (vec![admin, ("impersonate-user", "x"), ("impersonate-extra-scopes", "y")], 400),
+            (vec![("authorization", "Bearer low"), ("impersonate-user", "admin")], 403),
+            (vec![("authorization", "Bearer low"), ("impersonate-uid", "1")], 403),
+            (vec![("authorization", "Bearer low"), group], 403),
+        ] {
+            assert_eq!(ask(&pairs, None).await.unwrap_err().code().as_u16(), code, "{pairs:?}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,9 +26,7 @@ use serde_json::json;
 use super::authenticate::{Authenticator, User};
 use super::authorize::ADMINS;
 use super::pki::{self, Pair};
-
-/// What begins every token, so that scanners of leaked secrets can know it.
-const TOKEN_PREFIX: &str = "prt_";
+use super::tokens;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
@@ -144,13 +142,12 @@ fn server_config(ca: &Pair, serving: &Pair) -> Result<rustls::ServerConfig, Stri
 }
 
 fn new_token() -> Result<String, CredentialError> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|e| CredentialError::File {
+    let random = tokens::random().map_err(|e| CredentialError::File {
         operation: "reading random bytes for",
         path: "admin.token".into(),
         source: std::io::Error::other(e.to_string()),
     })?;
-    Ok(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+    Ok(format!("{}{random}", tokens::PREFIX))
 }
 
 /// A kubeconfig is YAML, and JSON is YAML.

@@ -1,19 +1,27 @@
 //! The API's door: who asks, and whether they may.
 //!
 //! ```text
-//! data dir ──▶ credentials ──▶ server (TLS)
-//! request ──▶ authenticate (who) ──▶ authorize (may they) ──▶ handler
-//!                                         └──▶ review (asked by clients)
+//! data dir ──▶ credentials, pki ──▶ server (TLS)
+//! request ──▶ authenticate (who; tokens) ──▶ limits (how much) ──▶ authorize (may they) ──▶ handler
+//!                                                                       └──▶ review (asked by clients)
+//! answer ──▶ session (how long it may go on), audit (what was done)
 //! ```
 //!
-//! Called by the handler and the server alone; what a request does afterwards knows only its [`User`].
+//! Called by the handler and the server; the verbs know only their [`User`] and their [`Session`].
 
+pub mod audit;
 pub mod authenticate;
 pub mod authorize;
 pub mod credentials;
+pub mod limits;
 mod pki;
 pub mod review;
+pub mod session;
+pub mod tokens;
 
-pub use authenticate::{Authenticator, PeerIdentity, User};
+pub use audit::AuditLog;
+pub use authenticate::{Authenticator, PeerAddress, PeerIdentity, User};
 pub use authorize::{Attributes, authorize};
 pub use credentials::{CredentialError, Credentials};
+pub use limits::Limits;
+pub use session::Session;

@@ -7,7 +7,7 @@ use super::super::error::ApiError;
 use super::super::handler::Call;
 use super::super::registry::What;
 use super::super::reply::Reply;
-use super::authorize::{self, Attributes};
+use super::authorize::{self, Attributes, Right};
 
 pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
     let mut review = parsed.value;
@@ -24,56 +24,50 @@ pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
             json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}})
         }
         What::SelfSubjectAccessReviews => access(call, &review)?,
-        What::SelfSubjectRulesReviews => rules(call),
+        What::SelfSubjectRulesReviews => rules(call, &review),
         What::Stored(_) | What::Pods => return Err(ApiError::no_such_path()),
     };
     Ok(Reply::created(review))
 }
 
 /// What the user may do, in the shape of role rules.
-fn rules(call: &Call) -> Value {
-    let any = |verb: &str| {
-        let wanted = Attributes { verb, group: "", resource: "", namespace: "", name: "" };
-        authorize::allowed(&call.user, &wanted)
+fn rules(call: &Call, review: &Value) -> Value {
+    let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
+    let resources = match authorize::rights(&call.user, namespace) {
+        None => vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})],
+        Some(rights) => rights.iter().map(right).collect(),
     };
-    let (mut resources, mut paths) = (vec![], vec![]);
-    if any("*") {
-        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+    let paths = match authorize::paths(&call.user) {
+        None => json!({"verbs": ["*"], "nonResourceURLs": ["*"]}),
+        Some(paths) => json!({"verbs": ["get"], "nonResourceURLs": paths}),
+    };
+    json!({"resourceRules": resources, "nonResourceRules": [paths], "incomplete": false})
+}
+
+fn right(right: &Right) -> Value {
+    let mut rule = json!({"verbs": right.verbs, "apiGroups": [right.group], "resources": right.resources});
+    if !right.names.is_empty() {
+        rule["resourceNames"] = json!(right.names);
     }
-    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
+    rule
 }
 
 fn access(call: &Call, review: &Value) -> Result<Value, ApiError> {
     let spec = |pointer: &str| review.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let wanted_of = review.get("spec").and_then(Value::as_object);
-    let resource = match (spec("/spec/resourceAttributes/resource"), spec("/spec/resourceAttributes/subresource")) {
-        (resource, "") => resource.to_owned(),
-        (resource, sub) => format!("{resource}/{sub}"),
-    };
-    let has = |name: &str| wanted_of.is_some_and(|s| s.get(name).is_some_and(Value::is_object));
-    let attributes = if has("resourceAttributes") {
-        Attributes {
-            verb: spec("/spec/resourceAttributes/verb"),
-            group: spec("/spec/resourceAttributes/group"),
-            resource: &resource,
-            namespace: spec("/spec/resourceAttributes/namespace"),
-            name: spec("/spec/resourceAttributes/name"),
-        }
+    let has = |name: &str| review.get("spec").and_then(|s| s.get(name)).is_some_and(Value::is_object);
+    let decision = if has("resourceAttributes") {
+        let of = |name: &str| spec(&format!("/spec/resourceAttributes/{name}"));
+        let resource = match (of("resource"), of("subresource")) {
+            (resource, "") => resource.to_owned(),
+            (resource, sub) => format!("{resource}/{sub}"),
+        };
+        let (verb, group, namespace, name) = (of("verb"), of("group"), of("namespace"), of("name"));
+        authorize::decide(&call.user, &Attributes { verb, group, resource: &resource, namespace, name })
     } else if has("nonResourceAttributes") {
-        let path = spec("/spec/nonResourceAttributes/path");
-        Attributes {
-            verb: spec("/spec/nonResourceAttributes/verb"),
-            group: "",
-            resource: path,
-            namespace: "",
-            name: "",
-        }
+        let of = |name: &str| spec(&format!("/spec/nonResourceAttributes/{name}"));
+        authorize::decide_path(&call.user, of("verb"), of("path"))
     } else {
         return Err(ApiError::bad_request("spec needs one of resourceAttributes and nonResourceAttributes"));
     };
-    let allowed = authorize::allowed(&call.user, &attributes);
-    let reason =
-        if allowed { format!("{} is in the group {}", call.user.name, authorize::ADMINS) } else { String::new() };
-    Ok(json!({"allowed": allowed, "reason": reason}))
+    Ok(json!({"allowed": decision.allowed, "reason": decision.reason}))
 }

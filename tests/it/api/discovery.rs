@@ -12,7 +12,10 @@ async fn both_forms_of_discovery_tell_the_same_resources() {
     let legacy = client.get("/apis/portreeve.dev/v1").await.expect(200);
     let names: Vec<&str> =
         legacy["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["instances", "instances/scale", "instances/status", "dockerhosts", "dockerhosts/status"]);
+    assert_eq!(
+        names,
+        ["instances", "instances/scale", "instances/status", "dockerhosts", "dockerhosts/status", "accesstokens"]
+    );
     assert_eq!(legacy["resources"][0]["shortNames"], json!(["inst"]));
     assert_eq!(legacy["resources"][1]["group"], "autoscaling");
 

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::io::ReaderStream;
 
 use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
-use crate::support::client::INSTANCES;
+use crate::support::client::{Client, INSTANCES};
 
 const POD: &str = "/api/v1/namespaces/default/pods/a";
 
@@ -130,14 +130,19 @@ async fn logs_stream_and_end_with_the_server() {
     tokio::time::timeout(PATIENCE, &mut server.serving).await.expect("the server stopped").unwrap();
 }
 
-type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+pub type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
 async fn exec(server: &ApiServer, query: &str, protocols: &str) -> Socket {
+    exec_as(&server.client, query, protocols).await
+}
+
+/// A session in the container of the instance `a`.
+pub async fn exec_as(client: &Client, query: &str, protocols: &str) -> Socket {
     let request = Request::builder()
         .method(Method::GET)
-        .uri(format!("wss://{}{POD}/exec?{query}", server.client.address))
-        .header(header::HOST, &server.client.address)
-        .header(header::AUTHORIZATION, format!("Bearer {}", server.client.token.as_deref().unwrap()))
+        .uri(format!("wss://{}{POD}/exec?{query}", client.address))
+        .header(header::HOST, &client.address)
+        .header(header::AUTHORIZATION, format!("Bearer {}", client.token.as_deref().unwrap()))
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header("sec-websocket-version", "13")
@@ -145,7 +150,7 @@ async fn exec(server: &ApiServer, query: &str, protocols: &str) -> Socket {
         .header("sec-websocket-protocol", protocols)
         .body(())
         .unwrap();
-    let stream = server.client.connect().await.unwrap();
+    let stream = client.connect().await.unwrap();
     let (socket, response) = tokio_tungstenite::client_async(request, stream).await.expect("an upgrade");
     assert_eq!(response.headers()["sec-websocket-protocol"], protocols.split(',').next().unwrap());
     socket

@@ -1,6 +1,6 @@
 //! The promise of the schema: what it lets through, the Rust types can read.
 
-use portreeve::model::{DockerHost, Event, Instance, Kind, Namespace, schema};
+use portreeve::model::{AccessToken, DockerHost, Event, Instance, Kind, Namespace, schema};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -38,6 +38,10 @@ fn rich(kind: Kind) -> Value {
             "metadata": {"name": "e"}, "involvedObject": {"kind": "K", "name": "n"}, "count": 2, "type": "Normal",
             "firstTimestamp": "2026-01-01T00:00:00Z", "source": {"component": "c"},
         }),
+        Kind::AccessToken => json!({
+            "metadata": {"name": "t"}, "spec": {"user": "ci", "role": "editor", "namespaces": ["a"], "lifetime": "30d"},
+            "status": {"hash": "00", "token": "prt_t.x", "expires": "2026-01-01T00:00:00Z"},
+        }),
     }
 }
 
@@ -47,6 +51,7 @@ fn decodes(kind: Kind, value: Value) -> Result<(), serde_json::Error> {
         Kind::DockerHost => serde_json::from_value::<DockerHost>(value).map(drop),
         Kind::Namespace => serde_json::from_value::<Namespace>(value).map(drop),
         Kind::Event => serde_json::from_value::<Event>(value).map(drop),
+        Kind::AccessToken => serde_json::from_value::<AccessToken>(value).map(drop),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portreeve::api::{ApiState, Attach, AttachError, Credentials, attach, serve};
+use portreeve::api::{ApiState, Attach, AttachError, AuditLog, Credentials, attach, serve};
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
 use portreeve::model::{Key, Kind};
@@ -36,23 +36,48 @@ impl ApiServer {
     }
 
     pub async fn start_with(attach: Arc<dyn Attach>) -> ApiServer {
-        let dir = tempfile::tempdir().expect("a directory");
+        ApiServer::start_in(tempfile::tempdir().expect("a directory"), MemoryStore::new(), attach).await
+    }
+
+    /// Over a store of one's own, with its credentials and its audit log in a directory.
+    pub async fn start_in(dir: TempDir, store: SharedStore, attach: Arc<dyn Attach>) -> ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let clock = SystemClock::new();
         let credentials = Credentials::load_or_create(dir.path(), address, clock.now()).expect("credentials");
-        let store: SharedStore = MemoryStore::new();
         let cache = Cache::new("localhost");
         let shutdown = CancellationToken::new();
         put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;
         tokio::spawn(cache.clone().run(store.clone(), shutdown.clone()));
-        let state = ApiState::new(store.clone(), cache.clone(), clock, &credentials, attach, "localhost");
+        let mut state = ApiState::new(store.clone(), cache.clone(), clock, &credentials, attach, "localhost");
+        state.audit = AuditLog::to_file(dir.path().join("audit.log")).expect("an audit log");
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move { serve(listener, state, stop).await.expect("serving") });
         tokio::time::timeout(PATIENCE, cache.ready()).await.expect("the cache got ready");
         let kubeconfig = credentials.kubeconfig_path.clone();
         let client = Client::from_kubeconfig(&kubeconfig);
         ApiServer { dir, store, cache, kubeconfig, shutdown, client, serving }
+    }
+
+    /// The lines of the audit log, once there are so many.
+    pub async fn audit(&self, count: usize) -> Vec<Value> {
+        let path = self.dir.path().join("audit.log");
+        let written = async {
+            loop {
+                let text = std::fs::read_to_string(&path).expect("the audit log");
+                let lines: Vec<Value> = text
+                    .split_inclusive('\n')
+                    .filter(|l| l.ends_with('\n'))
+                    .map(|l| serde_json::from_str(l).expect("a JSON line"))
+                    .collect();
+                if lines.len() >= count {
+                    return lines;
+                }
+                // Written by a thread that tells nobody.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, written).await.expect("as many audit lines")
     }
 
     /// Writes an object past the API, as a controller does.
