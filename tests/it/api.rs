@@ -2,6 +2,7 @@
 
 mod access;
 mod discovery;
+mod published;
 mod reach;
 mod records;
 mod schema;

@@ -1,0 +1,74 @@
+//! OpenAPI v3, made from the models' schemas and the table of resources: kubectl needs it for every write and for
+//! `explain`; client generators, editors and fuzzers take its word for what the API takes and answers.
+
+mod paths;
+mod schemas;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Map, Value, json};
+
+use super::discovery::{cached, fingerprint};
+use super::registry;
+use super::reply::Reply;
+
+/// The documents by the path they are served at: `apis/portreeve.dev/v1`.
+static DOCUMENTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let documents = registry::groups().into_iter().map(|(g, v)| (path(g, v), make(g, v).to_string()));
+    documents.collect()
+});
+
+fn path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// `/openapi/v3`: where the documents are, each with its hash, so that clients may keep them.
+pub fn index() -> Response {
+    let paths: Map<String, Value> = DOCUMENTS
+        .iter()
+        .map(|(path, text)| {
+            let url = format!("/openapi/v3/{path}?hash={}", fingerprint(text));
+            (path.clone(), json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    Reply::ok(json!({"paths": paths})).into_response()
+}
+
+pub fn document(group: &str, version: &str, headers: &HeaderMap) -> Response {
+    let text = DOCUMENTS.get(&path(group, version)).cloned().unwrap_or_default();
+    cached(headers, text, "application/json")
+}
+
+/// `/openapi/v2`: an empty document. kubectl 1.27 and 1.28 fetch it before they write, and look nothing up in it.
+pub fn v2() -> Response {
+    // swagger "2.0", info {title "Portreeve", version "v1"}, no paths, no definitions, as gnostic's protobuf
+    const EMPTY: &[u8] = b"\x0a\x032.0\x12\x0f\x0a\x09Portreeve\x12\x02v1\x42\x00\x4a\x00";
+    let mut response = Response::new(Body::from(EMPTY));
+    let media_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+fn make(group: &str, version: &str) -> Value {
+    let resources = registry::all().iter().filter(|r| r.group == group && r.version == version);
+    let mut paths = Map::new();
+    let mut schemas = schemas::common();
+    for resource in resources {
+        schemas::add(resource, &mut schemas);
+        paths::add(resource, &format!("/{}", path(group, version)), &mut paths);
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Portreeve", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"BearerToken": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"BearerToken": []}],
+    })
+}
