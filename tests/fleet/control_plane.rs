@@ -6,12 +6,13 @@
 //! killed, and whatever is left under the instances' names is removed.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portreeve::clock::{SharedClock, SystemClock};
@@ -267,6 +268,30 @@ impl ControlPlane {
         }
     }
 
+    /// Every state of every instance from now on.
+    pub fn watch(&self) -> Watch {
+        let mut command = self.command();
+        command.args(["get", "inst", "-w", "-o", "json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        let out = child.stdout.take().expect("a pipe");
+        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let list = seen.clone();
+        let reader = std::thread::spawn(move || {
+            for object in serde_json::Deserializer::from_reader(BufReader::new(out)).into_iter().map_while(Result::ok) {
+                list.lock().expect("no panic while held").push(object);
+            }
+        });
+        Watch { child, seen, reader: Some(reader) }
+    }
+
+    /// The events about an instance.
+    #[track_caller]
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.run(&["get", "events", "-o", "json"])).expect("JSON");
+        let events = list["items"].as_array().expect("a list").iter();
+        events.filter(|e| e["involvedObject"]["name"] == name).cloned().collect()
+    }
+
     /// Fails, with all that is known about the instance.
     #[track_caller]
     pub fn fail(&self, name: &str, why: &str) -> ! {
@@ -317,6 +342,36 @@ impl ControlPlane {
     pub fn append(&self, name: &str, file: &str, text: &str) {
         let answer = self.request("POST", name, &format!("/data/{file}"), text).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+/// A `get -w` under way.
+pub struct Watch {
+    child: Child,
+    seen: Arc<Mutex<Vec<Value>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// What it has shown of an instance so far, up to a state that serves the latest spec: shown a little after it is so.
+    #[track_caller]
+    pub fn seen(&self, name: &str) -> Vec<Value> {
+        let done = within(PATIENCE, || {
+            let all = self.seen.lock().expect("no panic while held").clone();
+            let of: Vec<Value> = all.into_iter().filter(|o| o["metadata"]["name"] == name).collect();
+            if of.last().is_some_and(serves) { Ok(of) } else { Err(format!("{of:#?}")) }
+        });
+        done.unwrap_or_else(|why| panic!("the watch shows not that {name} serves: {why}"))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
     }
 }
 

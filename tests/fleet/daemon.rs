@@ -86,10 +86,46 @@ impl Daemon {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<http::Answer> {
+        self.exchange(method, path, true, body.map(Value::to_string).unwrap_or_default().as_bytes())
+    }
+
+    fn exchange(&self, method: &str, path: &str, json: bool, body: &[u8]) -> std::io::Result<http::Answer> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let body = body.map(Value::to_string).unwrap_or_default();
-        http::exchange(&mut stream, method, &format!("/v1.41{path}"), "docker", true, body.as_bytes())
+        http::exchange(&mut stream, method, &format!("/v1.41{path}"), "docker", json, body)
+    }
+
+    /// A success, whose end may be told only in the stream of its progress.
+    #[track_caller]
+    fn transfer(&self, method: &str, path: &str, json: bool, body: &[u8]) -> Vec<u8> {
+        let answer = self.exchange(method, path, json, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        let failed = answer.status >= 400 || (method == "POST" && answer.text().contains("\"errorDetail\""));
+        assert!(!failed, "{method} {path}: {} {}", answer.status, answer.text());
+        answer.body
+    }
+
+    /// A push or a pull.
+    #[track_caller]
+    pub fn stream(&self, path: &str) {
+        // a push wants to know who we are
+        self.transfer("POST", path, true, b"{}");
+    }
+
+    /// An image as an archive, by the name that it will have where it is loaded.
+    #[track_caller]
+    pub fn save(&self, image: &str) -> Vec<u8> {
+        self.transfer("GET", &format!("/images/{image}/get"), true, b"")
+    }
+
+    #[track_caller]
+    pub fn load(&self, archive: &[u8]) {
+        self.transfer("POST", "/images/load?quiet=1", false, archive);
+    }
+
+    /// Puts a file into a container's root.
+    #[track_caller]
+    pub fn copy_in(&self, container: &str, file: &str, content: &[u8]) {
+        self.transfer("PUT", &format!("/containers/{container}/archive?path=/"), false, &tar(file, content));
     }
 
     /// An answer that is a success, as JSON; null without a body.
@@ -175,6 +211,11 @@ impl Daemon {
         }
     }
 
+    /// Takes a name of an image away, and the image with its last one.
+    pub fn untag(&self, reference: &str) {
+        self.remove(&format!("/images/{reference}?force=1"));
+    }
+
     fn remove(&self, path: &str) {
         let _ = self.ask("DELETE", path, None);
     }
@@ -184,6 +225,28 @@ impl Daemon {
 fn of(instance: &str) -> String {
     let text = json!({"label": [format!("portreeve.dev/name={instance}")]}).to_string();
     text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+/// An archive of one file.
+fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644");
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{:011o}", content.len()));
+    put(136, "00000000000");
+    // the checksum counts its own field as blanks
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = [&header, content].concat();
+    // the last block is filled up, and two empty ones follow
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
 }
 
 pub struct Squatter<'a> {

@@ -1,8 +1,10 @@
 //! What goes wrong is told in the daemon's own words, and heals by itself once its cause is gone: nobody needs to push.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::control_plane::{ControlPlane, condition, instance, instance_with};
+use crate::control_plane::{ControlPlane, condition, instance, instance_with, now};
 use crate::daemon::second;
 
 #[test]
@@ -104,5 +106,30 @@ fn a_full_disk_is_told_and_space_is_all_it_takes() {
     second.fault("disk-free");
     plane.until_serves(name);
     plane.page(name, "/");
+    plane.run(&["delete", "inst", name]);
+}
+
+#[test]
+fn a_volume_that_is_removed_is_told_while_its_instance_rests() {
+    let mut plane = ControlPlane::start(31_620);
+    let name = "bereft";
+    plane.apply(&instance_with(name, &json!({"volumes": [{"name": "data", "mountPath": "/data"}]})));
+    plane.until_serves(name);
+    plane.append(name, "note", "kept");
+    plane.run(&["stop", name]);
+    let container = plane.daemon.container(name)["Id"].as_str().expect("an id").to_owned();
+    let volume = plane.daemon.volumes(name).pop().expect("a volume");
+    let in_use = plane.daemon.ask("DELETE", &format!("/volumes/{volume}?force=1"), None).expect("an answer");
+    assert_eq!(in_use.status, 409, "a volume is in use as long as its container is there: {}", in_use.text());
+    plane.daemon.call("DELETE", &format!("/containers/{container}"), None);
+    plane.daemon.call("DELETE", &format!("/volumes/{volume}"), None);
+    let since = now();
+    let told = plane.until_is(name, "Stopped", "VolumeLost");
+    assert!(told.contains(&volume), "{told}");
+    // no look of its own comes: one at rest is looked at when something happens
+    assert!(now() - since < Duration::from_secs(20), "{:?}", now() - since);
+    plane.run(&["start", name, "--wait=false"]);
+    plane.until_is(name, "Failed", "VolumeLost");
+    assert!(plane.daemon.volumes(name).is_empty(), "no empty one in its place");
     plane.run(&["delete", "inst", name]);
 }

@@ -10,4 +10,6 @@ mod engine;
 mod failures;
 mod http;
 mod kubectl;
+mod registry;
+mod relay;
 mod sleep;
