@@ -16,6 +16,7 @@ use super::label::LabelArgs;
 use super::logs::LogsArgs;
 use super::power::{RestartArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
 use super::serve::ServeArgs;
+use super::token::TokenArgs;
 use super::version::{KubeconfigArgs, VersionArgs};
 use super::wait::WaitArgs;
 use crate::model::Span;
@@ -66,6 +67,7 @@ pub enum Verb {
     Upgrade(UpgradeArgs),
     Explain(ExplainArgs),
     Schema(SchemaArgs),
+    Token(TokenArgs),
     Kubeconfig(KubeconfigArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),

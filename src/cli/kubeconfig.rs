@@ -4,6 +4,8 @@
 //! data directory's `admin.kubeconfig`, `~/.kube/config`. What was named but is missing is an error, never a reason to
 //! use the next: a command must not reach another server than the one meant.
 
+mod made;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use base64::Engine as _;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
+
+pub use made::with_token;
 
 use super::error::{Error, Result};
 use super::serve::{ADMIN_KUBECONFIG, default_data_dir};

@@ -34,6 +34,7 @@ mod session;
 mod state;
 mod table;
 mod terminal;
+mod token;
 mod until;
 mod url;
 mod version;
@@ -87,6 +88,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
         Verb::Explain(args) => explain::explain(args),
         Verb::Schema(args) => explain::print_schema(args),
+        Verb::Token(args) => token::run(args, global).await,
         Verb::Kubeconfig(args) => version::kubeconfig(args, global),
         Verb::Completion(args) => completion::run(args),
         Verb::Version(args) => version::version(args, global).await,

@@ -4,6 +4,7 @@ mod attach;
 mod interop;
 mod objects;
 mod power;
+mod token;
 
 use std::path::Path;
 use std::process::Output;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "serve",
     "apply",
     "diff",
@@ -30,6 +31,7 @@ const VERBS: [&str; 20] = [
     "upgrade",
     "explain",
     "schema",
+    "token",
     "kubeconfig",
     "completion",
     "version",
@@ -117,6 +119,12 @@ async fn usage_errors_exit_with_2_and_change_nothing() {
         &["serve", "--docker", "tcp://1.2.3.4:2376"],
         &["serve", "--port-range", "9-1"],
         &["completion", "tcsh"],
+        &["token", "create", "ci"],
+        &["token", "create", "ci", "--role", "root"],
+        &["token", "create", "ci", "--role", "viewer", "-o", "table"],
+        &["--kubeconfig", "config", "token", "create", "ci", "--role", "admin", "-n", "a"],
+        &["--kubeconfig", "config", "token", "create", "ci", "--role", "viewer", "-n", "a", "--namespaces", "b"],
+        &["token", "revoke"],
         &["--kubeconfig", "config", "get", "inst,dh", "alice"],
         &["--kubeconfig", "config", "get", "inst/a", "b"],
         &["--kubeconfig", "config", "-n", "Not_A_Name", "get"],

@@ -238,3 +238,71 @@ async fn logs_and_exec_reach_the_container() {
     assert_eq!(out.status.code(), Some(7), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(k.fails_with("exec alice -- refuse", "").await.contains("not running"));
 }
+
+#[tokio::test]
+async fn a_viewer_of_one_namespace_is_told_what_they_may() {
+    let Some(mut k) = Kubectl::new().await else { return };
+    k.ok_with("apply -f -", MANIFEST).await;
+    let token = "apiVersion: portreeve.dev/v1\nkind: AccessToken\nmetadata: {name: vera}\n\
+                 spec: {role: viewer, namespaces: [default], lifetime: 719h}\n";
+    let secret = k.ok_with("create -f - -o jsonpath={.status.token}", token).await;
+    assert!(k.ok_with("apply -f -", token).await.contains("accesstoken.portreeve.dev/vera"));
+    let table = k.ok("get accesstokens").await;
+    assert!(table.contains("EXPIRES") && table.contains("29d") && !table.contains(&secret), "{table}");
+    let explained = k.ok("explain accesstoken.spec").await;
+    assert!(explained.contains("enum: viewer, editor, admin"), "{explained}");
+
+    let admin = k.server.kubeconfig.clone();
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&admin).expect("read")).expect("JSON");
+    config["users"][0]["user"] = json!({"token": secret});
+    k.server.kubeconfig = k.home.path().join("vera.kubeconfig");
+    std::fs::write(&k.server.kubeconfig, config.to_string()).expect("written");
+
+    let whoami = k.ok("auth whoami").await;
+    assert!(whoami.contains("vera") && whoami.contains("portreeve:viewer:default"), "{whoami}");
+    for (question, answer) in [
+        ("list instances", true),
+        ("get instances/alice", true),
+        ("get pods --subresource=log", true),
+        ("get ns/default", true),
+        ("list instances -A", false),
+        ("list instances -n kube-system", false),
+        ("create pods --subresource=exec", false),
+        ("get secrets", false),
+        ("list accesstokens", false),
+        ("delete instances", false),
+        ("* *", false),
+    ] {
+        let out = k.run(&["auth", "can-i"].into_iter().chain(question.split(' ')).collect::<Vec<_>>(), "").await;
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!((said.trim() == "yes", out.status.success()), (answer, answer), "{question}: {said}");
+    }
+    let list = k.ok("auth can-i --list").await;
+    let row = |resource: &str| list.lines().find(|l| l.starts_with(resource)).unwrap_or_default().to_owned();
+    assert!(row("instances.portreeve.dev ").ends_with("[get list watch]"), "{list}");
+    assert!(row("namespaces ").contains("[default]") && row("namespaces ").ends_with("[get]"), "{list}");
+    assert!(row("selfsubjectaccessreviews.").ends_with("[create]"), "{list}");
+    assert!(!list.contains("secrets") && !list.contains("accesstokens") && !list.contains("exec"), "{list}");
+
+    assert!(k.ok("get inst").await.contains("alice"));
+    k.ok("get ns default").await;
+    let error = k.fails_with("get inst -A", "").await;
+    assert!(error.contains("cannot list resource \"instances\" in API group \"portreeve.dev\" at the cluster scope"));
+    for refused in
+        ["delete inst alice", "scale inst alice --replicas=0", "get ns", "get accesstokens", "get inst --as admin"]
+    {
+        let error = k.fails_with(refused, "").await;
+        assert!(error.contains("Error from server (Forbidden)"), "{refused}: {error}");
+    }
+    let error = k.fails_with("apply --dry-run=server -f -", &MANIFEST.replace("app:1", "app:2")).await;
+    assert!(error.contains("cannot patch resource"), "{error}");
+
+    let mut watch = k.command(&["get", "inst", "-w"]).spawn().expect("kubectl");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    for _ in 0..2 {
+        tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a line in time").expect("output");
+    }
+    k.server.client.delete("/apis/portreeve.dev/v1/accesstokens/vera").await.expect(200);
+    tokio::time::timeout(PATIENCE, watch.wait()).await.expect("the watch ended").expect("waited");
+    assert!(k.fails_with("get inst", "").await.contains("Unauthorized"));
+}

@@ -1,0 +1,67 @@
+//! `portreeve token`, against the real API, and its kubeconfig with this program and with kubectl.
+
+use serde_json::Value;
+
+use super::objects::{against, fails, said};
+use super::*;
+use crate::support::api_server::{ApiServer, instance};
+use crate::support::client::INSTANCES;
+
+#[tokio::test]
+async fn a_token_is_made_used_listed_and_revoked() {
+    let server = ApiServer::start().await;
+    server.client.post(INSTANCES, &instance("alice")).await.expect(201);
+    let create = ["token", "create", "bob", "--role", "viewer", "-n", "default", "--expires", "719h"];
+    let made = against(&server, &[&create[..], &["-o", "kubeconfig"]].concat(), "").await;
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let talk = stderr(&made);
+    assert!(talk.starts_with("accesstoken.portreeve.dev/bob created: viewer in default until 20"), "{talk}");
+    let path = server.dir.path().join("bob.kubeconfig");
+    std::fs::write(&path, &made.stdout).unwrap();
+    let bob = ["--kubeconfig", path.to_str().unwrap()];
+    let with = |args: &'static [&'static str]| [&bob[..], args].concat();
+
+    assert!(said(&server, &with(&["get", "inst"])).await.contains("alice"));
+    let (code, text) = fails(&server, &with(&["stop", "alice"]), "").await;
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            1,
+            "Error from server (Forbidden): instances.portreeve.dev \"alice\" is forbidden: User \"bob\" cannot patch \
+             resource \"instances\" in API group \"portreeve.dev\" in the namespace \"default\"\n"
+        )
+    );
+    fails(&server, &with(&["get", "inst", "-A"]), "").await;
+    let (code, text) = fails(&server, &with(&["token", "list"]), "").await;
+    assert!(code == 1 && text.contains("cannot list resource \"accesstokens\""), "{text}");
+    let (code, text) = fails(&server, &create, "").await;
+    assert!(code == 1 && text.contains("already exists"), "{text}");
+
+    let secret = said(&server, &["token", "create", "ci", "--role", "admin"]).await;
+    assert!(secret.starts_with("prt_ci.") && secret.ends_with('\n'), "{secret}");
+    let name = said(&server, &["token", "create", "x", "--role", "editor", "--namespaces", "a,b", "-o", "name"]).await;
+    assert_eq!(name, "accesstoken.portreeve.dev/x\n");
+    let json = said(&server, &["token", "create", "y", "--role", "viewer", "--user", "eve", "-o", "json"]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json["status"]["token"].as_str().unwrap().starts_with("prt_y."));
+
+    let table = said(&server, &["token", "list"]).await;
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().take(5).collect()).collect();
+    assert_eq!(
+        rows,
+        [
+            ["NAME", "USER", "ROLE", "NAMESPACES", "EXPIRES"],
+            ["bob", "bob", "viewer", "default", "29d"],
+            ["ci", "ci", "admin", "<all>", "never"],
+            ["x", "x", "editor", "a,b", "never"],
+            ["y", "eve", "viewer", "<all>", "never"],
+        ],
+        "{table}"
+    );
+
+    let output = against(&server, &["token", "revoke", "nobody", "bob"], "").await;
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), "accesstoken.portreeve.dev/bob revoked\n"));
+    assert!(stderr(&output).contains("\"nobody\" not found"), "{}", stderr(&output));
+    let (code, text) = fails(&server, &with(&["get", "inst"]), "").await;
+    assert!(code == 1 && text.contains("Unauthorized"), "{text}");
+}
