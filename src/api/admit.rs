@@ -114,11 +114,18 @@ pub fn create(kind: Kind, object: &mut Value, now: Timestamp) -> Result<(), ApiE
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     meta.insert("creationTimestamp".into(), object::time(now));
     meta.insert("generation".into(), 1.into());
-    if kind.info().has_status {
-        object.as_object_mut().expect("typed made it one").remove("status");
-    }
+    without_status(kind, object);
     own_marks(kind, object);
     Ok(())
+}
+
+/// Drops a status that has a path of its own.
+pub fn without_status(kind: Kind, object: &mut Value) {
+    if kind.info().has_status
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
 }
 
 /// What every object of a kind carries.

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::access::tokens;
+use super::apply::{Managers, Schema};
 use super::body::Parsed;
 use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::WriteOptions;
 use super::reply::Reply;
 use super::{ApiState, admit, cross, object};
-use crate::model::{Key, Kind};
+use crate::model::{Key, Kind, schema};
 use crate::store::{Op, Precondition, Record, StoreError, Txn};
 
 /// How often a write is tried against others that come first.
@@ -29,8 +30,27 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
     let namespace = call.place.namespace.as_deref();
     let mut body = admit::typed(kind, parsed.value)?;
     admit::place(kind, &mut body, namespace)?;
-    let fixed_name = !object::text(&body, "name").is_empty();
+    let warnings = admit::known_fields(kind, &mut body, &parsed.duplicates, options.fields)?;
+    object::take_managers(&mut body);
+    admit::without_status(kind, &mut body);
+    let mut managers = Managers::default();
+    // The metadata is not anyone's, only what is in it.
+    let nothing = json!({"metadata": {}});
+    let writer = call.writer(kind, &options);
+    managers.track(Schema::new(schema::schema(kind)), &nothing, &body, &writer, call.state.clock.now());
+    store(call, kind, &body, &managers, options.dry_run).await.map(|reply| reply.with_warnings(warnings))
+}
+
+/// Makes a new object of a body that has been checked for unknown fields. What the server adds is nobody's.
+pub async fn store(
+    call: &Call,
+    kind: Kind,
+    body: &Value,
+    managers: &Managers,
+    dry_run: bool,
+) -> Result<Reply, ApiError> {
     let state = &call.state;
+    let fixed_name = !object::text(body, "name").is_empty();
     for _ in 0..ATTEMPTS {
         let mut new = body.clone();
         admit::create(kind, &mut new, state.clock.now())?;
@@ -39,7 +59,7 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
             Kind::AccessToken => Some(tokens::issue(&mut new)?),
             _ => None,
         };
-        let warnings = admit::known_fields(kind, &mut new, &parsed.duplicates, options.fields)?;
+        object::put_managers(&mut new, managers);
         let key = object::key_of(kind, &new);
         let mut errors = admit::problems(kind, &new);
         errors.extend(cross::on_write(state, kind, None, &new).await);
@@ -55,7 +75,7 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
             txn.when.push(Precondition::Unchanged { key: home.key.to_string(), modified: home.modified });
             txn.then.push(Op::Put { key: use_mark(&key.namespace), value: Bytes::from(key.to_string()) });
         }
-        let taken = if options.dry_run {
+        let taken = if dry_run {
             state.store.get(&key.to_string()).await?.is_some().then(|| key.to_string())
         } else {
             match state.store.txn(txn).await {
@@ -71,7 +91,7 @@ pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, Ap
             }
         };
         match taken {
-            None => return Ok(Reply::created(new).with_warnings(warnings)),
+            None => return Ok(Reply::created(new)),
             Some(by) if by == key.to_string() && fixed_name => return Err(ApiError::already_exists(&(&key).into())),
             // The generated name was taken, or the namespace changed: again.
             Some(_) => {}

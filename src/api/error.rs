@@ -81,6 +81,11 @@ impl ApiError {
         self.0.code
     }
 
+    /// The word that clients branch on.
+    pub fn reason(&self) -> &'static str {
+        self.0.reason
+    }
+
     pub fn bad_request(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
@@ -133,6 +138,12 @@ impl ApiError {
     pub fn conflict_because(subject: &Subject, why: &str) -> ApiError {
         let message = format!("Operation cannot be fulfilled on {} {:?}: {why}", subject.qualified(), subject.name);
         ApiError::new(StatusCode::CONFLICT, "Conflict", message).with_details(subject.details())
+    }
+
+    /// Others own fields that an apply would change: each cause is a message and a field.
+    pub fn apply_conflict(message: String, causes: Vec<(String, String)>) -> ApiError {
+        let error = ApiError::new(StatusCode::CONFLICT, "Conflict", message);
+        causes.iter().fold(error, |e, (message, field)| e.with_cause("FieldManagerConflict", message, field))
     }
 
     pub fn expired(message: impl Into<String>) -> ApiError {

@@ -17,19 +17,22 @@ use super::access::authenticate::Caller;
 use super::access::limits::Use;
 use super::access::{self, Attributes, PeerAddress, PeerIdentity, Session, User, review};
 use super::admit::Part;
+use super::apply::{Operation, Writer, manager_of_agent};
 use super::body::{self, Parsed};
 use super::columns::Facts;
 use super::delete::DeleteOptions;
 use super::error::ApiError;
 use super::patch::Patch;
-use super::query::Query;
+use super::query::{Query, WriteOptions};
 use super::registry::What;
 use super::reply::Reply;
 use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{View, pods};
-use super::{ApiState, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, scale, update, watch};
+use super::{
+    ApiState, apply, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, scale, update, watch,
+};
 use crate::model::{Key, Kind};
 
 /// How long the head of an answer may take; watches, logs and exec stream on after it.
@@ -57,6 +60,17 @@ pub struct Call {
 impl Call {
     pub fn selector(&self, view: View) -> Result<Selector, ApiError> {
         Selector::parse(self.query.get("labelSelector"), self.query.get("fieldSelector"), view.selectable())
+    }
+
+    /// Who writes with this request, unless it is an apply: the `fieldManager`, or the program that sent it.
+    pub fn writer(&self, kind: Kind, options: &WriteOptions) -> Writer {
+        let agent = || self.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Writer {
+            operation: Operation::Update,
+            manager: options.manager.clone().unwrap_or_else(|| manager_of_agent(agent())),
+            subresource: self.place.subresource.clone().unwrap_or_default(),
+            api_version: kind.api_version(),
+        }
     }
 }
 
@@ -291,6 +305,9 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
         }
         "GET" => list::get(&call, &key).await.map(render),
         "PUT" => update::replace(&call, &key, part, parsed(request).await?).await.map(render),
+        "PATCH" if body::media_type(request.headers()) == patch::APPLY => {
+            apply::request::apply(&call, &key, part, &body::read(request.into_body()).await?).await.map(render)
+        }
         "PATCH" => {
             let media_type = body::media_type(request.headers());
             let bytes = body::read(request.into_body()).await?;

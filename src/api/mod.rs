@@ -11,6 +11,7 @@
 
 mod access;
 mod admit;
+mod apply;
 pub mod attach;
 mod body;
 mod columns;

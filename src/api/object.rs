@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::apply::Managers;
 use super::error::ApiError;
 use crate::model::{Key, Kind, MAX_OBJECT_BYTES, Time};
 use crate::store::{Record, Revision};
@@ -70,6 +71,20 @@ pub fn encode(object: &Value) -> Result<Bytes, ApiError> {
         return Err(ApiError::too_large(message));
     }
     Ok(bytes.into())
+}
+
+/// Takes `managedFields` out of an object.
+pub fn take_managers(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+/// Writes `managedFields`; none leaves none.
+pub fn put_managers(object: &mut Value, managers: &Managers) {
+    if managers.is_empty() {
+        take_managers(object);
+    } else {
+        meta_mut(object).insert("managedFields".into(), managers.print());
+    }
 }
 
 /// Whether two objects say the same, whatever their resourceVersion.

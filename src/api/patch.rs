@@ -9,7 +9,7 @@ use super::admit::{self, Part};
 use super::body::{self, Parsed};
 use super::error::{ApiError, Subject};
 use super::handler::Call;
-use super::query::WriteOptions;
+use super::query::{WriteOptions, bad_options};
 use super::reply::Reply;
 use super::update::{Candidate, modify};
 use crate::model::{FieldError, GROUP, Key, Kind, MAX_OBJECT_BYTES};
@@ -17,6 +17,8 @@ use crate::model::{FieldError, GROUP, Key, Kind, MAX_OBJECT_BYTES};
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// Server-side apply: no patch of what is there, so [`Patch`] does not know it.
+pub const APPLY: &str = "application/apply-patch+yaml";
 /// Most operations of one JSON patch.
 const MOST_OPERATIONS: usize = 1000;
 /// Deepest place that a JSON patch may write to; the parsers' own bound.
@@ -45,8 +47,8 @@ impl Patch {
                 }
                 Ok(Patch::Json(operations))
             }
-            _ if core => Err(ApiError::unsupported_media(&[JSON, MERGE, STRATEGIC])),
-            _ => Err(ApiError::unsupported_media(&[JSON, MERGE])),
+            _ if core => Err(ApiError::unsupported_media(&[JSON, MERGE, STRATEGIC, APPLY])),
+            _ => Err(ApiError::unsupported_media(&[JSON, MERGE, APPLY])),
         }
     }
 
@@ -119,12 +121,16 @@ fn depth(value: &Value) -> usize {
 pub async fn patch(call: &Call, key: &Key, part: Part, patch: Patch) -> Result<Reply, ApiError> {
     let options = WriteOptions::of(&call.query)?;
     let subject = Subject::from(key);
-    modify(&call.state, key, part, options.dry_run, |old| {
+    if call.query.flag("force") {
+        let problem = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(bad_options("PatchOptions", problem));
+    }
+    modify(&call.state, key, part, &call.writer(key.kind, &options), options.dry_run, |old| {
         let (patched, duplicates) = patch.apply(&subject, old)?;
         let mut object = admit::typed(key.kind, patched)?;
         admit::place(key.kind, &mut object, call.place.namespace.as_deref())?;
         let warnings = admit::known_fields(key.kind, &mut object, duplicates, options.fields)?;
-        Ok(Candidate { object, warnings })
+        Ok(Candidate { object, warnings, managers: None })
     })
     .await
 }

@@ -3,6 +3,7 @@
 use axum::extract::Query as Urlencoded;
 use http::Uri;
 
+use super::apply::manager_problem;
 use super::error::{ApiError, Subject};
 use crate::model::{FieldError, FieldReason};
 
@@ -50,10 +51,16 @@ pub struct WriteOptions {
     /// Do everything, store nothing.
     pub dry_run: bool,
     pub fields: FieldValidation,
+    /// Who writes, if the request says so.
+    pub manager: Option<String>,
 }
 
 impl WriteOptions {
     pub fn of(query: &Query) -> Result<WriteOptions, ApiError> {
+        let manager = query.get("fieldManager");
+        if let Some(problem) = manager.and_then(|name| manager_problem("fieldManager", name)) {
+            return Err(bad_options("Options", problem));
+        }
         let mut dry_run = false;
         for value in query.all("dryRun") {
             dry_run |= is_dry_run(value)?;
@@ -68,7 +75,7 @@ impl WriteOptions {
                 return Err(bad_option("fieldValidation", message));
             }
         };
-        Ok(WriteOptions { dry_run, fields })
+        Ok(WriteOptions { dry_run, fields, manager: manager.map(str::to_owned) })
     }
 }
 
@@ -83,8 +90,13 @@ pub fn is_dry_run(value: &str) -> Result<bool, ApiError> {
 
 /// A 422 about an option of a request.
 pub fn bad_option(field: &str, message: String) -> ApiError {
-    let subject = Subject { group: "meta.k8s.io", plural: "options", kind: "Options", name: String::new() };
-    ApiError::invalid(&subject, &[FieldError { reason: FieldReason::NotSupported, field: field.into(), message }])
+    bad_options("Options", FieldError { reason: FieldReason::NotSupported, field: field.into(), message })
+}
+
+/// A 422 about an option; `kind` is `PatchOptions` and the like.
+pub fn bad_options(kind: &'static str, problem: FieldError) -> ApiError {
+    let subject = Subject { group: "meta.k8s.io", plural: "options", kind, name: String::new() };
+    ApiError::invalid(&subject, &[problem])
 }
 
 #[cfg(test)]
@@ -97,7 +109,8 @@ mod tests {
         assert_eq!(query.number("limit").unwrap(), Some(5));
         assert_eq!(query.get("labelSelector"), Some("a=b,c"));
         assert!(query.flag("watch") && !query.flag("follow"));
-        for bad in ["/x?dryRun=Some", "/x?fieldValidation=strict"] {
+        let long = format!("/x?fieldManager={}", "m".repeat(129));
+        for bad in ["/x?dryRun=Some", "/x?fieldValidation=strict", "/x?fieldManager=a%0A", &long] {
             assert!(WriteOptions::of(&Query::of(&bad.parse().unwrap()).unwrap()).is_err(), "{bad}");
         }
     }

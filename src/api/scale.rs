@@ -6,9 +6,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admit::{self, Part};
+use super::apply::request::apply_scale;
 use super::error::{ApiError, Subject};
 use super::handler::Call;
-use super::patch::Patch;
+use super::patch::{self, Patch};
 use super::query::WriteOptions;
 use super::reply::Reply;
 use super::update::{Candidate, modify};
@@ -51,6 +52,11 @@ pub async fn answer(call: &Call, key: &Key, request: Request) -> Result<Response
             let scale = body::parse(&media_type, &body::read(request.into_body()).await?)?.value;
             Box::new(move |_| Ok(scale.clone()))
         }
+        Method::PATCH if media_type == patch::APPLY => {
+            let bytes = body::read(request.into_body()).await?;
+            let reply = apply_scale(call, key, &bytes, |live, scale| power(&subject, live, scale)).await?;
+            return Ok(Reply::ok(scale_of(&reply.body)).into_response());
+        }
         Method::PATCH => {
             let patch = Patch::parse(key.kind, &media_type, &body::read(request.into_body()).await?)?;
             let subject = subject.clone();
@@ -58,15 +64,17 @@ pub async fn answer(call: &Call, key: &Key, request: Request) -> Result<Response
         }
         _ => return Err(ApiError::method_not_allowed("")),
     };
-    let changed = modify(&call.state, key, Part::Main, options.dry_run, |old| scaled(&subject, old, &wanted(old)?));
+    let writer = call.writer(key.kind, &options);
+    let changed =
+        modify(&call.state, key, Part::Main, &writer, options.dry_run, |old| scaled(&subject, old, &wanted(old)?));
     Ok(Reply::ok(scale_of(&changed.await?.body)).into_response())
 }
 
-/// The instance with the power that a Scale asks for.
-fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, ApiError> {
+/// The power that a Scale asks for, if it does.
+fn power(subject: &Subject, old: &Value, scale: &Value) -> Result<Option<&'static str>, ApiError> {
     let invalid = |error: FieldError| ApiError::invalid(&Subject { kind: "Scale", ..subject.clone() }, &[error]);
     let replicas = match scale.pointer("/spec/replicas") {
-        None | Some(Value::Null) => 0,
+        None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(n)) if n.is_i64() => n.as_i64().unwrap_or_default(),
         Some(other) => {
             let why = "must be an integer";
@@ -74,7 +82,7 @@ fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, Ap
         }
     };
     let power = old.pointer("/spec/power").and_then(Value::as_str);
-    let power = match (replicas, power) {
+    Ok(Some(match (replicas, power) {
         (0, _) => "Stopped",
         (1, Some("Running")) => "Running",
         (1, _) => "Auto",
@@ -82,7 +90,12 @@ fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, Ap
             let why = "must be 0 (stopped) or 1: an instance is one container";
             return Err(invalid(FieldError::invalid("spec.replicas", other, why)));
         }
-    };
+    }))
+}
+
+/// The instance with the power that a Scale asks for: none is 0.
+fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, ApiError> {
+    let power = power(subject, old, scale)?.unwrap_or("Stopped");
     let mut new = old.clone();
     let now = old.pointer("/spec/power").and_then(Value::as_str);
     // An instance without a power has Auto: writing it down would be a change.
@@ -91,5 +104,5 @@ fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, Ap
     }
     let held = object::text(scale, "resourceVersion").to_owned();
     object::meta_mut(&mut new).insert("resourceVersion".into(), held.into());
-    Ok(Candidate { object: admit::typed(crate::model::Kind::Instance, new)?, warnings: vec![] })
+    Ok(Candidate { object: admit::typed(crate::model::Kind::Instance, new)?, warnings: vec![], managers: None })
 }

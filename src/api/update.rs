@@ -2,8 +2,10 @@
 //!
 //! A write that changes nothing is not written: the resourceVersion stays and no watch hears of it.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
+use super::apply::{Managers, Schema, Writer};
 use super::body::Parsed;
 use super::create::ATTEMPTS;
 use super::error::{ApiError, Subject};
@@ -11,7 +13,7 @@ use super::handler::Call;
 use super::query::WriteOptions;
 use super::reply::Reply;
 use super::{ApiState, admit, cross, object};
-use crate::model::{FieldError, GROUP, Key, Kind};
+use crate::model::{FieldError, GROUP, Key, Kind, schema};
 use crate::store::{Op, Precondition, StoreError, Txn};
 
 pub use super::admit::Part;
@@ -21,6 +23,8 @@ pub struct Candidate {
     /// With the resourceVersion that the client holds to; empty or absent when it holds to none.
     pub object: Value,
     pub warnings: Vec<String>,
+    /// Who owns which fields afterwards, if an apply has found it out; else the difference is tracked.
+    pub managers: Option<Managers>,
 }
 
 /// Changes one object. `compute` gets the stored object and may be called again when another write came first.
@@ -28,6 +32,7 @@ pub async fn modify(
     state: &ApiState,
     key: &Key,
     part: Part,
+    writer: &Writer,
     dry_run: bool,
     compute: impl Fn(&Value) -> Result<Candidate, ApiError>,
 ) -> Result<Reply, ApiError> {
@@ -37,15 +42,28 @@ pub async fn modify(
             return Err(ApiError::not_found(&subject));
         };
         let old = object::decode(key.kind, &record)?;
-        let Candidate { object: candidate, warnings } = compute(&old)?;
+        let Candidate { object: mut candidate, warnings, managers } = compute(&old)?;
         let held = object::text(&candidate, "resourceVersion");
         if !held.is_empty() && held != object::text(&old, "resourceVersion") {
             return Err(ApiError::conflict(&subject));
         }
-        let mut new = admit::update(key.kind, part, &old, candidate)?;
-        if object::same(&old, &new) {
+        let before = Managers::stored(&old);
+        let managers = match (managers, object::take_managers(&mut candidate)) {
+            (Some(managers), _) => Owners::Applied(managers),
+            (None, Some(list)) if part == Part::Main && writer.subresource.is_empty() => {
+                Owners::Tracked(Managers::parse(&list).map_err(|e| ApiError::invalid(&subject, &[e]))?)
+            }
+            (None, _) => Owners::Tracked(before.clone()),
+        };
+        let mut bare = old.clone();
+        object::take_managers(&mut bare);
+        let mut new = admit::update(key.kind, part, &bare, candidate)?;
+        let changed = !object::same(&bare, &new);
+        let managers = managers.after(key.kind, part, (&bare, &new), changed, &before, writer, state.clock.now());
+        if !changed && managers == before {
             return Ok(Reply::ok(old).with_warnings(warnings));
         }
+        object::put_managers(&mut new, &managers);
         let mut errors = admit::problems(key.kind, &new);
         errors.extend(cross::on_write(state, key.kind, Some(&old), &new).await);
         if !errors.is_empty() {
@@ -73,6 +91,50 @@ pub async fn modify(
     Err(ApiError::conflict(&subject))
 }
 
+/// The owners of fields, before the write's own changes.
+enum Owners {
+    Applied(Managers),
+    Tracked(Managers),
+}
+
+impl Owners {
+    /// The owners after the write.
+    #[expect(clippy::too_many_arguments, reason = "all that a write is")]
+    fn after(
+        self,
+        kind: Kind,
+        part: Part,
+        (old, new): (&Value, &Value),
+        changed: bool,
+        before: &Managers,
+        writer: &Writer,
+        now: Timestamp,
+    ) -> Managers {
+        match self {
+            Owners::Applied(mut managers) => {
+                if changed || !managers.same_fields(before) {
+                    managers.stamp(writer, now);
+                }
+                managers
+            }
+            Owners::Tracked(mut managers) => {
+                // Of an object that nobody owns anything of, nothing is tracked: a few entries would look as if the
+                // rest were free for the taking.
+                if changed && !managers.is_empty() {
+                    let (mut old, mut new) = (old.clone(), new.clone());
+                    // What the server itself notes in the status of what is written to the main path is nobody's.
+                    if part == Part::Main {
+                        admit::without_status(kind, &mut old);
+                        admit::without_status(kind, &mut new);
+                    }
+                    managers.track(Schema::new(schema::schema(kind)), &old, &new, writer, now);
+                }
+                managers
+            }
+        }
+    }
+}
+
 /// PUT of an object or of its status.
 pub async fn replace(call: &Call, key: &Key, part: Part, parsed: Parsed) -> Result<Reply, ApiError> {
     let options = WriteOptions::of(&call.query)?;
@@ -84,12 +146,12 @@ pub async fn replace(call: &Call, key: &Key, part: Part, parsed: Parsed) -> Resu
     }
     admit::same_name(object::text(&body, "name"), &key.name)?;
     let warnings = admit::known_fields(kind, &mut body, &parsed.duplicates, options.fields)?;
-    modify(&call.state, key, part, options.dry_run, |_| {
+    modify(&call.state, key, part, &call.writer(kind, &options), options.dry_run, |_| {
         if object::text(&body, "resourceVersion").is_empty() && needs_version(kind) {
             let error = FieldError::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
             return Err(ApiError::invalid(&Subject::from(key), &[error]));
         }
-        Ok(Candidate { object: body.clone(), warnings: warnings.clone() })
+        Ok(Candidate { object: body.clone(), warnings: warnings.clone(), managers: None })
     })
     .await
 }

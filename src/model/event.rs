@@ -36,6 +36,7 @@ pub struct Event {
     pub metadata: ObjectMeta,
     /// The object that it happened to.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub involved_object: ObjectReference,
     /// Why, as one CamelCase word.
     #[serde(default)]

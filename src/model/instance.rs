@@ -399,6 +399,7 @@ pub struct InstanceStatus {
     pub image: ImageStatus,
     /// The host ports bound to the instance, whether it runs or not.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub ports: Vec<BoundPort>,
     /// The Docker volumes that the container was made with: one of these that is gone is lost data, not a new volume.
     #[serde(default, skip_serializing_if = "is_default")]

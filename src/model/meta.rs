@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -102,14 +102,22 @@ pub struct ObjectMeta {
     pub annotations: BTreeMap<String, String>,
     /// Names of those that must finish before the object may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub finalizers: Vec<String>,
     /// Objects that this one depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub owner_references: Vec<OwnerReference>,
-    /// Which manager set which fields; kept as the server wrote it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Which manager set which fields; written by the server.
+    // Nothing typed reads it, and every decoding of every object would pay for it: it is skipped.
+    #[serde(skip_serializing, deserialize_with = "skipped")]
     #[schemars(with = "Vec<BTreeMap<String, Value>>")]
-    pub managed_fields: Vec<Value>,
+    pub managed_fields: (),
+}
+
+/// Passes over a value without building it.
+fn skipped<'de, D: Deserializer<'de>>(d: D) -> Result<(), D::Error> {
+    IgnoredAny::deserialize(d).map(|_| ())
 }
 
 /// An owner of an object, in the same namespace.

@@ -103,6 +103,10 @@ fn normalise(node: &mut Value) {
         }
     }
     object.remove("default");
+    // Undeclared is atomic, to Kubernetes as to us: said aloud, so that clients need not know.
+    if object.get("type").is_some_and(|t| t == "array") {
+        object.entry("x-kubernetes-list-type").or_insert_with(|| "atomic".into());
+    }
     for name in ["items", "additionalProperties"] {
         if let Some(inner) = object.get_mut(name) {
             normalise(inner);
@@ -285,6 +289,10 @@ mod tests {
             let object = node.as_object().unwrap_or_else(|| panic!("{path} is no object"));
             let quantity = object.get("format").is_some_and(|f| f == "quantity");
             assert!(quantity || object.contains_key("type"), "{path} has no type: {node}");
+            for keyed in object.get("x-kubernetes-list-map-keys").and_then(Value::as_array).into_iter().flatten() {
+                let needed = object["items"]["required"].as_array().is_some_and(|r| r.contains(keyed));
+                assert!(needed, "{path}: an item may lack its key {keyed}");
+            }
             for name in ["$ref", "allOf", "oneOf", "nullable", "default"] {
                 assert!(!object.contains_key(name), "{path} has {name}");
             }

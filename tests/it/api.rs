@@ -1,6 +1,7 @@
 //! The API as a client sees it: real TLS, real HTTP, the memory store.
 
 mod access;
+mod apply;
 mod discovery;
 mod published;
 mod reach;

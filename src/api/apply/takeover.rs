@@ -1,0 +1,75 @@
+//! From client-side to server-side apply, without conflicts with oneself. Pure.
+//!
+//! - `kubectl`: where it conflicts only about fields of the last client-side apply that nobody has changed since, it
+//!   takes them. It migrates the entries itself afterwards (by a JSON patch of `managedFields`), and the annotation
+//!   of the last client-side apply is kept true, so that going back works.
+//! - `portreeve`: takes over the whole entry of its client-side apply at the first server-side one.
+
+use serde_json::Value;
+
+use super::Conflict;
+use super::fieldset::FieldSet;
+use super::managers::{Managers, Operation, Writer};
+use super::typed::{Schema, claimed, compare};
+use crate::api::object;
+
+/// Where client-side apply keeps what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The manager of `kubectl apply --server-side`.
+const KUBECTL: &str = "kubectl";
+/// The managers of `portreeve apply`, server-side and client-side.
+const PORTREEVE: (&str, &str) = ("portreeve", "portreeve-apply");
+/// Kubernetes' bound for all annotations of an object.
+const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// Gives `portreeve apply --server-side` what `portreeve apply` owned.
+pub fn adopt(managers: &mut Managers, writer: &Writer) {
+    if writer.manager == PORTREEVE.0 && writer.subresource.is_empty() {
+        let client_side = Writer { operation: Operation::Update, manager: PORTREEVE.1.to_owned(), ..writer.clone() };
+        managers.hand_over(&client_side, writer);
+    }
+}
+
+/// Removes from the conflicts those that the last client-side apply excuses.
+pub fn excuse(schema: Schema<'_>, live: &Value, writer: &Writer, conflicts: Vec<Conflict>) -> Vec<Conflict> {
+    if writer.manager != KUBECTL {
+        return conflicts;
+    }
+    let excused = excused(schema, live);
+    let left = conflicts.into_iter().map(|c| Conflict { fields: c.fields.difference(&excused), ..c });
+    left.filter(|c| !c.fields.is_empty()).collect()
+}
+
+/// The fields of the last client-side apply that are as it left them.
+fn excused(schema: Schema<'_>, live: &Value) -> FieldSet {
+    let Some(mut last) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return FieldSet::default();
+    };
+    object::strip_nulls(&mut last);
+    let change = compare(schema, &last, live);
+    claimed(schema, &last).difference(&change.written).difference(&change.removed)
+}
+
+fn last_applied(object: &Value) -> Option<&str> {
+    object.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// Keeps the annotation of client-side apply true to what kubectl applies now, where there is one. One that would be
+/// too long goes.
+pub fn remember(live: &Value, config: &Value, writer: &Writer, object: &mut Value) {
+    if writer.manager != KUBECTL || !writer.subresource.is_empty() || last_applied(live).is_none() {
+        return;
+    }
+    let Some(annotations) = object.get_mut("metadata").and_then(|m| m.get_mut("annotations")?.as_object_mut()) else {
+        return;
+    };
+    let mut config = config.clone();
+    if let Some(own) = config.get_mut("metadata").and_then(|m| m.get_mut("annotations")?.as_object_mut()) {
+        own.remove(LAST_APPLIED);
+    }
+    annotations.insert(LAST_APPLIED.into(), format!("{config}\n").into());
+    let bytes: usize = annotations.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+    if bytes > MOST_ANNOTATION_BYTES {
+        annotations.remove(LAST_APPLIED);
+    }
+}
