@@ -104,11 +104,10 @@ impl Daemon {
         answer.body
     }
 
-    /// A push or a pull.
     #[track_caller]
-    pub fn stream(&self, path: &str) {
-        // a push wants to know who we are
-        self.transfer("POST", path, true, b"{}");
+    pub fn push(&self, repository: &str, tag: &str) {
+        // it wants to know who we are
+        self.transfer("POST", &format!("/images/{repository}/push?tag={tag}"), true, b"{}");
     }
 
     /// An image as an archive, by the name that it will have where it is loaded.

@@ -78,7 +78,7 @@ fn publish(image: &str, repository: &str, tag: &str) -> String {
 fn publish_from(daemon: &Daemon, image: &str, repository: &str, tag: &str) -> String {
     let name = format!("{}/{repository}", address());
     daemon.call("POST", &format!("/images/{image}/tag?repo={name}&tag={tag}"), None);
-    daemon.stream(&format!("/images/{name}/push?tag={tag}"));
+    daemon.push(&name, tag);
     let reference = format!("{name}:{tag}");
     daemon.untag(&reference);
     reference

@@ -37,12 +37,16 @@ impl Docker {
         self.long("POST", "/v1.41/images/load?quiet=1", "application/x-tar", archive).context("loading an image")
     }
 
-    /// A call that tells its progress and its end in a stream: a pull or a push.
-    pub fn stream(&self, method: &str, target: &str) -> Result<()> {
-        // a push wants to know who we are
-        self.long(method, target, "application/json", b"{}")
+    pub fn pull(&self, repository: &str, tag: &str) -> Result<()> {
+        self.long("POST", &format!("/v1.41/images/create?fromImage={repository}&tag={tag}"), "", b"")
     }
 
+    pub fn push(&self, repository: &str, tag: &str) -> Result<()> {
+        // it wants to know who we are; a pull would leave this unread, and reset the connection for it
+        self.long("POST", &format!("/v1.41/images/{repository}/push?tag={tag}"), "application/json", b"{}")
+    }
+
+    /// A call whose end is told in the stream of its progress.
     fn long(&self, method: &str, target: &str, content_type: &str, body: &[u8]) -> Result<()> {
         let request = Request { method, content_type, body, timeout: Duration::from_secs(120), ..Request::get(target) };
         let answer = expect(request.over_unix(&self.socket)?, 200)?;

@@ -67,15 +67,15 @@ pub fn check_registry(fleet: &Fleet) -> Result<()> {
     let repository = format!("{address}/faults");
     let [pusher, puller] = [&fleet.hosts[0], &fleet.hosts[1]].map(|h| Docker::at(&h.socket));
     pusher.call("POST", &format!("/v1.41/images/{}/tag?repo={repository}&tag=1", APP.reference), None)?;
-    pusher.stream("POST", &format!("/v1.41/images/{repository}/push?tag=1"))?;
-    let pull = format!("/v1.41/images/create?fromImage={repository}&tag=1");
+    pusher.push(&repository, "1")?;
 
     registry::stop(fleet)?;
     ensure!(registry::stop(fleet).is_err(), "a registry that is off is stopped");
-    ensure!(puller.stream("POST", &pull).is_err(), "a registry that is off serves a pull");
+    let refused = puller.pull(&repository, "1").err().map(|e| e.to_string()).unwrap_or_default();
+    ensure!(refused.contains("connection refused"), "a pull from a registry that is off: {refused}");
     registry::start(fleet)?;
     ensure!(registry::start(fleet).is_err(), "a registry that runs is started");
-    puller.stream("POST", &pull).context("a pull from a registry that is back")?;
+    puller.pull(&repository, "1").context("a pull from a registry that is back")?;
     for docker in [pusher, puller] {
         docker.remove_image(&format!("{repository}:1"))?;
     }
