@@ -6,6 +6,7 @@
 //! ```
 
 mod attach;
+mod seal;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -47,6 +48,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     make_data_dir(&args.data_dir)?;
     let store = open_store(&args).await?;
+    let opened = seal::over(&store, &args).await?;
     let cluster = cluster_id(&*store, &args.data_dir).await.context("read or make the cluster id")?;
     ensure_default_namespace(&*store, &clock).await.context("make the Namespace default")?;
     ensure_local_host(&*store, &clock, &args).await.context("register this machine's daemon")?;
@@ -73,8 +75,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         recorder,
     ));
     let attach = DockerAttach { cache: cache.clone(), engines };
-    let api_state =
-        ApiState::new(store.clone(), cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
+    let api_state = ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),
         activity,

@@ -3,6 +3,8 @@
 //!
 //! Pure but for random names and uids. Rules between objects are `cross`'s. Nothing is filled in inside the spec.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,8 +13,9 @@ use super::error::{ApiError, Subject};
 use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
 use crate::model::{
-    AccessToken, DockerHost, FINALIZER, FieldError, Instance, Kind, schema, validate_access_token,
-    validate_docker_host, validate_instance, validate_name,
+    AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, Instance, Kind, OPAQUE, Secret, schema,
+    validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
+    validate_secret,
 };
 
 /// Which part of an object a write is about.
@@ -44,6 +47,10 @@ pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
     }
     object::strip_nulls(&mut object);
     meta_mut(&mut object);
+    if kind == Kind::Secret {
+        // Before anything keeps account of fields: what stays is data.
+        merge_string_data(&mut object);
+    }
     Ok(object)
 }
 
@@ -151,8 +158,51 @@ fn own_marks(kind: Kind, object: &mut Value) {
             }
         }
         Kind::AccessToken => access::tokens::set_expiry(object),
-        Kind::Instance | Kind::DockerHost | Kind::Event => {}
+        Kind::Secret => {
+            if object.get("type").is_none_or(|t| t == "") {
+                object["type"] = OPAQUE.into();
+            }
+        }
+        Kind::Instance | Kind::DockerHost | Kind::Event | Kind::ConfigMap => {}
     }
+}
+
+/// Puts `stringData` into `data`. One that is not as it should be stays, for the schema to refuse.
+fn merge_string_data(object: &mut Value) {
+    let texts = object.get("stringData").and_then(Value::as_object);
+    if !texts.is_some_and(|texts| texts.values().all(Value::is_string))
+        || object.get("data").is_some_and(|d| !d.is_object())
+    {
+        return;
+    }
+    let Some(Value::Object(texts)) = object.as_object_mut().and_then(|o| o.remove("stringData")) else { return };
+    for (key, text) in texts {
+        object["data"][key] = STANDARD.encode(text.as_str().unwrap_or_default()).into();
+    }
+}
+
+/// What an update may not change.
+fn forbidden_changes(kind: Kind, old: &Value, new: &Value) -> Vec<FieldError> {
+    let values: &[&str] = match kind {
+        Kind::Secret => &["data"],
+        Kind::ConfigMap => &["data", "binaryData"],
+        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event | Kind::AccessToken => return vec![],
+    };
+    let immutable = |o: &Value| o.get("immutable").is_some_and(|i| i == true);
+    let filled = |o: &Value, field: &str| o.get(field).filter(|v| v.as_object().is_none_or(|m| !m.is_empty())).cloned();
+    let mut errors = vec![];
+    if kind == Kind::Secret && old.get("type") != new.get("type") {
+        errors.push(FieldError::invalid("type", new["type"].clone(), "field is immutable"));
+    }
+    if immutable(old) {
+        let why = "field is immutable when `immutable` is set";
+        if !immutable(new) {
+            errors.push(FieldError::forbidden("immutable", why));
+        }
+        let changed = values.iter().filter(|field| filled(old, field) != filled(new, field));
+        errors.extend(changed.map(|field| FieldError::forbidden(*field, why)));
+    }
+    errors
 }
 
 /// Names from a prefix are long enough to be rarely taken, and are tried again when they are.
@@ -213,6 +263,10 @@ pub fn update(kind: Kind, part: Part, old: &Value, candidate: Value) -> Result<V
             return Err(ApiError::invalid(&subject, &[FieldError::forbidden("metadata.finalizers", &why)]));
         }
     }
+    let forbidden = forbidden_changes(kind, old, &new);
+    if !forbidden.is_empty() {
+        return Err(ApiError::invalid(&subject, &forbidden));
+    }
     if !object::same_desire(old, &new) {
         let generation = object::meta(old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
         meta_mut(&mut new).insert("generation".into(), (generation + 1).into());
@@ -234,10 +288,14 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
     let mut errors = vec![];
     let name = text(object, "name");
     errors.extend(match kind {
-        Kind::Event if object::is_subdomain(name) => None,
-        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event | Kind::AccessToken => {
-            validate_name("metadata.name", name)
-        }
+        Kind::Event | Kind::Secret | Kind::ConfigMap if object::is_subdomain(name) => None,
+        Kind::Instance
+        | Kind::DockerHost
+        | Kind::Namespace
+        | Kind::Event
+        | Kind::Secret
+        | Kind::ConfigMap
+        | Kind::AccessToken => validate_name("metadata.name", name),
     });
     metadata_problems(object, &mut errors);
     let checked = schema::check(kind, object);
@@ -254,6 +312,8 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
             Kind::AccessToken => {
                 serde_json::from_value::<AccessToken>(object.clone()).map(|t| validate_access_token(&t))
             }
+            Kind::Secret => serde_json::from_value::<Secret>(object.clone()).map(|s| validate_secret(&s)),
+            Kind::ConfigMap => serde_json::from_value::<ConfigMap>(object.clone()).map(|m| validate_config_map(&m)),
             Kind::Namespace | Kind::Event => Ok(vec![]),
         };
         match more {

@@ -83,6 +83,14 @@ static ACCESS_TOKEN: [Column; 6] = [
     AGE,
 ];
 
+static SECRET: [Column; 4] = [
+    NAME,
+    column("Type", "string", "What the values are for."),
+    column("Data", "integer", "How many values it holds."),
+    AGE,
+];
+static CONFIG_MAP: [Column; 3] = [NAME, column("Data", "integer", "How many values it holds."), AGE];
+
 pub fn of(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::Instance => &INSTANCE,
@@ -90,6 +98,8 @@ pub fn of(kind: Kind) -> &'static [Column] {
         Kind::Namespace => &NAMESPACE,
         Kind::Event => &EVENT,
         Kind::AccessToken => &ACCESS_TOKEN,
+        Kind::Secret => &SECRET,
+        Kind::ConfigMap => &CONFIG_MAP,
     }
 }
 
@@ -113,6 +123,7 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
         "" => NONE.into(),
         text => text.into(),
     };
+    let count = |field: &str| object.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len);
     match kind {
         Kind::Instance => vec![
             name(),
@@ -137,6 +148,8 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
             amount(object, "/status/capacity/memory").unwrap_or_else(|| NONE.into()),
         ],
         Kind::Namespace => vec![name(), shown("/status/phase"), age()],
+        Kind::Secret => vec![name(), shown("/type"), count("data").into(), age()],
+        Kind::ConfigMap => vec![name(), (count("data") + count("binaryData")).into(), age()],
         Kind::Event => {
             let seen = ["/lastTimestamp", "/firstTimestamp", "/metadata/creationTimestamp"];
             let last = seen.into_iter().map(&text).find(|t| !t.is_empty()).unwrap_or_default();

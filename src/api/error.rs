@@ -247,6 +247,8 @@ impl From<StoreError> for ApiError {
             StoreError::NoSpace(_) => {
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", e.to_string())
             }
+            // Another try will not open it either.
+            StoreError::Sealed { .. } => ApiError::internal(e.to_string()),
             StoreError::Failed(_) | StoreError::Damaged(_) => ApiError::unavailable(e.to_string()),
         }
     }

@@ -5,6 +5,8 @@
 //!
 //! Source: `generated.proto` of k8s.io/api and k8s.io/apimachinery.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 /// What begins every body.
@@ -20,8 +22,15 @@ enum Shape {
     /// `{1 seconds}`
     Time,
     Message(&'static [Field]),
+    /// `{1 seconds, 2 nanoseconds}`, told to the microsecond
+    MicroTime,
+    Flag,
+    /// JSON as bytes: `{1 raw}`
+    Json,
     /// Repeated `{1 key, 2 value}` of texts.
     TextMap,
+    /// As that, of a text and bytes, which are base64 in JSON.
+    BytesMap,
 }
 
 struct Field {
@@ -39,7 +48,7 @@ const fn many(number: u64, name: &'static str, shape: Shape) -> Field {
     Field { number, name, shape, repeated: true }
 }
 
-static OBJECT_META: [Field; 10] = [
+static OBJECT_META: [Field; 14] = [
     one(1, "name", Shape::Text),
     one(2, "generateName", Shape::Text),
     one(3, "namespace", Shape::Text),
@@ -47,14 +56,48 @@ static OBJECT_META: [Field; 10] = [
     one(6, "resourceVersion", Shape::Text),
     one(7, "generation", Shape::Integer),
     one(8, "creationTimestamp", Shape::Time),
+    one(9, "deletionTimestamp", Shape::Time),
+    one(10, "deletionGracePeriodSeconds", Shape::Integer),
     one(11, "labels", Shape::TextMap),
     one(12, "annotations", Shape::TextMap),
+    many(13, "ownerReferences", Shape::Message(&OWNER)),
     many(14, "finalizers", Shape::Text),
+    many(17, "managedFields", Shape::Message(&MANAGED)),
+];
+static OWNER: [Field; 6] = [
+    one(1, "kind", Shape::Text),
+    one(3, "name", Shape::Text),
+    one(4, "uid", Shape::Text),
+    one(5, "apiVersion", Shape::Text),
+    one(6, "controller", Shape::Flag),
+    one(7, "blockOwnerDeletion", Shape::Flag),
+];
+static MANAGED: [Field; 7] = [
+    one(1, "manager", Shape::Text),
+    one(2, "operation", Shape::Text),
+    one(3, "apiVersion", Shape::Text),
+    one(4, "time", Shape::Time),
+    one(6, "fieldsType", Shape::Text),
+    one(7, "fieldsV1", Shape::Json),
+    one(8, "subresource", Shape::Text),
+];
+static SECRET: [Field; 5] = [
+    one(1, "metadata", Shape::Message(&OBJECT_META)),
+    one(2, "data", Shape::BytesMap),
+    one(3, "type", Shape::Text),
+    one(4, "stringData", Shape::TextMap),
+    one(5, "immutable", Shape::Flag),
+];
+static CONFIG_MAP: [Field; 4] = [
+    one(1, "metadata", Shape::Message(&OBJECT_META)),
+    one(2, "data", Shape::TextMap),
+    one(3, "binaryData", Shape::BytesMap),
+    one(4, "immutable", Shape::Flag),
 ];
 static NAMESPACE: [Field; 2] =
     [one(1, "metadata", Shape::Message(&OBJECT_META)), one(2, "spec", Shape::Message(&NAMESPACE_SPEC))];
 static NAMESPACE_SPEC: [Field; 1] = [many(1, "finalizers", Shape::Text)];
-static EVENT: [Field; 10] = [
+static EVENT: [Field; 15] = [
     one(1, "metadata", Shape::Message(&OBJECT_META)),
     one(2, "involvedObject", Shape::Message(&REFERENCE)),
     one(3, "reason", Shape::Text),
@@ -64,8 +107,14 @@ static EVENT: [Field; 10] = [
     one(7, "lastTimestamp", Shape::Time),
     one(8, "count", Shape::Integer),
     one(9, "type", Shape::Text),
-    one(11, "action", Shape::Text),
+    one(10, "eventTime", Shape::MicroTime),
+    one(11, "series", Shape::Message(&SERIES)),
+    one(12, "action", Shape::Text),
+    one(13, "related", Shape::Message(&REFERENCE)),
+    one(14, "reportingComponent", Shape::Text),
+    one(15, "reportingInstance", Shape::Text),
 ];
+static SERIES: [Field; 2] = [one(1, "count", Shape::Integer), one(2, "lastObservedTime", Shape::MicroTime)];
 static REFERENCE: [Field; 7] = [
     one(1, "kind", Shape::Text),
     one(2, "namespace", Shape::Text),
@@ -133,6 +182,8 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let fields: &[Field] = match kind {
         "Namespace" => &NAMESPACE,
         "Event" => &EVENT,
+        "Secret" => &SECRET,
+        "ConfigMap" => &CONFIG_MAP,
         "SelfSubjectReview" => &REVIEW,
         "SelfSubjectAccessReview" => &ACCESS_REVIEW,
         "SelfSubjectRulesReview" => &RULES_REVIEW,
@@ -210,15 +261,23 @@ fn message(fields: &[Field], bytes: &[u8], depth: usize) -> Result<Value, Protob
             (Shape::Text, Wire::Bytes([])) => continue,
             (Shape::Text, Wire::Bytes(bytes)) => Value::from(text(bytes)?),
             (Shape::Integer, Wire::Number(n)) => Value::from(n.cast_signed()),
-            (Shape::Time, Wire::Bytes(bytes)) => match time(bytes)? {
-                Some(time) => time.into(),
-                None => continue,
-            },
+            (Shape::Time | Shape::MicroTime, Wire::Bytes(bytes)) => {
+                match time(bytes, matches!(field.shape, Shape::MicroTime))? {
+                    Some(time) => time.into(),
+                    None => continue,
+                }
+            }
+            (Shape::Flag, Wire::Number(n)) => Value::from(n != 0),
+            (Shape::Json, Wire::Bytes(bytes)) => serde_json::from_slice(entry(bytes)?.0).map_err(|_| Broken)?,
             (Shape::Message(fields), Wire::Bytes(bytes)) => message(fields, bytes, depth + 1)?,
-            (Shape::TextMap, Wire::Bytes(bytes)) => {
+            (Shape::TextMap | Shape::BytesMap, Wire::Bytes(bytes)) => {
                 let (key, value) = entry(bytes)?;
+                let value = match field.shape {
+                    Shape::BytesMap => STANDARD.encode(value),
+                    _ => text(value)?,
+                };
                 let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
-                map[key] = value.into();
+                map[text(key)?] = value.into();
                 continue;
             }
             _ => return Err(Broken),
@@ -233,14 +292,14 @@ fn message(fields: &[Field], bytes: &[u8], depth: usize) -> Result<Value, Protob
     Ok(Value::Object(object))
 }
 
-/// One entry of a map of texts.
-fn entry(bytes: &[u8]) -> Result<(String, String), ProtobufError> {
-    let (mut key, mut value) = (String::new(), String::new());
+/// One entry of a map: key and value.
+fn entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), ProtobufError> {
+    let (mut key, mut value) = (&[][..], &[][..]);
     let mut reader = Reader(bytes);
     while let Some((number, wire)) = reader.field()? {
         match (number, wire) {
-            (1, Wire::Bytes(bytes)) => key = text(bytes)?,
-            (2, Wire::Bytes(bytes)) => value = text(bytes)?,
+            (1, Wire::Bytes(bytes)) => key = bytes,
+            (2, Wire::Bytes(bytes)) => value = bytes,
             _ => {}
         }
     }
@@ -248,16 +307,19 @@ fn entry(bytes: &[u8]) -> Result<(String, String), ProtobufError> {
 }
 
 /// A time in RFC 3339; none for the empty message, which is Go's zero time.
-fn time(bytes: &[u8]) -> Result<Option<String>, ProtobufError> {
-    let mut seconds = None;
+fn time(bytes: &[u8], micro: bool) -> Result<Option<String>, ProtobufError> {
+    let (mut seconds, mut nanos) = (None, 0);
     let mut reader = Reader(bytes);
     while let Some((number, wire)) = reader.field()? {
-        if let (1, Wire::Number(n)) = (number, wire) {
-            seconds = Some(n.cast_signed());
+        match (number, wire) {
+            (1, Wire::Number(n)) => seconds = Some(n.cast_signed()),
+            (2, Wire::Number(n)) => nanos = i32::try_from(n.cast_signed()).map_err(|_| Broken)?,
+            _ => {}
         }
     }
     let Some(seconds) = seconds else { return Ok(None) };
-    jiff::Timestamp::from_second(seconds).map(|t| Some(t.to_string())).map_err(|_| Broken)
+    let time = jiff::Timestamp::new(seconds, if micro { nanos / 1000 * 1000 } else { 0 }).map_err(|_| Broken)?;
+    Ok(Some(if micro { format!("{time:.6}") } else { time.to_string() }))
 }
 
 #[cfg(test)]
@@ -288,9 +350,42 @@ mod tests {
         );
     }
 
+    #[test]
+    fn secrets_and_config_maps_are_read_whole() {
+        let entry = |value: &[u8]| [bytes(1, b"k"), bytes(2, value)].concat();
+        let owner = [bytes(1, b"Instance"), bytes(3, b"a"), vec![6 << 3, 1]].concat();
+        let managed = [bytes(1, b"m"), bytes(7, &bytes(1, b"{\"f:data\":{}}"))].concat();
+        let meta = [bytes(1, b"s"), bytes(13, &owner), vec![0x8a, 1], bytes(0, &managed)[1..].to_vec()].concat();
+        let raw = [bytes(1, &meta), bytes(2, &entry(b"\xff")), bytes(3, b"Opaque"), vec![5 << 3, 1]].concat();
+        let read = decode(&body("Secret", &raw)).unwrap();
+        assert_eq!(
+            read,
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true, "data": {"k": "/w=="},
+                "metadata": {
+                    "name": "s", "ownerReferences": [{"kind": "Instance", "name": "a", "controller": true}],
+                    "managedFields": [{"manager": "m", "fieldsV1": {"f:data": {}}}],
+                },
+            })
+        );
+        let raw = [bytes(2, &entry(b"x")), bytes(3, &entry(b""))].concat();
+        let read = decode(&body("ConfigMap", &raw)).unwrap();
+        assert_eq!((&read["data"], &read["binaryData"]), (&json!({"k": "x"}), &json!({"k": ""})));
+    }
+
+    #[test]
+    fn events_keep_their_microseconds() {
+        let time = [vec![1 << 3, 1], vec![2 << 3], vec![0xc0, 0x84, 0x3d]].concat();
+        let raw = [bytes(10, &time), bytes(11, &[vec![1 << 3, 2], bytes(2, &time)].concat()), bytes(12, b"a")].concat();
+        let read = decode(&body("Event", &raw)).unwrap();
+        assert_eq!(read["eventTime"], "1970-01-01T00:00:01.001000Z");
+        assert_eq!(read["series"], json!({"count": 2, "lastObservedTime": "1970-01-01T00:00:01.001000Z"}));
+        assert_eq!(read["action"], "a");
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_bytes_make_it_panic(kind in "Namespace|Event|DeleteOptions", raw: Vec<u8>, whole: Vec<u8>) {
+        fn no_bytes_make_it_panic(kind in "Namespace|Event|Secret|ConfigMap|DeleteOptions", raw: Vec<u8>, whole: Vec<u8>) {
             drop(decode(&[MAGIC, &whole].concat()));
             let raw: Vec<u8> = raw.into_iter().take(100).collect();
             drop(decode(&body(&kind, &raw)));

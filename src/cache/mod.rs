@@ -17,7 +17,7 @@ mod subscription;
 mod tests;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use tokio::sync::watch;
@@ -81,6 +81,12 @@ impl Cache {
     /// those of namespace `default` come first, then the oldest, then by key.
     pub fn route(&self, host_name: &str) -> Option<Arc<Instance>> {
         self.view().route(host_name)
+    }
+
+    /// The names of the values that a Secret or ConfigMap holds; `None` when there is none of this key. The values
+    /// themselves are not in the cache.
+    pub fn value_names(&self, source: &Key) -> Option<Arc<BTreeSet<String>>> {
+        self.view().value_names(source)
     }
 
     /// Whether the store has an object of this key, readable or not. What looks for things without a record must ask

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{DockerHost, Instance, Key, Kind, Resource, Time};
+use crate::model::{ConfigMap, DockerHost, Instance, Key, Kind, Resource, SealedSecret, Time};
 use crate::store::{Record, Revision, typed};
 
 pub(super) struct View {
@@ -16,6 +16,8 @@ pub(super) struct View {
     known: HashMap<Key, Revision>,
     instances: BTreeMap<Key, Arc<Instance>>,
     hosts: BTreeMap<String, Arc<DockerHost>>,
+    /// The names of the values of Secrets and ConfigMaps: what is needed to know whether a reference leads somewhere.
+    sources: HashMap<Key, Arc<BTreeSet<String>>>,
     by_node: HashMap<String, BTreeSet<Key>>,
     by_route: HashMap<String, BTreeSet<Claim>>,
 }
@@ -36,6 +38,7 @@ impl View {
             known: HashMap::new(),
             instances: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            sources: HashMap::new(),
             by_node: HashMap::new(),
             by_route: HashMap::new(),
         }
@@ -72,6 +75,10 @@ impl View {
         self.instance(&claim.key)
     }
 
+    pub fn value_names(&self, source: &Key) -> Option<Arc<BTreeSet<String>>> {
+        self.sources.get(source).cloned()
+    }
+
     pub fn has_record(&self, key: &Key) -> bool {
         self.known.contains_key(key)
     }
@@ -92,6 +99,7 @@ impl View {
             match key.kind {
                 Kind::Instance => self.set_instance(key, None),
                 Kind::DockerHost => drop(self.hosts.remove(&key.name)),
+                Kind::Secret | Kind::ConfigMap => drop(self.sources.remove(key)),
                 Kind::Namespace | Kind::Event | Kind::AccessToken => {}
             }
             return;
@@ -106,6 +114,17 @@ impl View {
             Kind::DockerHost => {
                 if let Some(host) = read::<DockerHost>(key, record) {
                     self.hosts.insert(key.name.clone(), host);
+                }
+            }
+            Kind::Secret => {
+                if let Some(secret) = read::<SealedSecret>(key, record) {
+                    self.sources.insert(key.clone(), Arc::new(secret.keys.clone()));
+                }
+            }
+            Kind::ConfigMap => {
+                if let Some(map) = read::<ConfigMap>(key, record) {
+                    let keys = map.data.keys().chain(map.binary_data.keys()).cloned().collect();
+                    self.sources.insert(key.clone(), Arc::new(keys));
                 }
             }
             // Nobody reads these from the cache; their keys are told to subscribers.

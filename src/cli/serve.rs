@@ -26,6 +26,11 @@ pub struct ServeArgs {
     #[arg(long, env = "PORTREEVE_DATA_DIR", value_name = "DIR", default_value_os_t = default_data_dir())]
     pub data_dir: PathBuf,
 
+    /// The file with the keys that seal Secrets; never inside the data directory. Made at the first start, unless there
+    /// are sealed records already [default: DATA_DIR.seal.key, beside the data directory]
+    #[arg(long, env = "PORTREEVE_SEAL_KEY", value_name = "FILE")]
+    pub seal_key: Option<PathBuf>,
+
     /// Where the Kubernetes-style API listens (HTTPS)
     #[arg(long, env = "PORTREEVE_API_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
     pub api_listen: SocketAddr,

@@ -153,7 +153,7 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                 }
                 add_unbound(&ctx, &queue);
             }
-            Kind::Namespace | Kind::Event | Kind::AccessToken => {}
+            Kind::Namespace | Kind::Event | Kind::Secret | Kind::ConfigMap | Kind::AccessToken => {}
         }
     }
 }

@@ -128,6 +128,7 @@ impl RecorderTask {
                     last_timestamp: Some(now),
                     count: 1,
                     source: EventSource { component: "portreeve".into(), host: String::new() },
+                    ..Event::default()
                 };
                 typed::create(&*self.store, &event).await?;
             }

@@ -55,6 +55,37 @@ pub struct Event {
     pub count: i64,
     #[serde(default)]
     pub source: EventSource,
+    /// When it first happened, to the microsecond; newer reporters tell this in place of firstTimestamp.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(with = "Time")]
+    pub event_time: String,
+    /// How it went on, as newer reporters tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<EventSeries>,
+    /// What was done, as one CamelCase word.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub action: String,
+    /// Another object that had to do with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub related: Option<ObjectReference>,
+    /// Who reports it: a name such as `example.com/controller`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reporting_component: String,
+    /// Which of several of that name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reporting_instance: String,
+}
+
+/// A run of repeats of one event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventSeries {
+    /// How often, so far.
+    pub count: i64,
+    /// When last, to the microsecond.
+    #[schemars(with = "Time")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub last_observed_time: String,
 }
 
 impl Resource for Event {

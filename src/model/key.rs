@@ -13,6 +13,8 @@ pub enum Kind {
     Namespace,
     Event,
     AccessToken,
+    Secret,
+    ConfigMap,
 }
 
 /// The fixed facts of a kind, as Kubernetes discovery tells them.
@@ -38,7 +40,7 @@ pub struct KindInfo {
 /// The API group of Portreeve's own kinds.
 pub const GROUP: &str = "portreeve.dev";
 
-static KINDS: [KindInfo; 5] = [
+static KINDS: [KindInfo; 7] = [
     KindInfo {
         kind: Kind::Instance,
         name: "Instance",
@@ -99,6 +101,30 @@ static KINDS: [KindInfo; 5] = [
         categories: &[],
         has_status: true,
     },
+    KindInfo {
+        kind: Kind::Secret,
+        name: "Secret",
+        singular: "secret",
+        plural: "secrets",
+        group: "",
+        version: "v1",
+        namespaced: true,
+        short_names: &[],
+        categories: &[],
+        has_status: false,
+    },
+    KindInfo {
+        kind: Kind::ConfigMap,
+        name: "ConfigMap",
+        singular: "configmap",
+        plural: "configmaps",
+        group: "",
+        version: "v1",
+        namespaced: true,
+        short_names: &["cm"],
+        categories: &[],
+        has_status: false,
+    },
 ];
 
 impl Kind {
@@ -114,6 +140,8 @@ impl Kind {
             Kind::Namespace => &KINDS[2],
             Kind::Event => &KINDS[3],
             Kind::AccessToken => &KINDS[4],
+            Kind::Secret => &KINDS[5],
+            Kind::ConfigMap => &KINDS[6],
         }
     }
 

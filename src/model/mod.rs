@@ -12,16 +12,21 @@ mod key;
 mod meta;
 mod quantity;
 pub mod schema;
+mod secret;
 mod validate;
 
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
-pub use event::{Event, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};
+pub use event::{Event, EventSeries, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};
 pub use instance::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
 pub use quantity::{ParseError, Quantity, Span};
+pub use secret::{
+    ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
+    validate_secret,
+};
 pub use validate::{FieldError, FieldReason, validate_docker_host, validate_instance, validate_name};
 
 /// The largest object that is stored, serialised, in bytes.

@@ -10,13 +10,19 @@ use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{AccessToken, DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Span};
+use super::secret::base64_bytes;
+use super::{
+    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Secret,
+    Span,
+};
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
 static DOCKER_HOST: LazyLock<Value> = LazyLock::new(generate::<DockerHost>);
 static NAMESPACE: LazyLock<Value> = LazyLock::new(generate::<Namespace>);
 static EVENT: LazyLock<Value> = LazyLock::new(generate::<Event>);
 static ACCESS_TOKEN: LazyLock<Value> = LazyLock::new(generate::<AccessToken>);
+static SECRET: LazyLock<Value> = LazyLock::new(generate::<Secret>);
+static CONFIG_MAP: LazyLock<Value> = LazyLock::new(generate::<ConfigMap>);
 
 /// The structural schema of a kind.
 pub fn schema(kind: Kind) -> &'static Value {
@@ -26,6 +32,8 @@ pub fn schema(kind: Kind) -> &'static Value {
         Kind::Namespace => &NAMESPACE,
         Kind::Event => &EVENT,
         Kind::AccessToken => &ACCESS_TOKEN,
+        Kind::Secret => &SECRET,
+        Kind::ConfigMap => &CONFIG_MAP,
     }
 }
 
@@ -203,6 +211,12 @@ fn check_text(schema: &Value, text: &str, path: &str, found: &mut Checked) {
         found.errors.push(FieldError { reason: FieldReason::NotSupported, field: path.into(), message });
     }
     let problem = match schema.get("format").and_then(Value::as_str) {
+        // What should be base64 is often a secret in the wrong form: it is not repeated.
+        Some("byte") if base64_bytes(text).is_none() => {
+            let why = format!("{path} in body must be of type byte: illegal base64 data");
+            found.errors.push(FieldError::invalid(path, "<contents redacted>", &why));
+            None
+        }
         Some("duration") => text.parse::<Span>().err().map(|e| e.to_string()),
         Some("date-time") => text.parse::<jiff::Timestamp>().err().map(|_| "must be an RFC 3339 time".to_owned()),
         _ => None,

@@ -10,6 +10,7 @@
 
 mod log;
 mod memory;
+pub mod seal;
 mod sled;
 mod splice;
 mod topics;
@@ -18,6 +19,7 @@ pub mod typed;
 pub use self::sled::{SledOptions, SledStore};
 pub use log::HistoryLimits;
 pub use memory::MemoryStore;
+pub use seal::{Keyring, SealingStore};
 
 use std::sync::Arc;
 
@@ -121,6 +123,9 @@ pub enum StoreError {
     /// The backend failed; after a failed sync the store takes no more writes until it is opened again.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// A sealed record does not open, or one was not written because it could not be sealed.
+    #[error("{key}: {why}")]
+    Sealed { key: String, why: String },
     /// The store's files are damaged or of another version: refused at open.
     #[error("the store cannot be opened: {0}")]
     Damaged(String),

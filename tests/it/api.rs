@@ -2,11 +2,13 @@
 
 mod access;
 mod apply;
+mod configmaps;
 mod discovery;
 mod published;
 mod reach;
 mod records;
 mod schema;
+mod secrets;
 mod tokens;
 mod writes;
 

@@ -306,3 +306,36 @@ async fn a_viewer_of_one_namespace_is_told_what_they_may() {
     tokio::time::timeout(PATIENCE, watch.wait()).await.expect("the watch ended").expect("waited");
     assert!(k.fails_with("get inst", "").await.contains("Unauthorized"));
 }
+
+#[tokio::test]
+async fn secrets_and_config_maps_are_made_shown_and_changed() {
+    let Some(k) = Kubectl::new().await else { return };
+    let file = k.home.path().join("app.conf");
+    std::fs::write(&file, "debug=true\n").expect("a file");
+    let file = file.to_str().expect("a path");
+    k.ok("create secret generic db --from-literal=password=hunter2").await;
+    k.ok("create secret docker-registry login --docker-server=registry.example --docker-username=u --docker-password=hunter2").await;
+    k.ok(&format!("create configmap settings --from-file={file} --from-literal=a=b")).await;
+    let table = k.ok("get secrets").await;
+    assert!(table.lines().next().expect("a head").split_whitespace().eq(["NAME", "TYPE", "DATA", "AGE"]), "{table}");
+    assert!(table.contains("kubernetes.io/dockerconfigjson"), "{table}");
+    let page = k.ok("describe secret db").await;
+    assert!(page.contains("password:  7 bytes") && !page.contains("hunter2"), "{page}");
+    assert_eq!(k.ok("get secret db -o jsonpath={.data.password}").await, "aHVudGVyMg==");
+    let map = k.ok("describe cm settings").await;
+    assert!(map.contains("debug=true"), "{map}");
+    let manifest = "apiVersion: v1\nkind: Secret\nmetadata: {name: two}\nstringData: {a: one, b: two}\n";
+    assert_eq!(k.ok_with("apply -f -", manifest).await, "secret/two created\n");
+    // As with Kubernetes' own server: kubectl finds no stringData in what is there, and sends it every time.
+    assert_eq!(k.ok_with("apply -f -", manifest).await, "secret/two configured\n");
+    assert_eq!(k.ok_with("apply -f -", &manifest.replace("b: two", "b: three")).await, "secret/two configured\n");
+    assert_eq!(k.ok("get secret two -o jsonpath={.data.b}").await, "dGhyZWU=");
+    k.ok(r#"patch secret two -p {"data":{"a":null}}"#).await;
+    assert_eq!(k.ok("get secret two -o jsonpath={.data}").await, r#"{"b":"dGhyZWU="}"#);
+    k.ok("label secret two tier=db").await;
+    k.ok("delete secret two login --wait").await;
+    k.ok("delete cm --all").await;
+    assert!(k.ok("get secrets").await.contains("db"));
+    let wrong = k.fails_with("create secret tls t --cert=/dev/null --key=/dev/null", "").await;
+    assert!(!wrong.is_empty());
+}

@@ -1,6 +1,6 @@
 //! The promise of the schema: what it lets through, the Rust types can read.
 
-use portreeve::model::{AccessToken, DockerHost, Event, Instance, Kind, Namespace, schema};
+use portreeve::model::{AccessToken, ConfigMap, DockerHost, Event, Instance, Kind, Namespace, Secret, schema};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -36,7 +36,16 @@ fn rich(kind: Kind) -> Value {
         }
         Kind::Event => json!({
             "metadata": {"name": "e"}, "involvedObject": {"kind": "K", "name": "n"}, "count": 2, "type": "Normal",
-            "firstTimestamp": "2026-01-01T00:00:00Z", "source": {"component": "c"},
+            "firstTimestamp": "2026-01-01T00:00:00Z", "source": {"component": "c"}, "action": "a",
+            "eventTime": "2026-01-01T00:00:00.000001Z", "related": {"kind": "K"},
+            "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000001Z"},
+        }),
+        Kind::Secret => json!({
+            "metadata": {"name": "s"}, "type": "Opaque", "data": {"a": "eA=="}, "stringData": {"b": "y"},
+            "immutable": true,
+        }),
+        Kind::ConfigMap => json!({
+            "metadata": {"name": "c"}, "data": {"a": "x"}, "binaryData": {"b": "eA=="}, "immutable": false,
         }),
         Kind::AccessToken => json!({
             "metadata": {"name": "t"}, "spec": {"user": "ci", "role": "editor", "namespaces": ["a"], "lifetime": "30d"},
@@ -52,6 +61,8 @@ fn decodes(kind: Kind, value: Value) -> Result<(), serde_json::Error> {
         Kind::Namespace => serde_json::from_value::<Namespace>(value).map(drop),
         Kind::Event => serde_json::from_value::<Event>(value).map(drop),
         Kind::AccessToken => serde_json::from_value::<AccessToken>(value).map(drop),
+        Kind::Secret => serde_json::from_value::<Secret>(value).map(drop),
+        Kind::ConfigMap => serde_json::from_value::<ConfigMap>(value).map(drop),
     }
 }
 

@@ -8,7 +8,7 @@ use portreeve::api::{ApiState, Attach, AttachError, AuditLog, Credentials, attac
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
 use portreeve::model::{Key, Kind};
-use portreeve::store::{MemoryStore, Op, SharedStore, Txn};
+use portreeve::store::{Keyring, MemoryStore, Op, SealingStore, SharedStore, Txn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -22,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct ApiServer {
     pub dir: TempDir,
+    /// As it is behind the seal: what the files would hold.
     pub store: SharedStore,
     pub cache: Arc<Cache>,
     pub kubeconfig: PathBuf,
@@ -49,7 +50,9 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;
         tokio::spawn(cache.clone().run(store.clone(), shutdown.clone()));
-        let mut state = ApiState::new(store.clone(), cache.clone(), clock, &credentials, attach, "localhost");
+        let ring = Arc::new(Keyring::ephemeral().expect("a key"));
+        let opened = SealingStore::over(store.clone(), ring, &Kind::Secret.prefix(None));
+        let mut state = ApiState::new(opened, cache.clone(), clock, &credentials, attach, "localhost");
         state.audit = AuditLog::to_file(dir.path().join("audit.log")).expect("an audit log");
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move { serve(listener, state, stop).await.expect("serving") });

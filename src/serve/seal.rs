@@ -1,0 +1,89 @@
+//! The seal over Secrets: finds its keys at the start, and refuses to start without those that are needed.
+//!
+//! A new key is made only where nothing is sealed yet. A key that cannot be found must never be replaced by another:
+//! what is sealed would be lost without anyone having said so.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::serve::{ServeArgs, StoreKind};
+use crate::model::Kind;
+use crate::store::seal::KeyFileError;
+use crate::store::{Keyring, SealingStore, SharedStore};
+
+/// The store as those see it who may see what is sealed.
+pub async fn over(store: &SharedStore, args: &ServeArgs) -> anyhow::Result<SharedStore> {
+    let prefix = Kind::Secret.prefix(None);
+    let ring = match (&args.seal_key, args.store) {
+        // Forgotten together with what it seals.
+        (None, StoreKind::Memory) => Keyring::ephemeral().context("make a key for sealing")?,
+        (named, _) => {
+            let path = key_path(named.as_deref(), &args.data_dir)?;
+            let sealed = SealingStore::check(&**store, None, &prefix).await.context("look at the sealed records")?;
+            let ring = match Keyring::load(&path) {
+                Ok(ring) => ring,
+                Err(KeyFileError::Missing(_)) if sealed == 0 => {
+                    let ring = Keyring::create(&path)
+                        .context("make the key that seals Secrets; --seal-key names another place for it")?;
+                    tracing::info!(file = %path.display(), key = ring.sealing_id(), "made a key that seals Secrets; keep a copy of it");
+                    ring
+                }
+                Err(KeyFileError::Missing(_)) => bail!(
+                    "the store holds {sealed} sealed records, and the seal key file {} is not there; put the file back, \
+                     or name it with --seal-key. No other key opens them, so none is made",
+                    path.display()
+                ),
+                Err(e) => return Err(e.into()),
+            };
+            SealingStore::check(&**store, Some(&ring), &prefix)
+                .await
+                .with_context(|| format!("the keys in {} do not open every sealed record", path.display()))?;
+            ring
+        }
+    };
+    Ok(SealingStore::over(store.clone(), Arc::new(ring), &prefix))
+}
+
+/// Where the key file is: beside the data directory unless named, and never in it, so that a copy of the data alone
+/// opens nothing.
+fn key_path(named: Option<&Path>, data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let data = data_dir.canonicalize().with_context(|| format!("find the data directory {}", data_dir.display()))?;
+    let Some(path) = named else {
+        let Some(name) = data.file_name() else {
+            bail!("--seal-key must name a file, as {} has no name", data.display())
+        };
+        let mut name = name.to_owned();
+        name.push(".seal.key");
+        return Ok(data.with_file_name(name));
+    };
+    let path = std::path::absolute(path).with_context(|| format!("--seal-key {}", path.display()))?;
+    // The nearest directory that is there decides: the others are still to be made in it.
+    let place = path.ancestors().skip(1).find_map(|dir| dir.canonicalize().ok()).unwrap_or_default();
+    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+    if place.starts_with(&data) || real.starts_with(&data) || path.starts_with(&data) {
+        bail!("--seal-key {}: must not be inside the data directory {}", path.display(), data.display());
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_beside_the_data_and_never_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir_all(data.join("in")).unwrap();
+        assert_eq!(key_path(None, &data).unwrap(), data.with_file_name("data.seal.key"));
+        let elsewhere = data.with_file_name("keys/seal");
+        assert_eq!(key_path(Some(&elsewhere), &data).unwrap(), elsewhere);
+        std::os::unix::fs::symlink(&data, data.with_file_name("link")).unwrap();
+        for inside in ["data/key", "data/in/new/key", "link/key", "data"] {
+            let error = key_path(Some(&data.with_file_name(inside)), &data).expect_err(inside);
+            assert!(error.to_string().contains("must not be inside the data directory"), "{error}");
+        }
+    }
+}
