@@ -12,6 +12,7 @@ use super::kinds::{ResourceType, by_kind};
 use super::manifest::{Manifest, load};
 use super::merge::{annotated, last_applied, three_way};
 use super::output::{ObjectFormat, list, print};
+use super::server_side::{ServerSideArgs, differs};
 use super::session::Session;
 use super::state;
 use super::until::{Seen, Target, until};
@@ -31,7 +32,10 @@ use crate::model::{Kind, Span, is_true};
   portreeve apply -f alice.yaml --dry-run=server
 
   # and wait until it serves
-  portreeve apply -f alice.yaml --wait --timeout 2m")]
+  portreeve apply -f alice.yaml --wait --timeout 2m
+
+  # share the object with others: each owns the fields that it applies
+  portreeve apply -f alice.yaml --server-side --field-manager ci")]
 pub struct ApplyArgs {
     /// A manifest, a directory of manifests, or - for standard input; may be repeated
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR|-")]
@@ -42,6 +46,8 @@ pub struct ApplyArgs {
     /// Change nothing: `client` compares only, `server` also checks and shows the result
     #[arg(long, value_enum, default_value_t = DryRun::None)]
     pub dry_run: DryRun,
+    #[command(flatten)]
+    pub server_side: ServerSideArgs,
     /// Print the objects: name, json, yaml or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<ObjectFormat>,
@@ -68,6 +74,9 @@ enum Outcome {
 }
 
 pub async fn run(args: &ApplyArgs, session: &Session) -> Result<Exit> {
+    if args.server_side.server_side && args.dry_run == DryRun::Client {
+        return Err(Error::usage("--dry-run=client does not go with --server-side; use --dry-run=server"));
+    }
     let mut objects = vec![];
     for manifest in load(&args.filename, args.recursive)? {
         let resource = by_kind(&session.client, &manifest.api_version, &manifest.kind)
@@ -77,7 +86,12 @@ pub async fn run(args: &ApplyArgs, session: &Session) -> Result<Exit> {
     }
     let (mut shown, mut exit, mut to_wait) = (vec![], Exit::Done, vec![]);
     for (namespace, resource, manifest) in &objects {
-        match one(&session.client, resource, namespace, manifest, args.dry_run).await {
+        let done = if args.server_side.server_side {
+            on_server(&session.client, resource, namespace, manifest, args).await
+        } else {
+            one(&session.client, resource, namespace, manifest, args.dry_run).await
+        };
+        match done {
             Ok((outcome, object)) => {
                 if args.output.is_some() {
                     shown.push(object);
@@ -142,6 +156,29 @@ pub fn completed(manifest: &Manifest, resource: &ResourceType, namespace: &str) 
         value["metadata"]["namespace"] = json!(namespace);
     }
     value
+}
+
+async fn on_server(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    manifest: &Manifest,
+    args: &ApplyArgs,
+) -> Result<(Outcome, Value)> {
+    let path = resource.object(namespace, &manifest.name)?;
+    let live = match client.get(&path, JSON).await {
+        Ok(live) => Some(live),
+        Err(e) if e.is_not_found() => None,
+        Err(e) => return Err(e),
+    };
+    let wanted = completed(manifest, resource, namespace);
+    let applied = args.server_side.apply(client, &path, &wanted, args.dry_run == DryRun::Server).await?;
+    let outcome = match live {
+        None => Outcome::Created,
+        Some(live) if differs(&live, &applied) => Outcome::Configured,
+        Some(_) => Outcome::Unchanged,
+    };
+    Ok((outcome, applied))
 }
 
 async fn one(

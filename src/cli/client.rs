@@ -30,6 +30,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub const JSON: &str = "application/json";
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
+/// YAML, of which JSON is a part.
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
 pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const AGENT: &str = concat!("portreeve/", env!("CARGO_PKG_VERSION"));
 
@@ -71,6 +73,11 @@ impl Client {
 
     pub async fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value> {
         self.call(Method::PATCH, path, JSON, Some((MERGE_PATCH, patch))).await
+    }
+
+    /// A server-side apply.
+    pub async fn apply_patch(&self, path: &str, config: &Value) -> Result<Value> {
+        self.call(Method::PATCH, path, JSON, Some((APPLY_PATCH, config))).await
     }
 
     pub async fn delete(&self, path: &str, options: &Value) -> Result<Value> {

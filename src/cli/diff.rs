@@ -12,6 +12,7 @@ use super::kinds::by_kind;
 use super::manifest::load;
 use super::merge::{LAST_APPLIED, annotated, last_applied, three_way};
 use super::output::{print, yaml};
+use super::server_side::ServerSideArgs;
 use super::session::Session;
 use super::url::with_query;
 
@@ -19,7 +20,8 @@ use super::url::with_query;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   portreeve diff -f alice.yaml
-  portreeve diff -R -f instances/")]
+  portreeve diff -R -f instances/
+  portreeve diff -f alice.yaml --server-side")]
 pub struct DiffArgs {
     /// A manifest, a directory of manifests, or - for standard input; may be repeated
     #[arg(short, long, required = true, value_name = "FILE|DIR|-")]
@@ -27,6 +29,8 @@ pub struct DiffArgs {
     /// Also the directories within directories
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    #[command(flatten)]
+    pub server_side: ServerSideArgs,
 }
 
 /// Lines around a change that are shown.
@@ -41,9 +45,13 @@ pub async fn run(args: &DiffArgs, session: &Session) -> Result<Exit> {
         let resource = by_kind(client, &manifest.api_version, &manifest.kind).await?;
         let namespace = place(&manifest, &resource, session)?;
         let path = resource.object(&namespace, &manifest.name)?;
-        let wanted = annotated(&completed(&manifest, &resource, &namespace));
+        let plain = completed(&manifest, &resource, &namespace);
+        let applied = || args.server_side.apply(client, &path, &plain, true);
+        let wanted = annotated(&plain);
         let query = [("dryRun", "All"), ("fieldManager", "portreeve-apply"), ("fieldValidation", "Strict")];
         let (live, merged) = match client.get(&path, JSON).await {
+            Ok(live) if args.server_side.server_side => (Some(live), applied().await?),
+            Err(e) if args.server_side.server_side && e.is_not_found() => (None, applied().await?),
             Ok(live) => {
                 let patch = three_way(last_applied(&live).as_ref(), &wanted, &live);
                 let merged = match patch == json!({}) {

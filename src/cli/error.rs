@@ -131,6 +131,13 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Whether one of the causes has this reason.
+    pub fn has_cause(&self, reason: &str) -> bool {
+        self.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == reason))
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.reason.as_str(), &self.details) {

@@ -30,6 +30,7 @@ mod output;
 mod power;
 mod selection;
 pub mod serve;
+mod server_side;
 mod session;
 mod state;
 mod table;

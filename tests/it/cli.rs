@@ -4,6 +4,7 @@ mod attach;
 mod interop;
 mod objects;
 mod power;
+mod server_side;
 mod token;
 
 use std::path::Path;

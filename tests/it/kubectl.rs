@@ -1,5 +1,7 @@
 //! The unmodified kubectl on PATH against the API, with the kubeconfig that the server wrote.
 
+mod apply;
+
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};

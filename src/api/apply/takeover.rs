@@ -5,7 +5,7 @@
 //!   of the last client-side apply is kept true, so that going back works.
 //! - `portreeve`: takes over the whole entry of its client-side apply at the first server-side one.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Conflict;
 use super::fieldset::FieldSet;
@@ -63,13 +63,28 @@ pub fn remember(live: &Value, config: &Value, writer: &Writer, object: &mut Valu
     let Some(annotations) = object.get_mut("metadata").and_then(|m| m.get_mut("annotations")?.as_object_mut()) else {
         return;
     };
-    let mut config = config.clone();
-    if let Some(own) = config.get_mut("metadata").and_then(|m| m.get_mut("annotations")?.as_object_mut()) {
-        own.remove(LAST_APPLIED);
-    }
-    annotations.insert(LAST_APPLIED.into(), format!("{config}\n").into());
+    annotations.insert(LAST_APPLIED.into(), as_kubectl_writes(config).into());
     let bytes: usize = annotations.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
     if bytes > MOST_ANNOTATION_BYTES {
         annotations.remove(LAST_APPLIED);
     }
+}
+
+/// The text that client-side apply of the same manifest would leave, so that one after the other finds nothing to do:
+/// without the annotation itself, with `annotations` even if there are none, with HTML's characters escaped, and a line end.
+fn as_kubectl_writes(config: &Value) -> String {
+    let mut config = config.clone();
+    let annotations = object::meta_mut(&mut config).entry("annotations").or_insert_with(|| json!({}));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    let mut text = String::new();
+    for c in config.to_string().chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text.push('\n');
+    text
 }
