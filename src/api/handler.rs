@@ -31,7 +31,8 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{View, pods};
 use super::{
-    ApiState, apply, create, delete, discovery, exec, list, logs, negotiate, openapi, patch, scale, update, watch,
+    ApiState, apply, create, delete, discovery, drain, exec, list, logs, negotiate, openapi, patch, scale, update,
+    watch,
 };
 use crate::model::{Key, Kind};
 
@@ -82,6 +83,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/readyz", get(ready))
         .fallback(answer)
         .layer(middleware::map_response(common_headers))
+        .layer(middleware::from_fn(drain::unread))
         .with_state(shared)
 }
 

@@ -19,6 +19,7 @@ mod create;
 mod cross;
 mod delete;
 mod discovery;
+mod drain;
 mod error;
 mod exec;
 mod handler;

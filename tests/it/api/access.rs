@@ -145,6 +145,44 @@ async fn a_connection_that_says_nothing_is_dropped() {
     assert!(rest.is_empty());
 }
 
+/// A refusal that is known before the body came must not break the connection under the next request.
+#[tokio::test]
+async fn a_refused_request_leaves_its_connection_usable() {
+    let server = ApiServer::start().await;
+    let io = hyper_util::rt::TokioIo::new(server.client.connect().await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let request = |length: usize| {
+        let (body, hand) =
+            futures::channel::mpsc::channel::<Result<hyper::body::Frame<bytes::Bytes>, std::io::Error>>(1);
+        let request = http::Request::post("/apis/nobody.example/v1/things")
+            .header("host", server.client.address.clone())
+            .header("content-length", length)
+            .header("authorization", format!("Bearer {}", server.client.token.as_deref().unwrap()));
+        (request.body(http_body_util::StreamBody::new(hand)).unwrap(), body)
+    };
+    for _ in 0..20 {
+        sender.ready().await.expect("the connection is kept");
+        let (request, mut body) = request(6);
+        let answer = sender.send_request(request);
+        let send = async {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            drop(body.try_send(Ok(hyper::body::Frame::data(bytes::Bytes::from_static(b"{\"a\":1")))));
+            drop(body);
+        };
+        let (answer, ()) = tokio::join!(answer, send);
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert!(!answer.headers().contains_key("connection"));
+        http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+    }
+    // One that never comes whole is not waited for.
+    let (request, _body) = request(1 << 30);
+    let answer = sender.send_request(request).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    assert_eq!(answer.headers()["connection"], "close");
+}
+
 #[tokio::test]
 async fn http_2_is_spoken_to_those_who_ask_for_it() {
     let server = ApiServer::start().await;
