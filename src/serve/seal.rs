@@ -72,6 +72,40 @@ fn key_path(named: Option<&Path>, data_dir: &Path) -> anyhow::Result<PathBuf> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_lost_or_strange_key_stops_the_start_and_none_is_made() {
+        use crate::store::{MemoryStore, Op, Txn};
+
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            serve: ServeArgs,
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let args = <Alone as clap::Parser>::parse_from(["serve", "--data-dir", data.to_str().unwrap()]).serve;
+        let raw = MemoryStore::new();
+        let opened = over(&raw, &args).await.unwrap();
+        let key = "secrets/default/db".to_owned();
+        let value = r#"{"metadata": {"name": "db"}, "data": {"a": "eA=="}}"#.into();
+        opened.txn(Txn { when: vec![], then: vec![Op::Put { key: key.clone(), value }] }).await.unwrap();
+        let again = over(&raw, &args).await.unwrap();
+        assert!(again.get(&key).await.unwrap().is_some(), "the same file opens it after a restart");
+
+        let file = dir.path().join("data.seal.key");
+        let kept = dir.path().join("kept");
+        std::fs::rename(&file, &kept).unwrap();
+        let told = over(&raw, &args).await.err().unwrap().to_string();
+        assert!(told.contains("holds 1 sealed records") && told.contains("data.seal.key is not there"), "{told}");
+        assert!(!file.exists(), "a new key was made");
+        Keyring::create(&file).unwrap();
+        let told = format!("{:#}", over(&raw, &args).await.err().unwrap());
+        assert!(told.contains("secrets/default/db: it is sealed with the key"), "{told}");
+        std::fs::rename(&kept, &file).unwrap();
+        over(&raw, &args).await.unwrap();
+    }
+
     #[test]
     fn the_key_is_beside_the_data_and_never_in_it() {
         let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use portreeve::model::{Key, Kind};
-use portreeve::store::{Keyring, MemoryStore, Op, Precondition, SealingStore, StoreError, Txn};
+use portreeve::store::{Keyring, MemoryStore, Op, Precondition, SealingStore, SledOptions, SledStore, StoreError, Txn};
 use serde_json::{Value, json};
 
 use crate::support::api_server::ApiServer;
@@ -176,4 +176,40 @@ async fn a_ring_without_the_key_of_a_record_is_found_out_before_it_serves() {
     let refused = sealing.txn(put("secrets/default/x", "not JSON")).await.unwrap_err();
     assert!(matches!(refused, StoreError::Sealed { .. }), "{refused}");
     assert!(raw.get("secrets/default/x").await.unwrap().is_none());
+}
+
+/// Every byte of every file under a directory.
+fn content(dir: &std::path::Path) -> Vec<u8> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        all.extend(if path.is_dir() { content(&path) } else { std::fs::read(&path).unwrap() });
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_file_of_the_store_holds_a_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = SledStore::open(&dir.path().join("store"), SledOptions::default()).await.unwrap();
+    let sealing = SealingStore::over(raw.clone(), Arc::new(Keyring::ephemeral().unwrap()), "secrets/");
+    let put = |key: &str, object: Value| Txn {
+        when: vec![],
+        then: vec![Op::Put { key: key.into(), value: object.to_string().into() }],
+    };
+    let mut object = secret("db");
+    object.as_object_mut().unwrap().remove("stringData");
+    for label in ["a", "b"] {
+        object["data"] = json!({"password": ENCODED});
+        object["metadata"]["labels"]["tier"] = label.into();
+        sealing.txn(put("secrets/default/db", object.clone())).await.unwrap();
+    }
+    sealing.txn(put("configmaps/default/open", json!({"data": {"a": "in-the-open"}}))).await.unwrap();
+    let read = sealing.get("secrets/default/db").await.unwrap().unwrap();
+    let read: Value = serde_json::from_slice(&read.value).unwrap();
+    assert_eq!((&read["data"]["password"], &read["metadata"]["labels"]["tier"]), (&json!(ENCODED), &json!("b")));
+    let files = content(dir.path());
+    let holds = |text: &str| files.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(holds("in-the-open"), "the search finds nothing at all");
+    assert!(!holds(VALUE) && !holds(ENCODED));
 }
