@@ -39,7 +39,7 @@ pub const fn wide(name: &'static str, kind: &'static str, description: &'static 
 }
 
 /// What stands for nothing: kubectl prints a null as blanks, in which columns cannot be told apart.
-const NONE: &str = "<none>";
+pub const NONE: &str = "<none>";
 pub const NAME: Column = column("Name", "string", "Name of the object, unique within its namespace.");
 pub const AGE: Column = column("Age", "string", "Time since the object was created.");
 

@@ -15,9 +15,14 @@ use super::reply::Reply;
 /// The Kubernetes minor version whose conventions we keep.
 const MINOR: &str = "33";
 
+/// `v1.33.0+portreeve-0.1.0`: parses as a Kubernetes version.
+pub fn git_version() -> String {
+    format!("v1.{MINOR}.0+portreeve-{}", env!("CARGO_PKG_VERSION"))
+}
+
 pub fn version() -> Response {
     let body = json!({
-        "major": "1", "minor": MINOR, "gitVersion": format!("v1.{MINOR}.0+portreeve-{}", env!("CARGO_PKG_VERSION")),
+        "major": "1", "minor": MINOR, "gitVersion": git_version(),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     });

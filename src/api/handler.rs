@@ -29,7 +29,7 @@ use super::reply::Reply;
 use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
-use super::views::{View, pods};
+use super::views::{self, View, nodes, pods};
 use super::{
     ApiState, apply, create, delete, discovery, drain, exec, list, logs, negotiate, openapi, patch, scale, update,
     watch,
@@ -185,7 +185,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
 fn is_review(place: &Place) -> bool {
     match place.resource.what {
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => true,
-        What::Stored(_) | What::Pods => false,
+        What::Stored(_) | What::Pods | What::Nodes | What::ReadOnly(_) => false,
     }
 }
 
@@ -246,6 +246,8 @@ async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
     match call.place.resource.what {
         What::Stored(kind) => stored(call, kind, request).await,
         What::Pods => view(call, request).await,
+        What::Nodes => node(call, request).await,
+        What::ReadOnly(view) => projected(call, view, request.method()).await,
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => {
             if request.method() != Method::POST || call.place.name.is_some() {
                 return Err(ApiError::method_not_allowed(""));
@@ -341,6 +343,41 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
         ("GET", Some(name), Some("exec")) => exec::answer(call, name, request).await,
         ("POST", Some(_), Some("exec")) => Err(ApiError::bad_request("exec is served over WebSocket (GET) only")),
         _ => Err(ApiError::method_not_allowed("pods are a view: write the instance of the same name")),
+    }
+}
+
+/// GET of a view, and nothing else.
+async fn projected(call: Call, view: View, method: &Method) -> Result<Response, ApiError> {
+    let (form, include) = (negotiate::form(&call.headers)?, Include::of(&call.query)?);
+    if method != Method::GET {
+        return Err(ApiError::method_not_allowed(&format!("a {} is a view, and only read", view.kind())));
+    }
+    let namespace = call.place.namespace.as_deref();
+    let reply = match &call.place.name {
+        None if call.query.flag("watch") => return watch::watch(&call, view, form, include).await,
+        None => list::list(&call, view).await?,
+        Some(name) => Reply::ok(views::fetch(&call.state, view, namespace, name).await?),
+    };
+    Ok(reply.render(view, form, include, &Facts::of(&call.state)))
+}
+
+/// Nodes: a view that is written through to the DockerHost.
+async fn node(call: Call, request: Request) -> Result<Response, ApiError> {
+    let render = |reply: Reply, call: &Call| {
+        let (form, include) = (negotiate::form(&call.headers)?, Include::of(&call.query)?);
+        Ok(reply.render(View::Nodes, form, include, &Facts::of(&call.state)))
+    };
+    let method = request.method().clone();
+    match (method.as_str(), call.place.name.clone(), call.place.subresource.as_deref()) {
+        ("GET", ..) => projected(call, View::Nodes, &method).await,
+        ("PUT", Some(name), None) => render(nodes::replace(&call, &name, parsed(request).await?).await?, &call),
+        ("PATCH", Some(name), None) => {
+            let media_type = body::media_type(request.headers());
+            let patch = Patch::parse_core(&media_type, &body::read(request.into_body()).await?)?;
+            render(nodes::patch(&call, &name, patch).await?, &call)
+        }
+        ("POST" | "DELETE", _, None) => Err(nodes::not_by_itself()),
+        _ => Err(ApiError::method_not_allowed("the status of a node is its DockerHost's")),
     }
 }
 

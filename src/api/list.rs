@@ -5,12 +5,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::columns::Facts;
 use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::{Query, bad_option};
 use super::reply::Reply;
 use super::selector::Selector;
-use super::views::View;
+use super::views::{self, View};
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
 use crate::store::{ListRequest, Revision};
@@ -129,6 +130,7 @@ pub async fn collect(
     // A view may hide records, as a selector does.
     let all_shown = selector.is_empty() && matches!(view, View::Records(_));
     let wanted = window.limit.unwrap_or(usize::MAX);
+    let facts = Facts::of(state);
     let mut found = Listing { items: vec![], revision: window.at.unwrap_or_default(), next: None, remaining: None };
     let (mut at, mut after) = (window.at, window.after.clone());
     loop {
@@ -139,7 +141,7 @@ pub async fn collect(
         found.revision = page.revision;
         let count = page.records.len();
         for (i, record) in page.records.iter().enumerate() {
-            let object = view.show(object::decode(view.source(), record)?);
+            let object = view.show(object::decode(view.source(), record)?, namespace, &facts);
             found.items.extend(object.filter(|o| selector.matches(o)));
             if found.items.len() == wanted {
                 let left = page.remaining + (count - i - 1);
@@ -159,8 +161,8 @@ pub async fn collect(
 
 /// GET of a collection.
 pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
-    let selector = call.selector(view)?;
     let namespace = call.place.namespace.as_deref();
+    let selector = views::aliased(&call.state, view, call.selector(view)?, namespace).await?;
     let window = window(&call.query, &prefix(view.source(), namespace, &selector), call.state.store.revision())?;
     let listing = collect(&call.state, view, namespace, &selector, &window).await.map_err(|e| {
         let expired = e.code() == http::StatusCode::GONE && window.after.is_some();

@@ -36,6 +36,7 @@ mod reply;
 mod scale;
 mod selector;
 mod server;
+mod strategic;
 mod table;
 mod target;
 mod update;

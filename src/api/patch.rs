@@ -1,4 +1,5 @@
-//! PATCH: JSON merge patches (RFC 7386) and JSON patches (RFC 6902), applied to the object as clients see it.
+//! PATCH: JSON merge patches (RFC 7386), JSON patches (RFC 6902) and strategic merge patches, applied to the object as
+//! clients see it.
 //!
 //! A patch may not make an object that a body could not: the work of `copy` and the depth of the result are bounded.
 
@@ -11,6 +12,7 @@ use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::{WriteOptions, bad_options};
 use super::reply::Reply;
+use super::strategic;
 use super::update::{Candidate, modify};
 use crate::model::{FieldError, GROUP, Key, Kind, MAX_OBJECT_BYTES};
 
@@ -27,16 +29,25 @@ const MOST_DEPTH: usize = 128;
 /// A parsed patch.
 pub enum Patch {
     Merge(Parsed),
+    Strategic(Parsed),
     Json(Vec<PatchOperation>),
 }
 
 impl Patch {
     pub fn parse(kind: Kind, media_type: &str, bytes: &[u8]) -> Result<Patch, ApiError> {
-        // Core kinds take strategic patches; those of ours that are served have no lists that merge by key.
-        let core = kind.info().group != GROUP;
+        // Core kinds take strategic patches; of custom ones, clients expect that they do not.
+        Patch::parse_as(kind.info().group != GROUP, media_type, bytes)
+    }
+
+    /// Parses a patch of a view that is a core kind.
+    pub fn parse_core(media_type: &str, bytes: &[u8]) -> Result<Patch, ApiError> {
+        Patch::parse_as(true, media_type, bytes)
+    }
+
+    fn parse_as(core: bool, media_type: &str, bytes: &[u8]) -> Result<Patch, ApiError> {
         match media_type {
             MERGE => Ok(Patch::Merge(object_patch(bytes)?)),
-            STRATEGIC if core => Ok(Patch::Merge(object_patch(bytes)?)),
+            STRATEGIC if core => Ok(Patch::Strategic(object_patch(bytes)?)),
             JSON => {
                 let Parsed { value, .. } = body::parse_json(bytes)?;
                 let operations: Vec<PatchOperation> = serde_json::from_value(value)
@@ -52,12 +63,25 @@ impl Patch {
         }
     }
 
+    /// The duplicate keys of the patch.
+    pub fn duplicates(&self) -> &[String] {
+        match self {
+            Patch::Merge(parsed) | Patch::Strategic(parsed) => &parsed.duplicates,
+            Patch::Json(_) => &[],
+        }
+    }
+
     /// The patched object, and the duplicate keys of the patch.
     pub fn apply(&self, subject: &Subject, object: &Value) -> Result<(Value, &[String]), ApiError> {
         let mut patched = object.clone();
         match self {
             Patch::Merge(parsed) => {
                 json_patch::merge(&mut patched, &parsed.value);
+                Ok((patched, &parsed.duplicates))
+            }
+            Patch::Strategic(parsed) => {
+                strategic::merge(&mut patched, &parsed.value)
+                    .map_err(|why| ApiError::bad_request(format!("the strategic merge patch is invalid: {why}")))?;
                 Ok((patched, &parsed.duplicates))
             }
             Patch::Json(operations) => {

@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use super::views::View;
 use crate::model::Kind;
 
 /// What stands behind a resource.
@@ -13,6 +14,10 @@ pub enum What {
     Stored(Kind),
     /// The core/v1 view of Instances.
     Pods,
+    /// The core/v1 view of DockerHosts.
+    Nodes,
+    /// A view that is only read.
+    ReadOnly(View),
     /// Who am I?
     SelfSubjectReviews,
     /// May I?
@@ -75,6 +80,32 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
             Subresource { name: "exec", speaks: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
             Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
         ],
+    });
+    all.push(Resource {
+        what: What::Nodes,
+        group: "",
+        version: "v1",
+        plural: "nodes",
+        singular: "node",
+        kind: "Node",
+        namespaced: false,
+        short_names: &["no"],
+        categories: &[],
+        verbs: &["get", "list", "patch", "update", "watch"],
+        subresources: vec![Subresource { name: "status", speaks: ("", "v1", "Node"), verbs: &["get"] }],
+    });
+    all.push(Resource {
+        what: What::ReadOnly(View::Leases),
+        group: "coordination.k8s.io",
+        version: "v1",
+        plural: "leases",
+        singular: "lease",
+        kind: "Lease",
+        namespaced: true,
+        short_names: &[],
+        categories: &[],
+        verbs: &["get", "list", "watch"],
+        subresources: vec![],
     });
     for (what, group, plural, kind) in [
         (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),

@@ -42,7 +42,19 @@ impl Selector {
 
     /// The name, when only one object can match: `metadata.name=x`.
     pub fn only_name(&self) -> Option<&str> {
-        self.fields.iter().find(|(path, _, equal)| path == "metadata.name" && *equal).map(|(_, name, _)| name.as_str())
+        self.required("metadata.name")
+    }
+
+    /// The value that a field must have, if there is one.
+    pub fn required(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|(p, _, equal)| p == path && *equal).map(|(_, value, _)| value.as_str())
+    }
+
+    /// Puts another value in the place of the one that a field must have.
+    pub fn require(&mut self, path: &str, value: &str) {
+        for field in self.fields.iter_mut().filter(|(p, _, equal)| p == path && *equal) {
+            field.1 = value.to_owned();
+        }
     }
 
     pub fn matches(&self, object: &Value) -> bool {

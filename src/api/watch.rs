@@ -23,7 +23,7 @@ use super::negotiate::Form;
 use super::query::bad_option;
 use super::selector::Selector;
 use super::table::{self, Include};
-use super::views::View;
+use super::views::{self, View};
 use super::{ApiState, object};
 use crate::store::{Change, ListRequest, Record, Revision, Watch};
 
@@ -37,7 +37,7 @@ const PAGE: usize = 100;
 /// Answers a watch.
 pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Result<Response, ApiError> {
     let query = &call.query;
-    let selector = call.selector(view)?;
+    let selector = views::aliased(&call.state, view, call.selector(view)?, call.place.namespace.as_deref()).await?;
     let asked = list::version(query)?;
     let rule = query.get("resourceVersionMatch");
     let initial = match query.get("sendInitialEvents") {
@@ -85,6 +85,7 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
         state: call.state.clone(),
         shutdown: call.shutdown.clone(),
         view,
+        namespace: call.place.namespace.clone(),
         selector,
         form,
         include,
@@ -119,6 +120,7 @@ struct Session {
     state: ApiState,
     shutdown: CancellationToken,
     view: View,
+    namespace: Option<String>,
     selector: Selector,
     form: Form,
     include: Include,
@@ -157,6 +159,12 @@ impl Session {
         }
     }
 
+    /// What the client sees of a record, if anything.
+    fn show(&self, record: Value) -> Option<Value> {
+        let facts = Facts::of(&self.state);
+        self.view.show(record, self.namespace.as_deref(), &facts).filter(|o| self.selector.matches(o))
+    }
+
     async fn show_existing(&mut self, mut existing: Existing) -> Result<bool, ApiError> {
         let request = ListRequest {
             prefix: existing.prefix.clone(),
@@ -167,7 +175,7 @@ impl Session {
         let page = self.state.store.list(request).await?;
         for record in &page.records {
             let object = object::decode(self.view.source(), record)?;
-            if let Some(object) = self.view.show(object).filter(|o| self.selector.matches(o)) {
+            if let Some(object) = self.show(object) {
                 self.tell("ADDED", object);
             }
         }
@@ -216,7 +224,7 @@ impl Session {
         let shown = |record: Option<&Record>| -> Result<Option<Value>, ApiError> {
             let Some(record) = record else { return Ok(None) };
             let object = object::decode_at(self.view.source(), record, change.revision)?;
-            Ok(self.view.show(object).filter(|o| self.selector.matches(o)))
+            Ok(self.show(object))
         };
         match (shown(change.before.as_ref())?, shown(change.now.as_ref())?) {
             (None, Some(now)) => self.tell("ADDED", now),

@@ -193,6 +193,8 @@ pub struct EngineInfo {
     pub api_version: String,
     pub os: String,
     pub kernel: String,
+    /// As Go names it: amd64, arm64.
+    pub architecture: String,
     pub storage_driver: String,
     pub runtimes: Vec<String>,
     pub memory_bytes: i64,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, Kind, Quantity};
+use super::{Condition, Kind, Quantity, Taint};
 
 resource! {
     /// One Docker daemon that runs instances.
@@ -35,6 +35,10 @@ pub struct DockerHostSpec {
     /// Whether new instances stay away.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unschedulable: bool,
+    /// Marks that keep instances away which do not tolerate them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub taints: Vec<Taint>,
 }
 
 /// Credentials for a daemon's mutual TLS.
@@ -83,6 +87,9 @@ pub struct DockerHostStatus {
     pub os: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub kernel: String,
+    /// As Go names it: amd64, arm64.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub architecture: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub storage_driver: String,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, Kind, Quantity, Span, Time};
+use super::{Condition, Kind, Quantity, Span, Time, Toleration};
 
 /// The finalizer that keeps an Instance until its container is really gone.
 pub const FINALIZER: &str = "portreeve.dev/container";
@@ -255,6 +255,10 @@ pub struct Placement {
     /// Labels that the DockerHost must have.
     #[serde(default, skip_serializing_if = "is_default")]
     pub node_selector: BTreeMap<String, String>,
+    /// Taints of DockerHosts that do not keep the instance away.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
 }
 
 /// What the container may do to its host.

@@ -9,11 +9,14 @@ mod docker_host;
 mod event;
 mod instance;
 mod key;
+mod label;
 mod meta;
 mod quantity;
 pub mod schema;
 mod secret;
+mod taint;
 mod validate;
+mod validate_taints;
 
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
@@ -21,12 +24,14 @@ pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, Ho
 pub use event::{Event, EventSeries, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};
 pub use instance::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
+pub use label::{is_label_key, is_label_value, is_subdomain};
 pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
 pub use quantity::{ParseError, Quantity, Span};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,
 };
+pub use taint::{Operator, Taint, TaintEffect, Toleration, untolerated};
 pub use validate::{FieldError, FieldReason, validate_docker_host, validate_instance, validate_name};
 
 /// The largest object that is stored, serialised, in bytes.

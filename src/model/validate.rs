@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::docker_host::parse_port_range;
+use super::validate_taints::{validate_taints, validate_tolerations};
 use super::{DockerHost, Instance, Probe, Quantity};
 
 /// Why a value is refused; the names are Kubernetes' cause reasons.
@@ -139,6 +140,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.idle.after", quoted(&after.to_string()), "must be at least 1s"));
     }
     validate_routes(instance, &mut errors);
+    validate_tolerations(&spec.placement.tolerations, &mut errors);
     for (list, caps) in [("capAdd", &spec.security.cap_add), ("capDrop", &spec.security.cap_drop)] {
         for (i, cap) in caps.iter().enumerate() {
             if cap.is_empty() || cap.starts_with("CAP_") || !cap.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
@@ -326,6 +328,7 @@ pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
             "must be FIRST-LAST, such as 30000-39999",
         ));
     }
+    validate_taints(&spec.taints, &mut errors);
     errors
 }
 

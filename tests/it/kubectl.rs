@@ -1,7 +1,9 @@
 //! The unmodified kubectl on PATH against the API, with the kubeconfig that the server wrote.
 
 mod apply;
+mod nodes;
 
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ spec:
 ";
 
 struct Kubectl {
+    program: PathBuf,
     server: ApiServer,
     home: tempfile::TempDir,
 }
@@ -36,11 +39,30 @@ impl Kubectl {
             eprintln!("skipped: no kubectl on PATH");
             return None;
         }
-        Some(Kubectl { server: ApiServer::start().await, home: tempfile::tempdir().expect("a directory") })
+        Some(Kubectl::of("kubectl".into(), ApiServer::start().await))
+    }
+
+    fn of(program: PathBuf, server: ApiServer) -> Kubectl {
+        Kubectl { program, server, home: tempfile::tempdir().expect("a directory") }
+    }
+
+    /// The kubectl on PATH and its older and newer siblings `kubectl.X.Y`, if they are installed beside it.
+    fn every_program() -> Vec<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find_map(|p| p.canonicalize().ok());
+        let Some(program) = found else { return vec![] };
+        let beside = program.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+        let mut all: Vec<PathBuf> = beside
+            .map(|entry| entry.path())
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.")))
+            .collect();
+        all.sort();
+        all.push(program);
+        all
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         // A home of its own, so that no cache of another server is used or left.
         command.args(args).env("HOME", self.home.path()).env("KUBECONFIG", &self.server.kubeconfig);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -227,7 +249,7 @@ async fn logs_and_exec_reach_the_container() {
     let Some(k) = Kubectl::new().await else { return };
     drop(k);
     let server = ApiServer::start_with(std::sync::Arc::new(super::api::Scripted)).await;
-    let k = Kubectl { server, home: tempfile::tempdir().expect("a directory") };
+    let k = Kubectl::of("kubectl".into(), server);
     k.ok_with("apply -f -", MANIFEST).await;
     assert!(k.fails_with("logs alice", "").await.contains("pods \"alice\" not found"));
     k.server.put_status("alice", running()).await;

@@ -1,20 +1,31 @@
 //! What is shown of the stored records: the records themselves, or a view of another kind made from them.
 //!
-//! Lists, watches and Tables are the same for both, so that a view is one projection and a set of columns.
+//! Lists, watches and Tables are the same for all, so that a view is one projection and a set of columns.
 
+mod events;
+pub mod leases;
+pub mod nodes;
 pub mod pods;
 
 use serde_json::Value;
 
+use super::ApiState;
 use super::columns::{self, Facts};
-use super::selector;
-use crate::model::Kind;
+use super::error::{ApiError, Subject};
+use super::{object, selector};
+use crate::model::{Key, Kind};
+
+pub use events::aliased;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     Records(Kind),
     /// Instances as core/v1 Pods.
     Pods,
+    /// DockerHosts as core/v1 Nodes.
+    Nodes,
+    /// DockerHosts as Leases.
+    Leases,
 }
 
 impl View {
@@ -23,6 +34,7 @@ impl View {
         match self {
             View::Records(kind) => kind,
             View::Pods => Kind::Instance,
+            View::Nodes | View::Leases => Kind::DockerHost,
         }
     }
 
@@ -31,21 +43,49 @@ impl View {
         match self {
             View::Records(kind) => kind.info().name,
             View::Pods => "Pod",
+            View::Nodes => "Node",
+            View::Leases => "Lease",
         }
     }
 
     pub fn api_version(self) -> String {
         match self {
             View::Records(kind) => kind.api_version(),
-            View::Pods => "v1".into(),
+            View::Pods | View::Nodes => "v1".into(),
+            View::Leases => "coordination.k8s.io/v1".into(),
         }
     }
 
-    /// The record as this view shows it; `None` when it shows nothing of it.
-    pub fn show(self, record: Value) -> Option<Value> {
+    fn subject(self, name: &str) -> Subject {
+        let (group, plural) = match self {
+            View::Records(kind) => return Subject::of(kind, name),
+            View::Pods => ("", "pods"),
+            View::Nodes => ("", "nodes"),
+            View::Leases => ("coordination.k8s.io", "leases"),
+        };
+        Subject { group, plural, kind: self.kind(), name: name.to_owned() }
+    }
+
+    /// The one namespace that everything of it is in, when its records have none.
+    fn home(self) -> Option<&'static str> {
+        match self {
+            View::Leases => Some(leases::NAMESPACE),
+            View::Records(_) | View::Pods | View::Nodes => None,
+        }
+    }
+
+    /// The record as this view shows it in a namespace (`None`: in all); `None` when it shows nothing of it.
+    pub fn show(self, record: Value, namespace: Option<&str>, facts: &Facts) -> Option<Value> {
+        if let (Some(home), Some(asked)) = (self.home(), namespace)
+            && home != asked
+        {
+            return None;
+        }
         match self {
             View::Records(_) => Some(record),
             View::Pods => pods::project(&record),
+            View::Nodes => nodes::project(&record, facts.now),
+            View::Leases => leases::project(&record, facts.now),
         }
     }
 
@@ -54,20 +94,35 @@ impl View {
         match self {
             View::Records(kind) => selector::selectable(kind),
             View::Pods => pods::SELECTABLE,
+            View::Nodes => nodes::SELECTABLE,
+            View::Leases => leases::SELECTABLE,
         }
     }
 
     pub fn column_definitions(self) -> Value {
-        match self {
-            View::Records(kind) => columns::definitions(columns::of(kind)),
-            View::Pods => columns::definitions(&pods::COLUMNS),
-        }
+        columns::definitions(match self {
+            View::Records(kind) => columns::of(kind),
+            View::Pods => &pods::COLUMNS,
+            View::Nodes => &nodes::COLUMNS,
+            View::Leases => &leases::COLUMNS,
+        })
     }
 
     pub fn cells(self, object: &Value, facts: &Facts) -> Vec<Value> {
         match self {
             View::Records(kind) => columns::cells(kind, object, facts),
             View::Pods => pods::cells(object, facts.now),
+            View::Nodes => nodes::cells(object, facts.now),
+            View::Leases => leases::cells(object, facts.now),
         }
     }
+}
+
+/// What a view shows under a name, or 404.
+pub async fn fetch(state: &ApiState, view: View, namespace: Option<&str>, name: &str) -> Result<Value, ApiError> {
+    let missing = || ApiError::not_found(&view.subject(name));
+    let key = Key::new(view.source(), namespace.unwrap_or_default(), name);
+    let record = state.store.get(&key.to_string()).await?.ok_or_else(missing)?;
+    let record = object::decode(view.source(), &record)?;
+    view.show(record, namespace, &Facts::of(state)).ok_or_else(missing)
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::super::columns::{self, Column};
 use super::super::error::{ApiError, Subject};
 use super::super::{ApiState, object};
-use crate::model::{Instance, Key, Kind, Phase, condition, is_true};
+use crate::model::{Instance, Key, Kind, Phase, Quantity, condition, is_true};
 
 /// The one container of every Pod.
 pub const CONTAINER: &str = "main";
@@ -64,6 +64,9 @@ pub fn project(instance: &Value) -> Option<Value> {
         .iter()
         .map(|p| json!({"name": p.name, "containerPort": p.container_port, "hostPort": status.host_port(&p.name), "protocol": "TCP"}))
         .collect();
+    let resources = json!({
+        "memory": Quantity::from_bytes(typed.spec.memory_bytes()), "cpu": Quantity::from_milli(typed.spec.cpu_milli()),
+    });
     let meta = &typed.metadata;
     let mut pod = json!({
         "apiVersion": "v1",
@@ -79,7 +82,10 @@ pub fn project(instance: &Value) -> Option<Value> {
         },
         "spec": {
             "nodeName": status.node, "restartPolicy": "Always",
-            "containers": [{"name": CONTAINER, "image": typed.spec.image, "ports": ports, "resources": {}}],
+            "containers": [{
+                "name": CONTAINER, "image": typed.spec.image, "ports": ports,
+                "resources": {"limits": resources, "requests": resources},
+            }],
         },
         "status": {
             "phase": phase, "podIP": status.address, "hostIP": status.address, "startTime": started, "message": message,

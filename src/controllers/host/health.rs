@@ -75,6 +75,7 @@ fn status(host: &DockerHost, looked: &Result<EngineInfo, EngineError>, now: Time
             status.daemon_id = info.daemon_id.clone();
             status.os = info.os.clone();
             status.kernel = info.kernel.clone();
+            status.architecture = info.architecture.clone();
             status.storage_driver = info.storage_driver.clone();
             status.runtimes = info.runtimes.clone();
             status.runtimes.sort();

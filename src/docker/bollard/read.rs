@@ -84,6 +84,7 @@ impl EngineRead for BollardEngine {
             api_version: version.api_version.unwrap_or_default(),
             os: info.operating_system.unwrap_or_default(),
             kernel: info.kernel_version.unwrap_or_default(),
+            architecture: version.arch.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
             runtimes,
             memory_bytes: info.mem_total.unwrap_or_default(),

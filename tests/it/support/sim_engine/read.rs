@@ -55,6 +55,7 @@ impl EngineRead for SimEngine {
             api_version: "1.41".into(),
             os: "Simulated Linux".into(),
             kernel: "6.0".into(),
+            architecture: "amd64".into(),
             storage_driver: "overlay2".into(),
             runtimes: vec!["runc".into()],
             memory_bytes: 8 << 30,
