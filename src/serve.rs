@@ -17,9 +17,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiState, Credentials};
+use crate::api::{self, ApiState, AuditLog, Credentials, OwnCertificate};
 use crate::cache::Cache;
 use crate::cli::serve::{ServeArgs, StoreKind};
 use crate::clock::{SharedClock, SystemClock};
@@ -56,7 +57,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let api_listener = listen("API", args.api_listen).await?;
     let proxy_listener = listen("proxy", args.proxy_listen).await?;
     let api_address = api_listener.local_addr()?;
-    let credentials = Credentials::load_or_create(&args.data_dir, api_address, clock.now())?;
+    let own = args.tls_cert.clone().zip(args.tls_key.clone());
+    let own = own.map(|(certificate, key)| OwnCertificate { certificate, key, authority: args.tls_ca.clone() });
+    let credentials = Credentials::load_or_create(&args.data_dir, api_address, own, clock.now())?;
+    let audit = match &args.audit_log {
+        Some(path) => AuditLog::to_file(path.clone())
+            .with_context(|| format!("open the audit log {}; --audit-log names another", path.display()))?,
+        None => AuditLog::default(),
+    };
 
     let cache = Cache::new(&args.domain);
     let engines = Pool::new(clock.clone());
@@ -75,12 +83,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         recorder,
     ));
     let attach = DockerAttach { cache: cache.clone(), engines };
-    let api_state = ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
+    let mut api_state =
+        ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
+    api_state.audit = audit.clone();
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),
         activity,
         waker: Arc::new(QueueWaker(queue.clone())),
-        clock,
+        clock: clock.clone(),
         limits: Limits::default(),
     });
 
@@ -122,13 +132,28 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
-    supervise(parts, shutdown).await
+    let hangup = Arc::new(Notify::new());
+    parts.spawn({
+        let (serving, hangup, stop) = (credentials.serving.clone(), hangup.clone(), shutdown.clone());
+        async move {
+            serving.follow(hangup, clock, stop).await;
+            Ok(())
+        }
+    });
+    let ended = supervise(parts, shutdown, || {
+        hangup.notify_one();
+        audit.reopen();
+    })
+    .await;
+    audit.close();
+    ended
 }
 
-/// Waits for a signal or for a part that ends; then stops the rest.
+/// Waits for a signal or for a part that ends; then stops the rest. `reload`: on SIGHUP.
 async fn supervise(
     mut parts: tokio::task::JoinSet<anyhow::Result<()>>,
     shutdown: CancellationToken,
+    reload: impl Fn(),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -137,7 +162,10 @@ async fn supervise(
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            _ = hangup.recv() => tracing::info!("SIGHUP: nothing to reload in this version"),
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: the API's certificate and the audit log are opened anew");
+                reload();
+            }
             ended = parts.join_next() => break Some(ended),
         }
     };

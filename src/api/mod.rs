@@ -45,7 +45,7 @@ mod watch;
 
 use std::sync::Arc;
 
-pub use access::{AuditLog, Authenticator, CredentialError, Credentials, User};
+pub use access::{AuditLog, Authenticator, CredentialError, Credentials, OwnCertificate, Serving, User};
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
 pub use server::{ServeError, serve};

@@ -10,7 +10,8 @@ use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
 /// Run the control plane: API, controllers and proxy.
 ///
 /// The first start makes a certificate authority, a serving certificate and an admin credential in the data directory,
-/// and writes <DATA_DIR>/admin.kubeconfig for this command line and kubectl. SIGTERM and SIGINT drain and stop.
+/// and writes <DATA_DIR>/admin.kubeconfig for this command line and kubectl. SIGTERM and SIGINT drain and stop;
+/// SIGHUP reads the API's certificate again and opens the audit log anew.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   # this machine's Docker, state in the default directory
@@ -18,6 +19,9 @@ use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
 
   # instances at https://NAME.example.com behind a TLS-terminating proxy
   portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-url 'https://{host}'
+
+  # a certificate of one's own for the API, and a record of who did what
+  portreeve serve --api-listen 0.0.0.0:7443 --tls-cert api.pem --tls-key api.key --audit-log /var/log/portreeve.audit
 
   # no local Docker: hosts are added with `portreeve apply -f dockerhost.yaml`
   portreeve serve --docker none")]
@@ -58,6 +62,22 @@ pub struct ServeArgs {
     /// Host ports for instances on the local daemon, inclusive
     #[arg(long, env = "PORTREEVE_PORT_RANGE", value_name = "FIRST-LAST", default_value = "30000-39999", value_parser = parse_port_range)]
     pub port_range: String,
+
+    /// The API's certificate chain, PEM, instead of one that is made; read again on SIGHUP and when it changes
+    #[arg(long, env = "PORTREEVE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, PEM
+    #[arg(long, env = "PORTREEVE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// What clients shall trust, for the kubeconfig [default: the last certificate of --tls-cert]
+    #[arg(long, env = "PORTREEVE_TLS_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// A file for one JSON line per write and per way into a container; opened anew on SIGHUP
+    #[arg(long, env = "PORTREEVE_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
 
     /// Where objects are kept; `memory` forgets everything at exit
     #[arg(long, env = "PORTREEVE_STORE", value_enum, default_value_t = StoreKind::Sled)]
@@ -200,6 +220,7 @@ mod tests {
             ("--docker=tcp://1.2.3.4:2376", "DockerHost"),
             ("--docker=unix://relative", "absolute path"),
             ("--port-range=9-1", "FIRST-LAST"),
+            ("--tls-cert=a.pem", "--tls-key"),
             ("--port-range=", "FIRST-LAST"),
             ("--api-listen=7443", "invalid socket address"),
             ("--store=etcd", "possible values"),

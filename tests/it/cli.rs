@@ -4,6 +4,7 @@ mod attach;
 mod interop;
 mod objects;
 mod power;
+mod serve;
 mod server_side;
 mod token;
 

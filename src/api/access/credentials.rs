@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +18,16 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use serde_json::json;
 
 use super::authenticate::{Authenticator, User};
 use super::authorize::ADMINS;
 use super::pki::{self, Pair};
+use super::serving::{Live, OwnCertificate, Serving, certified};
 use super::tokens;
 
 #[derive(Debug, thiserror::Error)]
@@ -50,32 +52,102 @@ pub enum CredentialError {
 /// The server's side of TLS and authentication, and where the administrator's side lies.
 pub struct Credentials {
     pub server_config: Arc<rustls::ServerConfig>,
+    /// What replaces the shown certificate while the server runs.
+    pub serving: Arc<Serving>,
     pub auth: Authenticator,
     pub kubeconfig_path: PathBuf,
 }
 
 impl Credentials {
     /// Loads the credentials of a data directory, making what is missing or nearly expired. `listen`: where the API
-    /// listens, with its real port. `now`: the wall clock. Blocks on the disk for a moment.
-    pub fn load_or_create(data_dir: &Path, listen: SocketAddr, now: Timestamp) -> Result<Credentials, CredentialError> {
+    /// listens, with its real port. `own`: a serving certificate instead of ours. `now`: the wall clock. Blocks on the
+    /// disk for a moment.
+    pub fn load_or_create(
+        data_dir: &Path,
+        listen: SocketAddr,
+        own: Option<OwnCertificate>,
+        now: Timestamp,
+    ) -> Result<Credentials, CredentialError> {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        make_directory(data_dir)?;
-        let pki_dir = data_dir.join("pki");
+        let source = Source { data_dir: data_dir.to_owned(), listen, own };
+        let prepared = source.prepare(now, None)?;
+        if prepared.ends <= now {
+            tracing::warn!(ended = %prepared.ends, "the API's certificate has ended; clients will not trust it");
+        }
+        let live = Live::new(prepared.serving);
+        let server_config = server_config(&prepared.ca, live.clone())
+            .map_err(|why| CredentialError::Unusable { path: source.pki_dir(), why })?;
+        let auth = Authenticator::with_tokens([(prepared.token.as_str(), User::new("admin", [ADMINS.to_owned()]))]);
+        Ok(Credentials {
+            server_config: Arc::new(server_config),
+            kubeconfig_path: source.kubeconfig_path(),
+            serving: Serving::new(source, prepared.ca, live),
+            auth,
+        })
+    }
+}
+
+/// Where the credentials come from.
+pub struct Source {
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    own: Option<OwnCertificate>,
+}
+
+/// Credentials that are whole.
+pub struct Prepared {
+    /// The CA's certificate, PEM.
+    pub ca: String,
+    pub serving: CertifiedKey,
+    /// When the serving certificate ends.
+    pub ends: Timestamp,
+    token: String,
+}
+
+impl Source {
+    fn pki_dir(&self) -> PathBuf {
+        self.data_dir.join("pki")
+    }
+
+    fn kubeconfig_path(&self) -> PathBuf {
+        self.data_dir.join("admin.kubeconfig")
+    }
+
+    /// The files of the serving certificate and its key.
+    pub fn serving_files(&self) -> [PathBuf; 2] {
+        match &self.own {
+            Some(own) => [own.certificate.clone(), own.key.clone()],
+            None => ["serving.pem", "serving.key"].map(|name| self.pki_dir().join(name)),
+        }
+    }
+
+    /// Reads what is there, and makes what is missing or nearly expired. `authority`: the CA's certificate, when there
+    /// is one that it must still be; nothing is made by another.
+    pub fn prepare(&self, now: Timestamp, authority: Option<&str>) -> Result<Prepared, CredentialError> {
+        make_directory(&self.data_dir)?;
+        let pki_dir = self.pki_dir();
         make_directory(&pki_dir)?;
         let certificate = |what| move |source| CredentialError::Certificate { what, source };
 
         let ca = match load_pair(&pki_dir, "ca")? {
-            Some(ca) => ca,
-            None => store_pair(&pki_dir, "ca", pki::make_ca(now).map_err(certificate("the CA"))?)?,
+            Some(ca) if authority.is_none_or(|a| a == ca.certificate) => ca,
+            other if other.is_some() || authority.is_some() => {
+                let why = "the CA is not the one of the start; put it back, or restart to change it".into();
+                return Err(CredentialError::Unusable { path: pki_dir.join("ca.pem"), why });
+            }
+            _ => store_pair(&pki_dir, "ca", pki::make_ca(now).map_err(certificate("the CA"))?)?,
         };
-        let names = server_names(listen.ip());
-        let serving = match load_pair(&pki_dir, "serving")? {
-            Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, Some(&names), now) => pair,
-            _ => {
-                let pair = pki::make_serving(&ca, &names, now).map_err(certificate("the serving certificate"))?;
-                store_pair(&pki_dir, "serving", pair)?
+        let (chain, key) = match &self.own {
+            Some(own) => (read_own(&own.certificate)?, read_own(&own.key)?),
+            None => {
+                let pair = self.our_pair(&ca, now)?;
+                (pair.certificate.into_bytes(), pair.key.into_bytes())
             }
         };
+        let unusable = |why| CredentialError::Unusable { path: self.serving_files()[0].clone(), why };
+        let serving = certified(&chain, &key).map_err(unusable)?;
+        let (ends, names) = pki::end_and_names(&serving.cert[0])
+            .ok_or_else(|| unusable("the certificate cannot be read as X.509".into()))?;
         let admin = match load_pair(&pki_dir, "admin")? {
             Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, None, now) => pair,
             _ => {
@@ -92,16 +164,74 @@ impl Credentials {
                 token
             }
         };
-        let kubeconfig_path = data_dir.join("admin.kubeconfig");
-        let kubeconfig = kubeconfig(&ca, &admin, &token, listen);
-        if read(&kubeconfig_path)?.as_deref() != Some(&kubeconfig) {
-            write_private(&kubeconfig_path, kubeconfig.as_bytes())?;
+        let authority = match &self.own {
+            None => ca.certificate.clone().into_bytes(),
+            Some(OwnCertificate { authority: Some(path), .. }) => read_own(path)?,
+            Some(_) => last_certificate(&chain),
+        };
+        let kubeconfig = self.kubeconfig(&authority, &names, &admin, &token);
+        if read(&self.kubeconfig_path())?.as_deref() != Some(&kubeconfig) {
+            write_private(&self.kubeconfig_path(), kubeconfig.as_bytes())?;
         }
-        let server_config =
-            server_config(&ca, &serving).map_err(|why| CredentialError::Unusable { path: pki_dir.clone(), why })?;
-        let auth = Authenticator::with_tokens([(token.as_str(), User::new("admin", [ADMINS.to_owned()]))]);
-        Ok(Credentials { server_config: Arc::new(server_config), auth, kubeconfig_path })
+        Ok(Prepared { ca: ca.certificate, serving, ends, token })
     }
+
+    /// The serving pair of our own making.
+    fn our_pair(&self, ca: &Pair, now: Timestamp) -> Result<Pair, CredentialError> {
+        let names = server_names(self.listen.ip());
+        match load_pair(&self.pki_dir(), "serving")? {
+            Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, Some(&names), now) => Ok(pair),
+            _ => {
+                let pair = pki::make_serving(ca, &names, now)
+                    .map_err(|source| CredentialError::Certificate { what: "the serving certificate", source })?;
+                store_pair(&self.pki_dir(), "serving", pair)
+            }
+        }
+    }
+
+    /// A kubeconfig is YAML, and JSON is YAML. `authority`: what to trust, PEM; `names`: of the serving certificate.
+    fn kubeconfig(&self, authority: &[u8], names: &[String], admin: &Pair, token: &str) -> String {
+        let ip = match self.listen.ip() {
+            ip if ip.is_unspecified() && ip.is_ipv6() => IpAddr::from(Ipv6Addr::LOCALHOST),
+            ip if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        let mut cluster = json!({
+            "server": format!("https://{}", SocketAddr::new(ip, self.listen.port())),
+            "certificate-authority-data": STANDARD.encode(authority),
+        });
+        // A certificate that is not for the address is for some name: to be asked for under that one.
+        if !names.contains(&ip.to_string())
+            && let Some(name) = names.iter().find(|n| n.parse::<IpAddr>().is_err())
+        {
+            cluster["tls-server-name"] = name.replacen('*', "portreeve", 1).into();
+        }
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "portreeve", "cluster": cluster}],
+            "users": [{"name": "admin", "user": {
+                "token": token,
+                "client-certificate-data": STANDARD.encode(&admin.certificate),
+                "client-key-data": STANDARD.encode(&admin.key),
+            }}],
+            "contexts": [{"name": "portreeve", "context": {"cluster": "portreeve", "user": "admin", "namespace": "default"}}],
+            "current-context": "portreeve",
+        });
+        format!("{config:#}\n")
+    }
+}
+
+/// The operator's file: its rights are the operator's business.
+fn read_own(path: &Path) -> Result<Vec<u8>, CredentialError> {
+    fs::read(path).map_err(file("reading", path))
+}
+
+/// The last certificate of a PEM chain: what the others were signed by, or a lone one itself.
+fn last_certificate(chain: &[u8]) -> Vec<u8> {
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    let at = chain.windows(begin.len()).rposition(|w| w == begin).unwrap_or(0);
+    chain[at..].to_vec()
 }
 
 /// The names that the serving certificate is for.
@@ -123,20 +253,13 @@ fn server_names(listen: IpAddr) -> Vec<String> {
 }
 
 /// TLS 1.2 and 1.3; a client certificate is optional, but a bad one ends the handshake.
-fn server_config(ca: &Pair, serving: &Pair) -> Result<rustls::ServerConfig, String> {
+fn server_config(ca: &str, live: Arc<Live>) -> Result<rustls::ServerConfig, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).map_err(|e| text(&e))?)
-        .map_err(|e| text(&e))?;
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|e| text(&e))?).map_err(|e| text(&e))?;
     let verifier =
         WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().map_err(|e| text(&e))?;
-    let chain = vec![CertificateDer::from_pem_slice(serving.certificate.as_bytes()).map_err(|e| text(&e))?];
-    let key = PrivateKeyDer::from_pem_slice(serving.key.as_bytes()).map_err(|e| text(&e))?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| text(&e))?;
+    let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(live);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -148,32 +271,6 @@ fn new_token() -> Result<String, CredentialError> {
         source: std::io::Error::other(e.to_string()),
     })?;
     Ok(format!("{}{random}", tokens::PREFIX))
-}
-
-/// A kubeconfig is YAML, and JSON is YAML.
-fn kubeconfig(ca: &Pair, admin: &Pair, token: &str, listen: SocketAddr) -> String {
-    let ip = match listen.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv6() => "[::1]".to_owned(),
-        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        IpAddr::V4(ip) => ip.to_string(),
-    };
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "portreeve", "cluster": {
-            "server": format!("https://{ip}:{}", listen.port()),
-            "certificate-authority-data": STANDARD.encode(&ca.certificate),
-        }}],
-        "users": [{"name": "admin", "user": {
-            "token": token,
-            "client-certificate-data": STANDARD.encode(&admin.certificate),
-            "client-key-data": STANDARD.encode(&admin.key),
-        }}],
-        "contexts": [{"name": "portreeve", "context": {"cluster": "portreeve", "user": "admin", "namespace": "default"}}],
-        "current-context": "portreeve",
-    });
-    format!("{config:#}\n")
 }
 
 fn file<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> CredentialError + use<'a> {

@@ -1,7 +1,7 @@
 //! The API's door: who asks, and whether they may.
 //!
 //! ```text
-//! data dir ──▶ credentials, pki ──▶ server (TLS)
+//! data dir ──▶ credentials, pki ──▶ serving (the certificate, replaced live) ──▶ server (TLS)
 //! request ──▶ authenticate (who; tokens) ──▶ limits (how much) ──▶ authorize (may they) ──▶ handler
 //!                                                                       └──▶ review (asked by clients)
 //! answer ──▶ session (how long it may go on), audit (what was done)
@@ -16,6 +16,7 @@ pub mod credentials;
 pub mod limits;
 mod pki;
 pub mod review;
+pub mod serving;
 pub mod session;
 pub mod tokens;
 
@@ -24,4 +25,5 @@ pub use authenticate::{Authenticator, PeerAddress, PeerIdentity, User};
 pub use authorize::{Attributes, authorize};
 pub use credentials::{CredentialError, Credentials};
 pub use limits::Limits;
+pub use serving::{OwnCertificate, Serving};
 pub use session::Session;

@@ -119,6 +119,13 @@ fn check(certificate: &str, ca: &str, names: Option<&[String]>, now: Timestamp) 
     Some(enough && ours && same_names)
 }
 
+/// When a certificate ends, and the host names and addresses that it is for.
+pub fn end_and_names(der: &[u8]) -> Option<(Timestamp, Vec<String>)> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let end = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
+    Some((end, alternative_names(&certificate).unwrap_or_default()))
+}
+
 /// The id of the key that signed a certificate.
 fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate.extensions().iter().find_map(|e| match e.parsed_extension() {

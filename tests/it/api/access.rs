@@ -91,7 +91,7 @@ async fn credentials_are_private_and_outlive_a_restart() {
     let data = dir.path().join("data");
     let listen = "127.0.0.1:7443".parse().unwrap();
     let now = SystemClock::new().now();
-    let load = |listen, now| Credentials::load_or_create(&data, listen, now).unwrap();
+    let load = |listen, now| Credentials::load_or_create(&data, listen, None, now).unwrap();
     let path = load(listen, now).kubeconfig_path;
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
@@ -125,6 +125,30 @@ async fn credentials_are_private_and_outlive_a_restart() {
     let before = std::fs::read_to_string(data.join("pki/serving.pem")).unwrap();
     load(listen, later);
     assert_ne!(std::fs::read_to_string(data.join("pki/serving.pem")).unwrap(), before, "nearly expired, yet kept");
+}
+
+#[tokio::test]
+async fn the_serving_certificate_is_renewed_while_it_serves_and_by_the_same_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = "127.0.0.1:7443".parse().unwrap();
+    let now = SystemClock::new().now();
+    let credentials = Credentials::load_or_create(dir.path(), listen, None, now).unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("pki").join(name)).unwrap();
+    let (ca, first) = (read("ca.pem"), read("serving.pem"));
+    assert!(!credentials.serving.reload(now).unwrap(), "nothing is new");
+    assert!(credentials.serving.reload(now + jiff::SignedDuration::from_hours(24 * 340)).unwrap());
+    let renewed = read("serving.pem");
+    assert_ne!(renewed, first);
+    for lost in [&["ca.pem"][..], &["ca.pem", "ca.key"]] {
+        for name in lost {
+            std::fs::remove_file(dir.path().join("pki").join(name)).unwrap();
+        }
+        let error = credentials.serving.reload(now).unwrap_err().to_string();
+        assert!(error.contains("restart to change it"), "{error}");
+        assert!(!dir.path().join("pki/ca.pem").exists(), "another CA was made");
+        assert_eq!(read("serving.pem"), renewed);
+        std::fs::write(dir.path().join("pki/ca.pem"), &ca).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let clock = SystemClock::new();
-        let credentials = Credentials::load_or_create(dir.path(), address, clock.now()).expect("credentials");
+        let credentials = Credentials::load_or_create(dir.path(), address, None, clock.now()).expect("credentials");
         let cache = Cache::new("localhost");
         let shutdown = CancellationToken::new();
         put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;

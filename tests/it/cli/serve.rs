@@ -1,0 +1,158 @@
+//! `portreeve serve` with a certificate of one's own: shown to new connections as soon as it is replaced, and what is
+//! broken never takes the place of what works.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::*;
+use crate::support::api_server::PATIENCE;
+use crate::support::client::Client;
+
+/// A CA of the operator's.
+struct Authority {
+    pem: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority { pem: params.self_signed(&key).unwrap().pem(), key }
+    }
+
+    /// A chain and its key, PEM. `localhost` is what the tests' client asks for.
+    fn chain(&self) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["api.example.com".into(), "localhost".into()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let issuer = Issuer::from_ca_cert_pem(&self.pem, &self.key).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &issuer).unwrap();
+        (format!("{}{}", leaf.pem(), self.pem), key.serialize_pem())
+    }
+}
+
+fn leaf(chain: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()
+}
+
+/// The control plane, and what it logs.
+struct Served {
+    child: tokio::process::Child,
+    log: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
+}
+
+impl Served {
+    async fn logs(&mut self, wanted: &str) {
+        let mut last = String::new();
+        let found = async {
+            while !last.contains(wanted) {
+                last = self.log.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended without {wanted:?}"));
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {wanted:?} in the log"));
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+async fn shown(client: &Client) -> CertificateDer<'static> {
+    let stream = client.connect().await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+async fn until_shown(client: &Client, chain: &str) {
+    let wanted = leaf(chain);
+    let seen = async {
+        while shown(client).await != wanted {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the new certificate is shown");
+}
+
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn its_own_certificate_and_audit_log_are_taken_up_anew() {
+    let home = home();
+    let at = |name: &str| -> PathBuf { home.path().join(name) };
+    let authority = Authority::new();
+    let write = |chain: &str, key: &str| {
+        std::fs::write(at("api.key"), key).unwrap();
+        std::fs::write(at("api.pem"), chain).unwrap();
+    };
+    let (first, key) = authority.chain();
+    write(&first, &key);
+    let (pem, key, audit) = (at("api.pem"), at("api.key"), at("audit.log"));
+    let mut command = portreeve(home.path(), &["serve", "--store=memory", "--docker=none"]);
+    command.args(["--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"]);
+    command.arg("--tls-cert").arg(&pem).arg("--tls-key").arg(&key).arg("--audit-log").arg(&audit);
+    let mut child = command.stderr(Stdio::piped()).env("NO_COLOR", "1").spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut served = Served { child, log };
+    served.logs("serving").await;
+
+    // Its kubeconfig trusts the operator's CA, and asks for the name that the certificate is for.
+    let kubeconfig = at("data/admin.kubeconfig");
+    let client = Client::from_kubeconfig(&kubeconfig);
+    assert_eq!(shown(&client).await, leaf(&first));
+    let ours = run(home.path(), &["get", "ns"]).await;
+    assert!(stdout(&ours).contains("default"), "{}", stderr(&ours));
+    let mut watch = client.watch("/api/v1/namespaces?watch=1&fieldSelector=metadata.name%3Dteam").await;
+
+    let (second, key) = authority.chain();
+    write(&second, &key);
+    std::fs::rename(&audit, at("audit.log.1")).unwrap();
+    served.signal(Signal::HUP);
+    until_shown(&client, &second).await;
+    client.post("/api/v1/namespaces", &json!({"metadata": {"name": "team"}})).await.expect(201);
+    assert_eq!(watch.told().await, ("ADDED".into(), "team".into()), "the connection was kept");
+
+    let (third, key) = authority.chain();
+    std::fs::write(&pem, &third).unwrap();
+    served.signal(Signal::HUP);
+    served.logs("the old one is kept").await;
+    assert_eq!(shown(&client).await, leaf(&second), "a certificate without its key");
+    // Its key comes, and nobody needs to say so.
+    std::fs::write(at("api.key"), &key).unwrap();
+    until_shown(&client, &third).await;
+
+    served.signal(Signal::TERM);
+    let ended = tokio::time::timeout(PATIENCE, served.child.wait()).await.expect("it ends").unwrap();
+    assert!(ended.success());
+    assert_eq!((lines(&audit), lines(&at("audit.log.1"))), (1, 0));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
+    let home = home();
+    let pem = home.path().join("api.pem").display().to_string();
+    let start = ["serve", "--store=memory", "--docker=none", "--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"];
+    let start = [&start[..], &["--tls-cert", &pem, "--tls-key", &pem]].concat();
+    let missing = run(home.path(), &start).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains(&format!("reading {pem}: No such file")), "{}", stderr(&missing));
+    std::fs::write(&pem, "nonsense").unwrap();
+    let nonsense = run(home.path(), &start).await;
+    assert_eq!(nonsense.status.code(), Some(1));
+    assert!(stderr(&nonsense).contains("holds none"), "{}", stderr(&nonsense));
+    let nowhere = run(home.path(), &[&start[..5], &["--audit-log", "/nowhere/audit.log"]].concat()).await;
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("--audit-log names another"), "{}", stderr(&nowhere));
+}
