@@ -82,17 +82,19 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         clock.clone(),
         recorder,
     ));
-    let attach = DockerAttach { cache: cache.clone(), engines };
+    let waker = Arc::new(QueueWaker(queue.clone()));
+    let attach = DockerAttach {
+        cache: cache.clone(),
+        engines,
+        activity: activity.clone(),
+        waker: waker.clone(),
+        clock: clock.clone(),
+    };
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
-    let proxy_state = Arc::new(ProxyState {
-        cache: cache.clone(),
-        activity,
-        waker: Arc::new(QueueWaker(queue.clone())),
-        clock: clock.clone(),
-        limits: Limits::default(),
-    });
+    let proxy_state =
+        Arc::new(ProxyState { cache: cache.clone(), activity, waker, clock: clock.clone(), limits: Limits::default() });
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_listener.local_addr()?,

@@ -31,7 +31,7 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{self, View, nodes, pods};
 use super::{
-    ApiState, apply, create, delete, discovery, drain, exec, list, logs, negotiate, openapi, patch, scale, update,
+    ApiState, apply, create, delete, discovery, drain, list, logs, negotiate, openapi, patch, scale, streams, update,
     watch,
 };
 use crate::model::{Key, Kind};
@@ -192,9 +192,8 @@ fn is_review(place: &Place) -> bool {
 /// Whether the answer goes on after its head.
 fn kind_of_use(method: &Method, place: &Place, query: &Query) -> Use {
     let goes_on = match place.subresource.as_deref() {
-        Some("exec" | "attach" | "portforward") => true,
         Some("log") => query.flag("follow"),
-        Some(_) => false,
+        Some(sub) => streams::Kind::of(sub).is_some(),
         None => method == Method::GET && query.flag("watch"),
     };
     if goes_on { Use::Stream } else { Use::Request }
@@ -225,7 +224,7 @@ fn resource_name(place: &Place) -> String {
 /// The verb that rules speak of.
 fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, ApiError> {
     // exec over WebSocket is a GET: a right to read must not give a shell.
-    if matches!(place.subresource.as_deref(), Some("exec" | "attach" | "portforward")) {
+    if place.subresource.as_deref().is_some_and(|sub| streams::Kind::of(sub).is_some()) {
         return Ok("create");
     }
     let named = place.name.is_some();
@@ -326,7 +325,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
     }
 }
 
-/// Pods: read-only, with logs and exec.
+/// Pods: read-only, with logs and sessions.
 async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
     let method = request.method().clone();
     let (form, include) = (negotiate::form(&call.headers), Include::of(&call.query)?);
@@ -340,8 +339,9 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
             Ok(Reply::ok(pod).render(View::Pods, form?, include, &facts))
         }
         ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,
-        ("GET", Some(name), Some("exec")) => exec::answer(call, name, request).await,
-        ("POST", Some(_), Some("exec")) => Err(ApiError::bad_request("exec is served over WebSocket (GET) only")),
+        ("GET" | "POST", Some(name), Some(sub)) if let Some(kind) = streams::Kind::of(sub) => {
+            streams::answer(kind, call, name, request).await
+        }
         _ => Err(ApiError::method_not_allowed("pods are a view: write the instance of the same name")),
     }
 }

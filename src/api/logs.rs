@@ -17,7 +17,9 @@ impl From<AttachError> for ApiError {
     fn from(e: AttachError) -> ApiError {
         match &e {
             AttachError::NoContainer(key) => ApiError::not_found(&Subject::pod(&key.name)),
-            AttachError::NotRunning(_) => ApiError::bad_request(e.to_string()),
+            AttachError::NotRunning(_) | AttachError::NotUp { .. } | AttachError::NoPort { .. } => {
+                ApiError::bad_request(e.to_string())
+            }
             AttachError::Unreachable { .. } => ApiError::unavailable(e.to_string()),
             AttachError::Failed { .. } => ApiError::internal(e.to_string()),
         }

@@ -21,7 +21,6 @@ mod delete;
 mod discovery;
 mod drain;
 mod error;
-mod exec;
 mod handler;
 mod list;
 mod logs;
@@ -37,6 +36,7 @@ mod scale;
 mod selector;
 mod server;
 mod strategic;
+mod streams;
 mod table;
 mod target;
 mod update;
@@ -67,7 +67,7 @@ pub struct ApiState {
     pub audit: AuditLog,
     /// The TLS side of [`Credentials`].
     pub tls: Arc<rustls::ServerConfig>,
-    /// Logs and exec.
+    /// Logs, exec, attach and connections.
     pub attach: Arc<dyn Attach>,
     /// The domain under which instances are routed.
     pub domain: Arc<str>,

@@ -77,8 +77,10 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         categories: &[],
         verbs: &["get", "list", "watch"],
         subresources: vec![
+            Subresource { name: "attach", speaks: ("", "v1", "PodAttachOptions"), verbs: &["create", "get"] },
             Subresource { name: "exec", speaks: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
             Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
+            Subresource { name: "portforward", speaks: ("", "v1", "PodPortForwardOptions"), verbs: &["create", "get"] },
         ],
     });
     all.push(Resource {

@@ -261,6 +261,13 @@ pub struct ExecOptions {
     pub tty: bool,
 }
 
+/// What to see of a container's own output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AttachOptions {
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
 /// A running command inside a container.
 pub struct ExecSession {
     pub exec_id: String,
@@ -297,6 +304,12 @@ pub trait EngineRead: Send + Sync {
         &self,
         container: &str,
         options: LogOptions,
+    ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>>;
+    /// What a container writes from now on, until it ends. Our containers have no terminal and no open standard input.
+    async fn attach(
+        &self,
+        container_id: &str,
+        options: AttachOptions,
     ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>>;
 }
 

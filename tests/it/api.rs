@@ -12,4 +12,4 @@ mod secrets;
 mod tokens;
 mod writes;
 
-pub use reach::Scripted;
+pub use reach::{Scripted, uses};

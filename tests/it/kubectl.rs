@@ -2,7 +2,9 @@
 
 mod apply;
 mod nodes;
+mod streams;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
@@ -46,19 +48,25 @@ impl Kubectl {
         Kubectl { program, server, home: tempfile::tempdir().expect("a directory") }
     }
 
-    /// The kubectl on PATH and its older and newer siblings `kubectl.X.Y`, if they are installed beside it.
+    /// Every kubectl: those on PATH, named `kubectl` or `kubectl.1.27`, and those of such names beside what `kubectl` is a
+    /// link to. The plain one comes last.
     fn every_program() -> Vec<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find_map(|p| p.canonicalize().ok());
-        let Some(program) = found else { return vec![] };
-        let beside = program.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-        let mut all: Vec<PathBuf> = beside
-            .map(|entry| entry.path())
-            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.")))
-            .collect();
-        all.sort();
-        all.push(program);
-        all
+        let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let plain = places.iter().map(|p| p.join("kubectl")).find(|p| p.is_file());
+        let linked = plain.as_ref().and_then(|p| p.canonicalize().ok());
+        places.extend(linked.and_then(|p| p.parent().map(PathBuf::from)));
+        let numbered = |name: &str| {
+            let version = name.strip_prefix("kubectl.");
+            version.is_some_and(|v| v.split('.').all(|n| n.parse::<u16>().is_ok()))
+        };
+        let mut found = BTreeMap::new();
+        for entry in places.iter().filter_map(|p| p.read_dir().ok()).flatten().flatten() {
+            if let Some(name) = entry.file_name().to_str().filter(|n| numbered(n)) {
+                found.insert(name.to_owned(), entry.path());
+            }
+        }
+        found.into_values().chain(plain).collect()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -248,7 +256,7 @@ async fn hosts_and_namespaces_work_as_well() {
 async fn logs_and_exec_reach_the_container() {
     let Some(k) = Kubectl::new().await else { return };
     drop(k);
-    let server = ApiServer::start_with(std::sync::Arc::new(super::api::Scripted)).await;
+    let server = ApiServer::start_with(std::sync::Arc::new(super::api::Scripted::default())).await;
     let k = Kubectl::of("kubectl".into(), server);
     k.ok_with("apply -f -", MANIFEST).await;
     assert!(k.fails_with("logs alice", "").await.contains("pods \"alice\" not found"));

@@ -37,15 +37,16 @@ pub fn project(instance: &Value) -> Option<Value> {
     let started = status.started_at.map(|t| t.to_string());
     let running = matches!(status.phase, Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping);
     let phase = match status.phase {
-        Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping => "Running",
+        // One that sleeps wakes on use, and kubectl must not refuse to use it: that it waits is told below.
+        Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Asleep => "Running",
         Phase::Pending | Phase::Pulling => "Pending",
-        Phase::Asleep | Phase::Stopped => "Succeeded",
+        Phase::Stopped => "Succeeded",
         Phase::Failed => "Failed",
         Phase::Lost => "Unknown",
     };
     let state = if running {
         json!({"running": {"startedAt": started}})
-    } else if matches!(status.phase, Phase::Pending | Phase::Pulling | Phase::Lost) {
+    } else if matches!(status.phase, Phase::Pending | Phase::Pulling | Phase::Lost | Phase::Asleep) {
         json!({"waiting": {"reason": format!("{:?}", status.phase)}})
     } else {
         let exit = status.last_exit.as_ref();
@@ -123,7 +124,11 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     vec![
         at("/metadata/name"),
         if ready { "1/1".into() } else { "0/1".into() },
-        at("/status/phase"),
+        // As kubectl itself has it: what a container waits for says more than the phase.
+        match at("/status/containerStatuses/0/state/waiting/reason") {
+            Value::Null => at("/status/phase"),
+            reason => reason,
+        },
         at("/status/containerStatuses/0/restartCount").to_string().into(),
         columns::since(object::text(pod, "creationTimestamp"), now).into(),
         at("/spec/nodeName"),

@@ -21,12 +21,15 @@ use futures::{Stream, TryStreamExt};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyDataStream, BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio_util::io::ReaderStream;
 
 use super::endpoint::Endpoint;
 use super::engine::{EngineError, EngineErrorKind, EngineResult};
 use super::gate::{Gate, Weight};
 use super::timeouts;
-use super::transport::{FLOOR, Transport};
+use super::transport::{FLOOR, Transport, full};
 use crate::clock::SharedClock;
 
 /// No refusal of a daemon is longer.
@@ -105,6 +108,33 @@ impl BollardEngine {
         .await
     }
 }
+
+impl BollardEngine {
+    /// A call whose answer is a connection of its own: what goes to the daemon, and what comes from it.
+    async fn hijack(
+        &self,
+        op: &'static str,
+        object: &str,
+        path: &str,
+        body: Bytes,
+    ) -> EngineResult<(WriteHalf<Hijacked>, ReaderStream<ReadHalf<Hijacked>>)> {
+        let call = async {
+            let request = http::Request::builder()
+                .method(Method::POST)
+                .uri(path)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .header(http::header::CONNECTION, "Upgrade")
+                .header(http::header::UPGRADE, "tcp")
+                .body(full(body))?;
+            let response = accepted(self.transport.send(request).await?).await?;
+            Ok(hyper::upgrade::on(response).await?)
+        };
+        let (output, input) = tokio::io::split(TokioIo::new(self.quick(op, object, call).await?));
+        Ok((input, ReaderStream::new(output)))
+    }
+}
+
+type Hijacked = TokioIo<hyper::upgrade::Upgraded>;
 
 async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
     let status = response.status();

@@ -202,4 +202,24 @@ impl EngineRead for BollardEngine {
         let object = container.to_owned();
         Ok(streams::demultiplex(data(response)).map(move |item| item.map_err(|e| broken(OP, &object, &e))).boxed())
     }
+
+    async fn attach(
+        &self,
+        container: &str,
+        options: AttachOptions,
+    ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>> {
+        const OP: &str = "attach";
+        reference::check(OP, container)?;
+        let AttachOptions { stdout, stderr } = options;
+        let (stdout, stderr) = (u8::from(stdout), u8::from(stderr));
+        let path = format!("/containers/{container}/attach?stream=1&logs=0&stdin=0&stdout={stdout}&stderr={stderr}");
+        let (input, output) = self.hijack(OP, container, &path, Bytes::new()).await?;
+        let object = container.to_owned();
+        let output = streams::demultiplex(output).map(move |item| {
+            // Half of the connection: the daemon takes its end for ours.
+            let _held = &input;
+            item.map_err(|e| broken(OP, &object, &e))
+        });
+        Ok(output.boxed())
+    }
 }

@@ -11,14 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Method;
-use hyper_util::rt::TokioIo;
-use tokio_util::io::ReaderStream;
 
 use super::create::{self, nano_cpus, never_restart};
-use super::{BollardEngine, accepted, broken};
+use super::{BollardEngine, broken};
 use crate::docker::engine::*;
 use crate::docker::gate::Weight;
-use crate::docker::transport::full;
 use crate::docker::{reference, streams, timeouts};
 
 /// How often a removal that is under way is looked at.
@@ -194,20 +191,9 @@ impl EngineWrite for BollardEngine {
             ..CreateExecOptions::default()
         };
         let made = self.quick(OP, container_id, self.docker.create_exec(container_id, create)).await?;
-        let start = async {
-            let request = http::Request::builder()
-                .method(Method::POST)
-                .uri(format!("/exec/{}/start", made.id))
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .header(http::header::CONNECTION, "Upgrade")
-                .header(http::header::UPGRADE, "tcp")
-                .body(full(Bytes::from(format!("{{\"Detach\":false,\"Tty\":{tty}}}"))))?;
-            let response = accepted(self.transport.send(request).await?).await?;
-            Ok(hyper::upgrade::on(response).await?)
-        };
-        let upgraded = self.quick(OP, container_id, start).await?;
-        let (output, input) = tokio::io::split(TokioIo::new(upgraded));
-        let output = ReaderStream::new(output);
+        let path = format!("/exec/{}/start", made.id);
+        let body = Bytes::from(format!("{{\"Detach\":false,\"Tty\":{tty}}}"));
+        let (input, output) = self.hijack(OP, container_id, &path, body).await?;
         let object = container_id.to_owned();
         // A terminal's output is raw; the rest comes in frames.
         let output = if tty {

@@ -8,10 +8,12 @@ use futures::stream::{self, BoxStream, StreamExt};
 use futures::{SinkExt, TryStreamExt};
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
-use portreeve::api::attach::{ExecControl, ExecIo, ExecOptions, LogOptions, OutputStream};
+use portreeve::api::attach::{AttachOptions, Connection, ExecControl, ExecIo, ExecOptions, LogOptions, OutputStream};
 use portreeve::api::{Attach, AttachError};
 use portreeve::model::Key;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::io::ReaderStream;
 
@@ -20,23 +22,32 @@ use crate::support::client::{Client, INSTANCES};
 
 const POD: &str = "/api/v1/namespaces/default/pods/a";
 
-/// A container that knows three commands: `cat`, `exit CODE` and `size` (tells the window sizes it hears of).
-pub struct Scripted;
+/// A container that knows these commands: `cat`, `exit CODE`, `flood` (four megabytes), `size` and `key` (which end with
+/// their input and with its first byte, and whose exit code is the window's width).
+#[derive(Default)]
+pub struct Scripted {
+    /// How many sessions and connections are open.
+    pub open: Arc<AtomicU32>,
+}
 
 struct Script {
-    code: i64,
-    size: Arc<AtomicU32>,
+    /// `None`: the window's width, once it is known.
+    code: Option<i64>,
+    width: watch::Sender<u16>,
+    _use: Use,
 }
 
 #[async_trait::async_trait]
 impl ExecControl for Script {
-    async fn resize(&self, width: u16, height: u16) -> Result<(), AttachError> {
-        self.size.store(u32::from(width) << 16 | u32::from(height), Ordering::SeqCst);
+    async fn resize(&self, width: u16, _: u16) -> Result<(), AttachError> {
+        self.width.send_replace(width);
         Ok(())
     }
     async fn exit_code(&self) -> Result<i64, AttachError> {
-        let size = self.size.load(Ordering::SeqCst);
-        Ok(if size > 0 { i64::from(size >> 16) } else { self.code })
+        match self.code {
+            Some(code) => Ok(code),
+            None => Ok((*self.width.subscribe().wait_for(|w| *w > 0).await.expect("not dropped")).into()),
+        }
     }
 }
 
@@ -56,30 +67,103 @@ impl Attach for Scripted {
 
     async fn exec(&self, key: &Key, options: ExecOptions) -> Result<ExecIo, AttachError> {
         let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
-        let size = Arc::new(AtomicU32::new(0));
-        let (input, output, code): (std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>, _, i64) = match words[..] {
-            ["cat"] | ["size"] => {
-                let (output, input) = tokio::io::simplex(64);
-                let bytes = ReaderStream::new(output).map_err(|e| AttachError::Failed {
-                    operation: "reading",
-                    key: Key::instance("default", "a"),
-                    why: e.to_string(),
-                });
-                let bytes = bytes.map_ok(|b| (OutputStream::Stdout, b)).boxed();
-                (Box::pin(input), bytes, 0)
+        let (input, output, code): (std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>, _, Option<i64>) =
+            match words[..] {
+                ["cat"] | ["size"] | ["key"] => {
+                    let (output, input) = tokio::io::simplex(64);
+                    let bytes = ReaderStream::new(output).map_err(|e| AttachError::Failed {
+                        operation: "reading",
+                        key: Key::instance("default", "a"),
+                        why: e.to_string(),
+                    });
+                    let bytes = bytes.map_ok(|b| (OutputStream::Stdout, b));
+                    let bytes = if words[0] == "key" { bytes.take(1).boxed() } else { bytes.boxed() };
+                    (Box::pin(input), bytes, (words[0] == "cat").then_some(0))
+                }
+                ["flood"] => {
+                    let chunk = Bytes::from(vec![b'x'; 64 << 10]);
+                    let chunks = stream::repeat(chunk).take(64).map(|c| Ok((OutputStream::Stdout, c)));
+                    (Box::pin(tokio::io::sink()), chunks.boxed(), Some(0))
+                }
+                ["exit", code] => {
+                    let error = Ok((OutputStream::Stderr, Bytes::from("bad\n")));
+                    (Box::pin(tokio::io::sink()), stream::iter([error]).boxed(), Some(code.parse().unwrap()))
+                }
+                _ => return Err(AttachError::NotRunning(key.clone())),
+            };
+        Ok(ExecIo {
+            input,
+            output,
+            control: Box::new(Script { code, width: watch::Sender::new(0), _use: Use::of(&self.open) }),
+        })
+    }
+
+    async fn attach(&self, _: &Key, options: AttachOptions) -> Result<ExecIo, AttachError> {
+        let lines = [(OutputStream::Stdout, options.stdout, "out\n"), (OutputStream::Stderr, options.stderr, "err\n")];
+        let output =
+            lines.into_iter().filter(|(_, wanted, _)| *wanted).map(|(of, _, text)| Ok((of, Bytes::from(text))));
+        let control = Box::new(Script { code: Some(0), width: watch::Sender::new(0), _use: Use::of(&self.open) });
+        Ok(ExecIo { input: Box::pin(tokio::io::sink()), output: stream::iter(output).boxed(), control })
+    }
+
+    /// Port 8080 answers what it hears in capitals, port 8081 hangs up after a greeting; there are no others.
+    async fn connect(&self, key: &Key, port: u16) -> Result<Connection, AttachError> {
+        let (near, mut app) = tokio::io::duplex(64);
+        match port {
+            8080 => drop(tokio::spawn(async move {
+                let mut buffer = [0; 64];
+                while let Ok(n @ 1..) = app.read(&mut buffer).await {
+                    buffer[..n].make_ascii_uppercase();
+                    if app.write_all(&buffer[..n]).await.is_err() {
+                        return;
+                    }
+                }
+                // The client's end is not the app's: it has something left to say.
+                let _ = app.write_all(b"BYE").await;
+            })),
+            8081 => drop(tokio::spawn(async move { app.write_all(b"hello").await })),
+            _ => {
+                let ports = vec![("web".to_owned(), 8080), ("greeter".to_owned(), 8081)];
+                return Err(AttachError::NoPort { key: key.clone(), port, ports });
             }
-            ["exit", code] => {
-                let error = Ok((OutputStream::Stderr, Bytes::from("bad\n")));
-                (Box::pin(tokio::io::sink()), stream::iter([error]).boxed(), code.parse().unwrap())
-            }
-            _ => return Err(AttachError::NotRunning(key.clone())),
-        };
-        Ok(ExecIo { input, output, control: Box::new(Script { code, size }) })
+        }
+        Ok(Connection { io: Box::new(near), in_use: Box::new(Use::of(&self.open)) })
     }
 }
 
+/// Counts while it is there.
+struct Use(Arc<AtomicU32>);
+
+impl Use {
+    fn of(open: &Arc<AtomicU32>) -> Use {
+        open.fetch_add(1, Ordering::SeqCst);
+        Use(open.clone())
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until so many sessions and connections are open.
+pub async fn uses(open: &AtomicU32, wanted: u32) {
+    let seen = async {
+        while open.load(Ordering::SeqCst) != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, seen).await;
+    assert!(seen.is_ok(), "{} are open, not {wanted}", open.load(Ordering::SeqCst));
+}
+
 async fn server() -> ApiServer {
-    let server = ApiServer::start_with(Arc::new(Scripted)).await;
+    server_with(Scripted::default()).await
+}
+
+async fn server_with(scripted: Scripted) -> ApiServer {
+    let server = ApiServer::start_with(Arc::new(scripted)).await;
     server.client.post(INSTANCES, &instance("a")).await.expect(201);
     server.client.get(POD).await.expect(404);
     server.put_status("a", running()).await;
@@ -133,14 +217,22 @@ async fn logs_stream_and_end_with_the_server() {
 pub type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
 async fn exec(server: &ApiServer, query: &str, protocols: &str) -> Socket {
-    exec_as(&server.client, query, protocols).await
+    open(server, &format!("exec?{query}"), protocols).await
+}
+
+async fn open(server: &ApiServer, what: &str, protocols: &str) -> Socket {
+    open_as(&server.client, what, protocols).await
 }
 
 /// A session in the container of the instance `a`.
 pub async fn exec_as(client: &Client, query: &str, protocols: &str) -> Socket {
+    open_as(client, &format!("exec?{query}"), protocols).await
+}
+
+async fn open_as(client: &Client, what: &str, protocols: &str) -> Socket {
     let request = Request::builder()
         .method(Method::GET)
-        .uri(format!("wss://{}{POD}/exec?{query}", client.address))
+        .uri(format!("wss://{}{POD}/{what}", client.address))
         .header(header::HOST, &client.address)
         .header(header::AUTHORIZATION, format!("Bearer {}", client.token.as_deref().unwrap()))
         .header(header::CONNECTION, "Upgrade")
@@ -236,4 +328,65 @@ async fn exec_that_cannot_be_says_why() {
     let mut old = upgrade;
     old[4].1 = "channel.k8s.io";
     ask("command=cat&stdout=true", &old).await.expect(400);
+}
+
+#[tokio::test]
+async fn attach_shows_the_containers_output_and_offers_no_input() {
+    let server = server().await;
+    let mut socket = open(&server, "attach?stdout=true&stderr=true", "v4.channel.k8s.io").await;
+    assert_eq!(heard(&mut socket).await, Some((1, b"out\n".to_vec())));
+    assert_eq!(heard(&mut socket).await, Some((2, b"err\n".to_vec())));
+    assert_eq!(status(&mut socket).await["status"], "Success");
+    for asked in ["stdin", "tty"] {
+        let answer = server.client.get(&format!("{POD}/attach?stdout=true&{asked}=true")).await.expect(400);
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("container main of pod a has no "), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_channels() {
+    let server = server().await;
+    let mut socket = open(&server, "portforward?ports=8080,9&ports=8081", "v4.channel.k8s.io").await;
+    let mut seen = std::collections::BTreeMap::<u8, Vec<u8>>::new();
+    let mut hear = async |socket: &mut Socket, channel: u8, wanted: &[u8]| {
+        while !seen.get(&channel).is_some_and(|bytes| bytes.ends_with(wanted)) {
+            let (channel, bytes) = heard(socket).await.expect("more");
+            seen.entry(channel).or_default().extend(bytes);
+        }
+        seen.get(&channel).cloned().unwrap_or_default()
+    };
+    say(&mut socket, 0, b"abc").await;
+    say(&mut socket, 0, b"def").await;
+    assert_eq!(hear(&mut socket, 0, b"DEF").await, [&8080_u16.to_le_bytes()[..], b"ABCDEF"].concat());
+    assert_eq!(hear(&mut socket, 4, b"hello").await, [&8081_u16.to_le_bytes()[..], b"hello"].concat());
+    let why = hear(&mut socket, 3, b"(greeter)").await;
+    let expected = "instances/default/a has no port 9; it declares 8080 (web), 8081 (greeter)";
+    assert_eq!(why, [&9_u16.to_le_bytes()[..], expected.as_bytes()].concat());
+    for bad in ["", "ports=", "ports=x", "ports=0", "ports=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"] {
+        server.client.get(&format!("{POD}/portforward?{bad}")).await.expect(400);
+    }
+}
+
+#[tokio::test]
+async fn one_direction_of_a_forwarded_port_can_end_and_everything_ends_with_the_client() {
+    let scripted = Scripted::default();
+    let open_uses = scripted.open.clone();
+    let server = server_with(scripted).await;
+    let mut socket = open(&server, "portforward?ports=8080", "v5.channel.k8s.io").await;
+    heard(&mut socket).await;
+    heard(&mut socket).await;
+    say(&mut socket, 0, b"x").await;
+    assert_eq!(heard(&mut socket).await, Some((0, b"X".to_vec())));
+    say(&mut socket, 255, &[0]).await;
+    assert_eq!(heard(&mut socket).await, Some((0, b"BYE".to_vec())));
+    assert_eq!(heard(&mut socket).await, Some((255, vec![0])));
+    assert_eq!(heard(&mut socket).await, None, "all connections are over");
+    let mut socket = open(&server, "portforward?ports=8080,8080", "v4.channel.k8s.io").await;
+    for _ in 0..4 {
+        heard(&mut socket).await;
+    }
+    uses(&open_uses, 2).await;
+    drop(socket);
+    uses(&open_uses, 0).await;
 }

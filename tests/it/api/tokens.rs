@@ -39,7 +39,7 @@ async fn bearer(server: &ApiServer, name: &str, spec: Value) -> Client {
 
 /// A server with an instance that runs.
 async fn server() -> ApiServer {
-    let server = ApiServer::start_with(Arc::new(Scripted)).await;
+    let server = ApiServer::start_with(Arc::new(Scripted::default())).await;
     server.client.post(INSTANCES, &instance("a")).await.expect(201);
     server.put_status("a", running()).await;
     server
@@ -55,7 +55,7 @@ fn contents(dir: &Path) -> Vec<u8> {
 async fn the_secret_is_told_once_and_only_its_hash_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(&dir.path().join("store"), SledOptions::default()).await.unwrap();
-    let server = ApiServer::start_in(dir, store, Arc::new(Scripted)).await;
+    let server = ApiServer::start_in(dir, store, Arc::new(Scripted::default())).await;
     let mut watch = server.client.watch(&format!("{TOKENS}?watch=1")).await;
     let created = server.client.post(TOKENS, &token("ci", json!({"role": "viewer"}))).await.expect(201);
     let secret = created["status"]["token"].as_str().unwrap().to_owned();

@@ -133,6 +133,12 @@ impl Attach for NothingRuns {
     async fn exec(&self, key: &Key, _: attach::ExecOptions) -> Result<attach::ExecIo, AttachError> {
         Err(AttachError::NoContainer(key.clone()))
     }
+    async fn attach(&self, key: &Key, _: attach::AttachOptions) -> Result<attach::ExecIo, AttachError> {
+        Err(AttachError::NoContainer(key.clone()))
+    }
+    async fn connect(&self, key: &Key, _: u16) -> Result<attach::Connection, AttachError> {
+        Err(AttachError::NoContainer(key.clone()))
+    }
 }
 
 /// An instance as a user writes it.

@@ -203,6 +203,22 @@ impl EngineRead for SimEngine {
             })
             .boxed())
     }
+
+    async fn attach(
+        &self,
+        container: &str,
+        options: AttachOptions,
+    ) -> EngineResult<BoxStream<'static, EngineResult<(OutputStream, Bytes)>>> {
+        let from_now = LogOptions { follow: true, tail: Some(0), ..LogOptions::default() };
+        let output = self.logs(container, from_now).await?;
+        let wanted = move |stream| match stream {
+            OutputStream::Stdout => options.stdout,
+            OutputStream::Stderr => options.stderr,
+        };
+        Ok(output
+            .filter(move |item| std::future::ready(item.as_ref().map_or(true, |(stream, _)| wanted(*stream))))
+            .boxed())
+    }
 }
 
 impl SimEngine {
