@@ -75,6 +75,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let ctx = Arc::new(controllers::Context::new(
         site,
         store.clone(),
+        opened.clone(),
         cache.clone(),
         engines.clone(),
         Arc::new(NetProber),

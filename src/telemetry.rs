@@ -3,6 +3,8 @@
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. `RUST_LOG` filters; the default tells what an operator needs. Call once.
+///
+/// Records of the `log` crate are not taken in: the Docker client writes whole requests there, and so values of Secrets.
 pub fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn,hyper=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

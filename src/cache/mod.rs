@@ -89,6 +89,11 @@ impl Cache {
         self.view().value_names(source)
     }
 
+    /// The instances that name a Secret or ConfigMap, in the order of their keys.
+    pub fn users_of(&self, source: &Key) -> Vec<Arc<Instance>> {
+        self.view().users_of(source)
+    }
+
     /// Whether the store has an object of this key, readable or not. What looks for things without a record must ask
     /// this: an instance whose record cannot be decoded still owns its container.
     pub fn has_record(&self, key: &Key) -> bool {

@@ -218,6 +218,8 @@ async fn cache_equals_store(steps: Vec<Step>) {
                     i.status.ports = vec![BoundPort { name: "web".into(), host_port: 30000 + u16::from(name) }];
                 }
                 i.spec.routes = vec![Route { host: format!("h{host}.{{domain}}"), paths: vec![] }];
+                let named = crate::model::SourceRef { name: format!("h{host}"), optional: false };
+                i.spec.env_from = vec![crate::model::EnvFrom { secret_ref: Some(named), ..Default::default() }];
                 let revision = put_instance(&store, &i).await;
                 i.metadata.resource_version = revision.0.to_string();
                 expected.insert(key, i);
@@ -248,6 +250,13 @@ async fn cache_equals_store(steps: Vec<Step>) {
         assert_eq!(index.iter().map(|i| &i.metadata.name).collect::<Vec<_>>(), scan);
     }
     for host in ["h0", "h1", "h2"] {
+        for namespace in ["default", "team"] {
+            let source = Key::new(crate::model::Kind::Secret, namespace, host);
+            let users = |i: &&Instance| i.metadata.namespace == namespace && i.spec.sources().any(|(_, n)| n == host);
+            let scan: Vec<_> = expected.values().filter(users).map(|i| &i.metadata.name).collect();
+            let index = cache.users_of(&source);
+            assert_eq!(index.iter().map(|i| &i.metadata.name).collect::<Vec<_>>(), scan, "{source}");
+        }
         let host = format!("{host}.example.com");
         let claims = expected.iter().filter(|(_, i)| i.resolved_routes("Example.com")[0].host == host);
         let best = claims.min_by_key(|(k, i)| (k.namespace != "default", i.metadata.creation_timestamp, (*k).clone()));

@@ -3,8 +3,9 @@
 //! Pure: [`super::feed`] applies records to it, readers look things up. The indexes are kept in step by taking an
 //! object's old entries out and putting its new ones in.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::model::{ConfigMap, DockerHost, Instance, Key, Kind, Resource, SealedSecret, Time};
@@ -19,6 +20,8 @@ pub(super) struct View {
     /// The names of the values of Secrets and ConfigMaps: what is needed to know whether a reference leads somewhere.
     sources: HashMap<Key, Arc<BTreeSet<String>>>,
     by_node: HashMap<String, BTreeSet<Key>>,
+    /// Who names a Secret or ConfigMap, whether it is there or not.
+    by_source: HashMap<Key, BTreeSet<Key>>,
     by_route: HashMap<String, BTreeSet<Claim>>,
 }
 
@@ -40,6 +43,7 @@ impl View {
             hosts: BTreeMap::new(),
             sources: HashMap::new(),
             by_node: HashMap::new(),
+            by_source: HashMap::new(),
             by_route: HashMap::new(),
         }
     }
@@ -54,6 +58,11 @@ impl View {
 
     pub fn on_node(&self, node: &str) -> Vec<Arc<Instance>> {
         let keys = self.by_node.get(node).into_iter().flatten();
+        keys.filter_map(|key| self.instances.get(key).cloned()).collect()
+    }
+
+    pub fn users_of(&self, source: &Key) -> Vec<Arc<Instance>> {
+        let keys = self.by_source.get(source).into_iter().flatten();
         keys.filter_map(|key| self.instances.get(key).cloned()).collect()
     }
 
@@ -156,6 +165,9 @@ impl View {
     fn set_instance(&mut self, key: &Key, now: Option<Arc<Instance>>) {
         if let Some(old) = self.instances.remove(key) {
             remove(&mut self.by_node, &old.status.node, key);
+            for source in sources(&old) {
+                remove(&mut self.by_source, &source, key);
+            }
             let claim = Claim::of(&old, key);
             for host in claimed_hosts(&old, &self.domain) {
                 remove(&mut self.by_route, &host, &claim);
@@ -164,6 +176,9 @@ impl View {
         let Some(now) = now else { return };
         // Under the empty name: those that wait for a host.
         self.by_node.entry(now.status.node.clone()).or_default().insert(key.clone());
+        for source in sources(&now) {
+            self.by_source.entry(source).or_default().insert(key.clone());
+        }
         for host in claimed_hosts(&now, &self.domain) {
             self.by_route.entry(host).or_default().insert(Claim::of(&now, key));
         }
@@ -178,11 +193,20 @@ impl Claim {
     }
 }
 
+fn sources(instance: &Instance) -> HashSet<Key> {
+    let named = instance.spec.sources();
+    named.map(|(kind, name)| Key::new(kind, &instance.metadata.namespace, name)).collect()
+}
+
 fn claimed_hosts(instance: &Instance, domain: &str) -> HashSet<String> {
     instance.resolved_routes(domain).into_iter().map(|route| route.host).collect()
 }
 
-fn remove<T: Ord>(index: &mut HashMap<String, BTreeSet<T>>, name: &str, entry: &T) {
+fn remove<N: Eq + Hash + Borrow<Q>, Q: Eq + Hash + ?Sized, T: Ord>(
+    index: &mut HashMap<N, BTreeSet<T>>,
+    name: &Q,
+    entry: &T,
+) {
     if let Some(entries) = index.get_mut(name) {
         entries.remove(entry);
         if entries.is_empty() {

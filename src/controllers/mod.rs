@@ -22,12 +22,12 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::docker::Engines;
 use crate::docker::inventory::Inventory;
-use crate::model::{Instance, Key, Kind, Resource, is_true};
+use crate::model::{ConditionStatus, Instance, Key, Kind, Resource, is_true};
 use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::store::SharedStore;
 
 use host::Relist;
-use instance::{ActivitySeen, Prober, Site};
+use instance::{ActivitySeen, Prober, Site, VALUE_REASONS};
 use recorder::Recorder;
 use repeats::Repeats;
 
@@ -43,6 +43,8 @@ pub trait ActivityView: Send + Sync {
 pub struct Context {
     pub site: Site,
     pub store: SharedStore,
+    /// The same with Secrets opened: only for filling containers.
+    pub opened: SharedStore,
     pub cache: Arc<Cache>,
     pub engines: Arc<dyn Engines>,
     pub prober: Arc<dyn Prober>,
@@ -61,6 +63,7 @@ impl Context {
     pub fn new(
         site: Site,
         store: SharedStore,
+        opened: SharedStore,
         cache: Arc<Cache>,
         engines: Arc<dyn Engines>,
         prober: Arc<dyn Prober>,
@@ -71,6 +74,7 @@ impl Context {
         Context {
             site,
             store,
+            opened,
             cache,
             engines,
             prober,
@@ -107,7 +111,8 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
     );
 }
 
-/// Every change of an Instance makes it ready; a change of a host makes ready what is on it and what has no host.
+/// Every change of an Instance makes it ready; a change of a host makes ready what is on it and what has no host; a
+/// change of a Secret or ConfigMap what names it.
 async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationToken) {
     let mut changes = ctx.cache.subscribe();
     let mut wishes: HashMap<Key, Wish> = HashMap::new();
@@ -153,7 +158,16 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                 }
                 add_unbound(&ctx, &queue);
             }
-            Kind::Namespace | Kind::Event | Kind::Secret | Kind::ConfigMap | Kind::AccessToken => {}
+            Kind::Secret | Kind::ConfigMap => {
+                for instance in ctx.cache.users_of(&key) {
+                    if waits_for_values(&instance) {
+                        queue.add_now(instance.key());
+                    } else {
+                        queue.add(instance.key());
+                    }
+                }
+            }
+            Kind::Namespace | Kind::Event | Kind::AccessToken => {}
         }
     }
 }
@@ -177,6 +191,12 @@ impl Wish {
             annotations: meta.annotations.clone(),
         }
     }
+}
+
+/// Whether it is told to lack values, or to have such as it cannot use.
+fn waits_for_values(instance: &Instance) -> bool {
+    let told = instance.status.conditions.iter();
+    told.filter(|c| c.status == ConditionStatus::False).any(|c| VALUE_REASONS.contains(&c.reason.as_str()))
 }
 
 /// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once.

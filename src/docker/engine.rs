@@ -15,10 +15,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::labels;
-use crate::model::Key;
+use crate::model::{Key, SecretText};
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,13 @@ pub struct ContainerSpec {
     pub user: String,
     /// `NAME=value`
     pub env: Vec<String>,
+    /// What Secrets and ConfigMaps add to the environment, by reference, so that a value that changes is no other
+    /// container. Of one name the later wins; none has a name that `env` has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_sources: Vec<EnvSource>,
+    /// What `env_sources` led to, `NAME=value`: there only while the container is being made.
+    #[serde(skip)]
+    pub env_opened: Vec<SecretText>,
     pub hostname: String,
     pub ports: Vec<PortMap>,
     pub mounts: Vec<Mount>,
@@ -89,6 +96,38 @@ pub struct ContainerSpec {
     /// The whole set: the implementation drops ALL and adds these.
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
+}
+
+impl ContainerSpec {
+    /// The whole environment, `NAME=value`. What takes it must not show it.
+    pub fn environment(&self) -> Vec<String> {
+        let opened = self.env_opened.iter().map(|text| text.expose().to_owned());
+        self.env.iter().cloned().chain(opened).collect()
+    }
+}
+
+/// Variables whose values a Secret or ConfigMap holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum EnvSource {
+    /// Every value, under the prefix and its key.
+    All {
+        #[serde(serialize_with = "as_text")]
+        source: Key,
+        prefix: String,
+        optional: bool,
+    },
+    /// One value, under another name.
+    One {
+        variable: String,
+        #[serde(serialize_with = "as_text")]
+        source: Key,
+        key: String,
+        optional: bool,
+    },
+}
+
+fn as_text<S: Serializer>(key: &Key, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(key)
 }
 
 /// Limits that can change without a new container.

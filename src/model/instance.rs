@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, Kind, Quantity, Span, Time, Toleration};
+use super::{Condition, EnvFrom, EnvVar, Kind, Quantity, Span, Time, Toleration};
 
 /// The finalizer that keeps an Instance until its container is really gone.
 pub const FINALIZER: &str = "portreeve.dev/container";
@@ -54,6 +54,11 @@ pub struct InstanceSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
+    /// Environment variables from all values of Secrets and ConfigMaps. A later entry wins over an earlier one, and env
+    /// over all of them. Keys that cannot be names of variables are left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub env_from: Vec<EnvFrom>,
     /// Ports that the app listens on. Each gets a host port of its own on the node, kept for the instance's life.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -103,17 +108,6 @@ pub enum Power {
     Auto,
     Running,
     Stopped,
-}
-
-/// One environment variable.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EnvVar {
-    /// Name: a C identifier.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Value, taken as it is.
-    #[serde(default)]
-    pub value: String,
 }
 
 /// One port that the app listens on.

@@ -222,16 +222,19 @@ impl Resource for SealedSecret {
 }
 
 /// The rule for keys of Secrets and ConfigMaps.
-fn key_problem(field: &str, key: &str) -> Option<FieldError> {
+pub(super) fn key_rule(key: &str) -> Option<&'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let why = if key.is_empty() || key.len() > 253 || !key.bytes().all(allowed) {
-        "a valid config key must consist of alphanumeric characters, '-', '_' or '.', at most 253 of them"
+    if key.is_empty() || key.len() > 253 || !key.bytes().all(allowed) {
+        Some("a valid config key must consist of alphanumeric characters, '-', '_' or '.', at most 253 of them")
     } else if key == "." || key.starts_with("..") {
-        "a valid config key must not be '.' or begin with '..'"
+        Some("a valid config key must not be '.' or begin with '..'")
     } else {
-        return None;
-    };
-    Some(FieldError::invalid(format!("{field}[{key}]"), format!("{key:?}"), why))
+        None
+    }
+}
+
+fn key_problem(field: &str, key: &str) -> Option<FieldError> {
+    key_rule(key).map(|why| FieldError::invalid(format!("{field}[{key}]"), format!("{key:?}"), why))
 }
 
 /// Checks a Secret's rules between fields. Empty means valid. Never repeats a value.

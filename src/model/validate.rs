@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::docker_host::parse_port_range;
+use super::env::validate_env;
 use super::validate_taints::{validate_taints, validate_tolerations};
 use super::{DockerHost, Instance, Probe, Quantity};
 
@@ -88,7 +89,12 @@ fn is_dns_label(text: &str, max: usize) -> bool {
         && !text.ends_with('-')
 }
 
-fn quoted(text: &str) -> String {
+/// A DNS subdomain: what objects of the core group may be named.
+pub(super) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(|label| is_dns_label(label, 253))
+}
+
+pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
@@ -115,21 +121,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
         ));
     }
 
-    for (i, env) in spec.env.iter().enumerate() {
-        let mut chars = env.name.chars();
-        let head = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        if !head || !chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
-            errors.push(FieldError::invalid(
-                format!("spec.env[{i}].name"),
-                quoted(&env.name),
-                "must consist of letters, digits, '_', '-' or '.', and not begin with a digit",
-            ));
-        }
-        if env.value.contains('\0') {
-            errors.push(FieldError::invalid(format!("spec.env[{i}].value"), "a text with NUL", "must not contain NUL"));
-        }
-    }
-
+    validate_env(instance, &mut errors);
     validate_ports(instance, &mut errors);
     validate_volumes(instance, &mut errors);
     validate_resources(instance, &mut errors);

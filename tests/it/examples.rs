@@ -42,6 +42,8 @@ fn every_example_is_understood_and_valid() {
         let (kind, errors): (Kind, Vec<FieldError>) = match value["kind"].as_str() {
             Some("Instance") => (Kind::Instance, model::validate_instance(&typed(&value))),
             Some("DockerHost") => (Kind::DockerHost, model::validate_docker_host(&typed(&value))),
+            Some("ConfigMap") => (Kind::ConfigMap, model::validate_config_map(&typed(&value))),
+            Some("Secret") => (Kind::Secret, model::validate_secret(&typed(&value))),
             other => panic!("{}: no test for kind {other:?}", file.display()),
         };
         assert_eq!(value["apiVersion"], kind.api_version(), "{}", file.display());
@@ -50,7 +52,9 @@ fn every_example_is_understood_and_valid() {
         assert_eq!(checked, model::schema::Checked::default(), "{}", file.display());
         kinds.push(kind);
     }
-    assert!(kinds.contains(&Kind::Instance) && kinds.contains(&Kind::DockerHost));
+    for kind in [Kind::Instance, Kind::DockerHost, Kind::Secret, Kind::ConfigMap] {
+        assert!(kinds.contains(&kind), "no example of a {kind}");
+    }
 }
 
 #[test]
@@ -64,6 +68,23 @@ fn the_per_user_system_routes_its_gateway_and_its_shell() {
     assert_eq!(routes[0].paths, [path("/api", "gateway"), path("/ws", "gateway"), path("/", "shell")]);
     assert_eq!((instance.spec.memory_bytes(), instance.spec.cpu_milli()), (256 << 20, 500));
     assert_eq!(instance.fill(&instance.spec.volumes[0].host_path), "/data/users/alice/app");
+}
+
+/// What an example names is in the same example, unless it is optional.
+#[test]
+fn the_example_with_a_secret_has_all_that_it_needs() {
+    let all = manifests();
+    let of = |kind: &str| {
+        let found = all.iter().find(|(f, v)| f.ends_with("secrets/app.yaml") && v["kind"] == kind);
+        &found.unwrap_or_else(|| panic!("no {kind} in examples/secrets/app.yaml")).1
+    };
+    let (secret, map): (model::Secret, model::ConfigMap) = (typed(of("Secret")), typed(of("ConfigMap")));
+    let spec = typed::<Instance>(of("Instance")).spec;
+    let named = spec.env.iter().filter_map(|e| e.value_from.as_ref()?.source()).find(|(_, r)| !r.optional);
+    let (kind, r) = named.expect("a value of a Secret");
+    assert_eq!((kind, &r.name), (Kind::Secret, &secret.metadata.name));
+    assert!(secret.string_data.contains_key(&r.key));
+    assert_eq!(spec.env_from[0].source().map(|(_, r)| &r.name), Some(&map.metadata.name));
 }
 
 #[test]

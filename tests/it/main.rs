@@ -14,4 +14,5 @@ mod proxy;
 mod sim;
 mod store;
 mod support;
+mod values;
 mod watch;

@@ -1,7 +1,8 @@
 //! Properties of the pure plan: whatever is seen, following the plans leads to a world in which there is nothing to
 //! do, and planning there twice changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use portreeve::controllers::instance::{
 };
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
-use portreeve::model::{BoundPort, FINALIZER, Instance, Phase, Power, Reclaim, Resource};
+use portreeve::model::{BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Reclaim, Resource};
 use portreeve::scheduler::{PlacedPort, Placement};
 use proptest::prelude::*;
 use serde_json::json;
@@ -50,6 +51,7 @@ impl Model {
             network: Presence::Absent,
             volumes: BTreeMap::new(),
             image_present: Some(false),
+            values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
             activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0 },
             startup: None,
         };
@@ -125,7 +127,7 @@ impl Model {
                     c.state = RunState::Exited;
                 }
             }
-            Action::AwaitStartup { .. } => {}
+            Action::AwaitStartup { .. } | Action::CheckValues(_) => {}
             Action::RemoveNetwork { .. } => self.seen.network = Presence::Absent,
             Action::RemoveVolume { name } => drop(self.seen.volumes.insert(name, Presence::Absent)),
             Action::DropFinalizer => self.gone = true,
@@ -141,6 +143,13 @@ impl Model {
         }
         panic!("no rest after twelve rounds: {:?}\n{:#?}", self.desired.status, self.seen);
     }
+}
+
+/// A Secret or ConfigMap with every value that is asked of it.
+fn whole(desired: &Instance, (kind, name): (Kind, &str)) -> (Key, Arc<BTreeSet<String>>) {
+    let asked = desired.spec.env.iter().filter_map(|var| var.value_from.as_ref()?.source());
+    let keys = asked.filter(|(k, r)| (*k, r.name.as_str()) == (kind, name)).map(|(_, r)| r.key.clone());
+    (Key::new(kind, &desired.metadata.namespace, name), Arc::new(keys.collect()))
 }
 
 fn placement(desired: &Instance) -> Placement {

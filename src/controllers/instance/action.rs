@@ -28,6 +28,8 @@ pub enum Action {
     CreateNetwork {
         name: String,
     },
+    /// Open the values that the new container is to have, and drop them: before the old one is given up for it.
+    CheckValues(Box<ContainerSpec>),
     CreateContainer(Box<ContainerSpec>),
     Start {
         id: String,
@@ -71,7 +73,7 @@ impl Action {
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
             Action::CreateNetwork { .. } | Action::RemoveNetwork { .. } => "NetworkFailed",
-            Action::CreateContainer(_) => "CreateFailed",
+            Action::CheckValues(_) | Action::CreateContainer(_) => "CreateFailed",
             Action::Start { .. } => "StartFailed",
             Action::Stop { .. } => "StopFailed",
             Action::RemoveContainer { .. } => "RemoveFailed",
@@ -94,6 +96,7 @@ impl fmt::Display for Action {
             Action::Pull { image } => write!(f, "pull image {image}"),
             Action::CreateVolume { name, .. } => write!(f, "create volume {name}"),
             Action::CreateNetwork { name } => write!(f, "create network {name}"),
+            Action::CheckValues(spec) => write!(f, "check the values for {}", spec.name),
             Action::CreateContainer(spec) => write!(f, "create container {} from {}", spec.name, spec.image),
             Action::Start { id } => write!(f, "start {}", short(id)),
             Action::Stop { id, only_if_idle } => {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::docker::engine::{Engine, EngineError, EngineErrorKind};
+use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind};
 use crate::docker::labels;
 use crate::model::{ConditionStatus, FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, condition};
 use crate::runtime::{Error, Outcome};
@@ -19,6 +19,7 @@ use super::plan::{Want, want};
 use super::probe::ProbeTarget;
 use super::report::{Report, after_failure, failure_reason, pull_told};
 use super::running::bound_ports;
+use super::values::{self, OpenError, Opened};
 
 /// How long one step waits for an app before everything is looked at again.
 const AWAIT_SLICE: Duration = Duration::from_secs(1);
@@ -169,6 +170,8 @@ impl<'a> Executor<'a> {
                         | "VolumeLost"
                         | "NameConflict"
                         | "ImageMissing"
+                        | "SecretMissing"
+                        | "ConfigMapMissing"
                 ) =>
             {
                 self.event(EventType::Warning, &reason, message);
@@ -227,8 +230,21 @@ impl<'a> Executor<'a> {
                 engine.create_volume(name, &labels).await?;
             }
             Action::CreateNetwork { name } => engine.create_network(name, &owner()).await?,
+            Action::CheckValues(spec) => {
+                if self.opened(spec).await?.is_none() {
+                    return Ok(Step::LookAgain);
+                }
+            }
             Action::CreateContainer(spec) => {
-                engine.create_container(spec).await?;
+                let Some(opened) = self.opened(spec).await? else { return Ok(Step::LookAgain) };
+                let filled = ContainerSpec { env_opened: opened.env, ..(**spec).clone() };
+                let made = engine.create_container(&filled).await;
+                made.map_err(|e| values::without_values(e, &filled.env_opened))?;
+                if !opened.left_out.is_empty() {
+                    let keys = opened.left_out.join(", ");
+                    let message = format!("not in the environment, as no variable can have such a name: {keys}");
+                    self.event(EventType::Warning, "InvalidVariableNames", message);
+                }
                 self.event(
                     EventType::Normal,
                     "Created",
@@ -257,6 +273,22 @@ impl<'a> Executor<'a> {
             Action::Bind | Action::Mark(_) | Action::DropFinalizer | Action::AwaitStartup { .. } => {}
         }
         Ok(Step::Next)
+    }
+
+    /// The values that a container is to have; `None` when one is gone since the cache was looked at.
+    async fn opened(&self, spec: &ContainerSpec) -> Result<Option<Opened>, StepError> {
+        if spec.env_sources.is_empty() {
+            return Ok(Some(Opened::default()));
+        }
+        match values::open(&*self.ctx.opened, spec).await {
+            Ok(opened) => Ok(Some(opened)),
+            Err(OpenError::Gone) => {
+                self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+                Ok(None)
+            }
+            Err(OpenError::Unfit(e)) => Err(e.into()),
+            Err(OpenError::Store(e)) => Err(e.into()),
+        }
     }
 
     /// Chooses node and ports and commits them, alone: two instances that are placed at once must not get one port.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::docker::engine::{ContainerSpec, Limits, Mount, PortMap};
+use crate::docker::engine::{ContainerSpec, EnvSource, Limits, Mount, PortMap};
 use crate::docker::labels;
-use crate::model::{DEFAULT_CAPABILITIES, Instance, RESTART_ANNOTATION, Resource, Volume};
+use crate::model::{DEFAULT_CAPABILITIES, EnvVar, Instance, Key, RESTART_ANNOTATION, Resource, Volume};
 
 /// The container of an instance that is bound to a node, with its spec hash among the labels.
 pub fn container_spec(cluster: &str, instance: &Instance) -> ContainerSpec {
@@ -21,6 +21,8 @@ pub fn container_spec(cluster: &str, instance: &Instance) -> ContainerSpec {
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         env: env(instance),
+        env_sources: env_sources(instance),
+        env_opened: vec![],
         hostname: key.name.clone(),
         ports: spec
             .ports
@@ -72,16 +74,36 @@ fn spec_hash(spec: &ContainerSpec, restart: &str) -> String {
     digest[..8].iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// `NAME=value`; the last entry of a name wins, in the place of the first.
-fn env(instance: &Instance) -> Vec<String> {
-    let mut result: Vec<(&str, &str)> = vec![];
+/// The variables by name; the last entry of a name wins, in the place of the first.
+fn variables(instance: &Instance) -> Vec<&EnvVar> {
+    let mut result: Vec<&EnvVar> = vec![];
     for var in &instance.spec.env {
-        match result.iter_mut().find(|(name, _)| *name == var.name) {
-            Some(earlier) => earlier.1 = &var.value,
-            None => result.push((&var.name, &var.value)),
+        match result.iter_mut().find(|earlier| earlier.name == var.name) {
+            Some(earlier) => *earlier = var,
+            None => result.push(var),
         }
     }
-    result.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    result
+}
+
+/// `NAME=value`
+fn env(instance: &Instance) -> Vec<String> {
+    let plain = variables(instance).into_iter().filter(|var| var.value_from.is_none());
+    plain.map(|var| format!("{}={}", var.name, var.value)).collect()
+}
+
+fn env_sources(instance: &Instance) -> Vec<EnvSource> {
+    let source = |kind, name: &str| Key::new(kind, &instance.metadata.namespace, name);
+    let all = instance.spec.env_from.iter().filter_map(|from| {
+        let (kind, r) = from.source()?;
+        Some(EnvSource::All { source: source(kind, &r.name), prefix: from.prefix.clone(), optional: r.optional })
+    });
+    let one = variables(instance).into_iter().filter_map(|var| {
+        let (kind, r) = var.value_from.as_ref()?.source()?;
+        let (source, key) = (source(kind, &r.name), r.key.clone());
+        Some(EnvSource::One { variable: var.name.clone(), source, key, optional: r.optional })
+    });
+    all.chain(one).collect()
 }
 
 fn mount(instance: &Instance, volume: &Volume) -> Mount {
@@ -182,6 +204,28 @@ mod tests {
         let mut restarted = instance(base());
         restarted.metadata.annotations.insert(RESTART_ANNOTATION.into(), "now".into());
         assert_ne!(hash(&restarted), before);
+    }
+
+    #[test]
+    fn references_are_hashed_and_the_values_that_they_lead_to_are_not() {
+        let with = |name: &str| {
+            let mut spec = base();
+            spec["env"] = json!([
+                {"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}},
+                {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "a", "optional": true}}},
+            ]);
+            spec["envFrom"] = json!([{"prefix": "P_", "secretRef": {"name": "s"}}]);
+            container_spec("c", &instance(spec))
+        };
+        let mut found = with("s");
+        assert_eq!(found.env, [""; 0], "the last entry of a name wins");
+        let sources: Vec<String> = found.env_sources.iter().map(|s| s.source().to_string()).collect();
+        assert_eq!(sources, ["secrets/default/s", "configmaps/default/c", "secrets/default/s"]);
+        let before = spec_hash(&found, "");
+        assert_ne!(before, spec_hash(&with("t"), ""));
+        found.env_opened = vec![crate::model::SecretText::new("B=hunter2".into())];
+        assert_eq!(spec_hash(&found, ""), before);
+        assert!(!format!("{found:?}").contains("hunter2"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod probe;
 mod report;
 mod running;
 mod sweep;
+mod values;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use desired::container_spec;
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
 pub use probe::{NetProber, ProbeTarget, Prober};
 pub use running::crash_delay;
+pub use values::{REASONS as VALUE_REASONS, ValueNames};
 
 use super::Context;
 use crate::model::{Instance, Key};

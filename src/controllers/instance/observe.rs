@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
 use crate::docker::labels;
-use crate::model::{Instance, Phase, Power, Resource, is_true};
+use crate::model::{Instance, Key, Phase, Power, Resource, is_true};
 use crate::scheduler::{Fleet, place};
 
 use super::super::Context;
@@ -15,6 +15,7 @@ use super::desired::{container_spec, named_volumes};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, want};
 use super::probe::ProbeTarget;
 use super::running::started;
+use super::values::ValueNames;
 
 /// Looks at the world for one instance. An error that says that the node cannot be reached is an observation; any
 /// other is returned.
@@ -29,6 +30,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         network: Presence::Absent,
         volumes: BTreeMap::new(),
         image_present: None,
+        values: value_names(ctx, desired),
         activity: activity(ctx, desired),
         startup: None,
     };
@@ -56,6 +58,11 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         }
         Err(e) => Err(e),
     }
+}
+
+fn value_names(ctx: &Context, desired: &Instance) -> ValueNames {
+    let named = desired.spec.sources().map(|(kind, name)| Key::new(kind, &desired.metadata.namespace, name));
+    named.filter_map(|key| Some((key.clone(), ctx.cache.value_names(&key)?))).collect()
 }
 
 /// The load of every host, from what the cache shows.

@@ -23,6 +23,7 @@ use super::action::{Action, Plan};
 use super::desired::{container_spec, named_volumes};
 use super::report::{Report, host_lost};
 use super::running;
+use super::values::ValueNames;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,8 @@ pub struct Observed {
     pub volumes: BTreeMap<String, Presence>,
     /// Whether the image is on the node; `None`: not looked up, because no container is to be made.
     pub image_present: Option<bool>,
+    /// The names of the values of the Secrets and ConfigMaps that the spec names, of those that are there.
+    pub values: ValueNames,
     pub activity: ActivitySeen,
     /// One attempt of the startup probe; `None`: not made.
     pub startup: Option<Result<(), String>>,

@@ -93,7 +93,9 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
             let serving = matches!(report.status.phase, Phase::Running);
             match action {
                 // The old container still serves: an image that cannot be had must not take it down.
-                Action::Pull { .. } | Action::UpdateLimits { .. } | Action::Rename { .. } if serving => {
+                Action::Pull { .. } | Action::CheckValues(_) | Action::UpdateLimits { .. } | Action::Rename { .. }
+                    if serving =>
+                {
                     report.status.observed_generation = desired.status.observed_generation;
                     report.up_to_date(false, reason, message);
                 }
@@ -152,7 +154,7 @@ pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
         EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),
         EngineErrorKind::Unreachable | EngineErrorKind::Timeout => "HostUnreachable",
         EngineErrorKind::Invalid => match action {
-            Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",
+            Action::CheckValues(_) | Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",
             _ => action.failure_reason(),
         },
         EngineErrorKind::NotFound | EngineErrorKind::Conflict | EngineErrorKind::Server => action.failure_reason(),

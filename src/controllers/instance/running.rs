@@ -13,6 +13,7 @@ use super::desired::{container_spec, limits, named_volumes};
 use super::plan::{Observed, Presence, Site, idle, remove_strays};
 use super::probe::ProbeTarget;
 use super::report::{Report, told_failing};
+use super::values;
 
 /// An app that ran this long before it ended has recovered: its next end is a first one again.
 const RECOVERED: Duration = Duration::from_secs(10 * 60);
@@ -140,13 +141,24 @@ fn plan_container(
         }
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
+    if let Some(missing) = values::missing(&spec, &seen.values) {
+        if serving {
+            report.up_to_date(false, missing.reason, missing.message);
+        } else {
+            report.phase(Phase::Failed).not_ready(missing.reason, missing.message);
+        }
+        return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
+    }
     let pull = policy == ImagePullPolicy::Always || !present;
     let replacing = |report: &mut Report| {
         if old.is_some() && stale {
             report.up_to_date(false, "Replacing", "the container is of an older spec");
         }
     };
-    if !(pull && told_failing(desired, &["ImagePullFailed", "NoSpace"])) {
+    let check = old.is_some() && !spec.env_sources.is_empty();
+    if !(pull && told_failing(desired, &["ImagePullFailed", "NoSpace"])
+        || check && told_failing(desired, &["InvalidConfiguration", "CreateFailed"]))
+    {
         replacing(&mut report);
     }
     // While a failure is being retried it stays told; a phase that comes and goes would say less.
@@ -159,6 +171,9 @@ fn plan_container(
             actions.push(Action::Mark(report.snapshot()));
         }
         actions.push(Action::Pull { image: desired.spec.image.clone() });
+    }
+    if check {
+        actions.push(Action::CheckValues(Box::new(spec.clone())));
     }
     if !retrying {
         let (phase, reason) =

@@ -98,7 +98,7 @@ pub fn body(spec: &ContainerSpec) -> EngineResult<ContainerCreateBody> {
         cmd: given(&spec.cmd),
         working_dir: text(&spec.working_dir),
         user: text(&spec.user),
-        env: Some(spec.env.clone()),
+        env: Some(spec.environment()),
         hostname: text(&spec.hostname),
         exposed_ports: Some(exposed),
         // Probes of our own tell whether an app is up; the image's would only flood the events.

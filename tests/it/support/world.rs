@@ -16,11 +16,11 @@ use portreeve::clock::{SharedClock, VirtualClock};
 use portreeve::controllers::instance::{ActivitySeen, ProbeTarget, Prober, Site};
 use portreeve::controllers::recorder::Recorder;
 use portreeve::controllers::{self, ActivityView, Context};
-use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Resource};
+use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Resource};
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
 
-use portreeve::store::{MemoryStore, Revision, SharedStore, StoreError, typed};
+use portreeve::store::{Keyring, MemoryStore, Revision, SealingStore, SharedStore, StoreError, typed};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub const CLUSTER: &str = "sim";
 pub struct World {
     pub clock: SharedClock,
     pub store: SharedStore,
+    /// The store as the API has it: with Secrets opened.
+    pub opened: SharedStore,
     pub fleet: SimFleet,
     process: Option<Process>,
     uids: AtomicU64,
@@ -90,7 +92,9 @@ impl World {
         let clock = VirtualClock::new();
         let fleet = SimFleet::new(&clock, hosts, seed);
         stock(&fleet);
-        let store = MemoryStore::new();
+        let store: SharedStore = MemoryStore::new();
+        let ring = Arc::new(Keyring::ephemeral().unwrap());
+        let opened = SealingStore::over(store.clone(), ring, &Kind::Secret.prefix(None));
         for (i, name) in hosts.iter().enumerate() {
             let host: DockerHost = serde_json::from_value(json!({
                 "apiVersion": "portreeve.dev/v1", "kind": "DockerHost",
@@ -101,7 +105,7 @@ impl World {
             .unwrap();
             typed::create(&*store, &host).await.unwrap();
         }
-        World { clock, store, fleet, process: None, uids: AtomicU64::new(1) }
+        World { clock, store, opened, fleet, process: None, uids: AtomicU64::new(1) }
     }
 
     /// Starts the control plane.
@@ -113,6 +117,7 @@ impl World {
         let ctx = Arc::new(Context::new(
             Site { cluster: CLUSTER.into(), domain: "example.com".into(), url: "https://{host}".into() },
             self.store.clone(),
+            self.opened.clone(),
             cache.clone(),
             Arc::new(self.fleet.clone()),
             Arc::new(SimProber(self.fleet.clone())),

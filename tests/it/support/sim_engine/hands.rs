@@ -276,6 +276,11 @@ impl SimEngine {
 
 /// What can be seen.
 impl SimEngine {
+    /// What a container was given to see, `NAME=value`.
+    pub fn environment(&self, name: &str) -> Vec<String> {
+        self.world().find(name).map(|c| c.spec.environment()).unwrap_or_default()
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let world = self.world();
         let mut containers: Vec<_> = world

@@ -55,7 +55,7 @@ impl SimCommand {
             SimCommand::Says { stdout, code } => (Bytes::from(stdout.clone()), *code),
             SimCommand::Echoes => (Bytes::new(), 0),
             SimCommand::ShowsEnvironment => {
-                let mut lines: Vec<_> = spec.env.iter().map(|e| format!("{e}\n")).collect();
+                let mut lines: Vec<_> = spec.environment().iter().map(|e| format!("{e}\n")).collect();
                 lines.push(format!("HOSTNAME={}\n", spec.hostname));
                 lines.sort();
                 (Bytes::from(lines.concat()), 0)
