@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::apply::ApplyArgs;
+use super::attach::AttachArgs;
 use super::completion::CompletionArgs;
 use super::delete::DeleteArgs;
 use super::describe::DescribeArgs;
@@ -14,6 +15,7 @@ use super::explain::{ExplainArgs, SchemaArgs};
 use super::get::GetArgs;
 use super::label::LabelArgs;
 use super::logs::LogsArgs;
+use super::port_forward::PortForwardArgs;
 use super::power::{RestartArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
 use super::serve::ServeArgs;
 use super::token::TokenArgs;
@@ -60,6 +62,8 @@ pub enum Verb {
     Wait(WaitArgs),
     Logs(LogsArgs),
     Exec(ExecArgs),
+    Attach(AttachArgs),
+    PortForward(PortForwardArgs),
     Start(StartArgs),
     Stop(StopArgs),
     Restart(RestartArgs),

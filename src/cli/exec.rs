@@ -63,7 +63,12 @@ pub async fn run(args: &ExecArgs, session: &Session) -> Result<Exit> {
     if args.tty && !tty {
         eprintln!("Unable to use a TTY - input is not a terminal");
     }
-    let socket = session.client.websocket(&path(args, tty, &session.namespace), PROTOCOL).await?;
+    converse(session, &path(args, tty, &session.namespace), args.stdin, tty).await
+}
+
+/// A session on the WebSocket of this path, until its other end is over.
+pub async fn converse(session: &Session, path: &str, stdin: bool, tty: bool) -> Result<Exit> {
+    let socket = session.client.websocket(path, PROTOCOL).await?;
     // only once the server has agreed: a refusal is then read on a terminal in order
     let raw = if tty { Some(RawTerminal::enter()?) } else { None };
     let (mut sink, mut source) = socket.split();
@@ -76,7 +81,7 @@ pub async fn run(args: &ExecArgs, session: &Session) -> Result<Exit> {
             }
         }
     });
-    let input = args.stdin.then(|| tokio::spawn(forward_stdin(queue.clone())));
+    let input = stdin.then(|| tokio::spawn(forward_stdin(queue.clone())));
     let sizes = tty.then(|| tokio::spawn(forward_sizes(queue.clone())));
 
     let outcome = tokio::select! {

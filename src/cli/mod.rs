@@ -9,6 +9,7 @@
 
 mod apply;
 pub mod args;
+mod attach;
 mod client;
 mod completion;
 mod connect;
@@ -27,6 +28,7 @@ mod logs;
 mod manifest;
 mod merge;
 mod output;
+mod port_forward;
 mod power;
 mod selection;
 pub mod serve;
@@ -82,6 +84,8 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Wait(args) => wait::run(args, &session()?).await,
         Verb::Logs(args) => logs::run(args, &session()?).await,
         Verb::Exec(args) => exec::run(args, &session()?).await,
+        Verb::Attach(args) => attach::run(args, &session()?).await,
+        Verb::PortForward(args) => port_forward::run(args, &session()?).await,
         Verb::Start(args) => power::run(PowerVerb::Start, &args.power, &session()?).await,
         Verb::Stop(args) => power::run(PowerVerb::Stop, &args.power, &session()?).await,
         Verb::Restart(args) => power::run(PowerVerb::Restart, &args.power, &session()?).await,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 23] = [
     "serve",
     "apply",
     "diff",
@@ -26,6 +26,8 @@ const VERBS: [&str; 21] = [
     "wait",
     "logs",
     "exec",
+    "attach",
+    "port-forward",
     "start",
     "stop",
     "restart",

@@ -50,6 +50,11 @@ pub fn archive(program: &[u8], flavour: &Flavour) -> Result<Vec<u8>> {
     // programs expect it, and an empty image has none
     layer.directory("tmp/")?;
     layer.file("app", program, 0o755)?;
+    // what `kubectl cp` runs inside: the program knows them by name
+    layer.directory("bin/")?;
+    for name in ["bin/tar", "bin/test"] {
+        layer.link(name, "/app")?;
+    }
     let layer = layer.finish();
 
     let config = config(&layer, flavour).to_string().into_bytes();
@@ -98,18 +103,22 @@ struct Tar(Vec<u8>);
 impl Tar {
     fn directory(&mut self, name: &str) -> Result<()> {
         let mode = if name == "tmp/" { 0o1777 } else { 0o755 };
-        self.header(name, 0, mode, b'5')
+        self.header(name, 0, mode, b'5', "")
+    }
+
+    fn link(&mut self, name: &str, to: &str) -> Result<()> {
+        self.header(name, 0, 0o777, b'2', to)
     }
 
     fn file(&mut self, name: &str, content: &[u8], mode: u32) -> Result<()> {
-        self.header(name, content.len(), mode, b'0')?;
+        self.header(name, content.len(), mode, b'0', "")?;
         self.0.extend_from_slice(content);
         self.pad(512);
         Ok(())
     }
 
-    fn header(&mut self, name: &str, size: usize, mode: u32, kind: u8) -> Result<()> {
-        if name.len() > 100 {
+    fn header(&mut self, name: &str, size: usize, mode: u32, kind: u8, link: &str) -> Result<()> {
+        if name.len() > 100 || link.len() > 100 {
             bail!("the name is too long for a tar header: {name}");
         }
         let mut header = [0_u8; 512];
@@ -122,6 +131,7 @@ impl Tar {
         put(136, "00000000000");
         // the checksum counts its own field as blanks
         put(148, "        ");
+        put(157, link);
         put(257, "ustar\x0000");
         header[156] = kind;
         let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();

@@ -10,6 +10,7 @@
 //! portreeve-app env             print the environment, sorted
 //! portreeve-app exit N          exit with code N
 //! portreeve-app sleep MS        exit with 0 after MS milliseconds
+//! tar, test                     what `kubectl cp` runs: the image has these names, too
 //! ```
 //!
 //! | variable | what |
@@ -26,6 +27,7 @@ mod connection;
 mod data;
 mod request;
 mod routes;
+mod tar;
 mod websocket;
 
 use std::io::{self, Read, Write};
@@ -53,14 +55,13 @@ fn main() -> ExitCode {
     stop_on_signals();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        [] => settings().and_then(serve),
-        ["echo", text @ ..] => print(&format!("{}\n", text.join(" "))),
-        ["cat"] => copy_input(),
-        ["env"] => print(&environment()),
-        ["exit", code] => number(code, "the exit code").map(|code| std::process::exit(code)),
-        ["sleep", ms] => number(ms, "the time").map(|ms| thread::sleep(Duration::from_millis(ms))),
-        other => Err(format!("unknown command: {}", other.join(" "))),
+    let called = std::env::args().next().unwrap_or_default();
+    let done = match (called.rsplit('/').next().unwrap_or_default(), words.as_slice()) {
+        ("test", ["-d", path]) => tar::is_directory(path),
+        ("tar", ["cf", "-", path]) => tar::create(path),
+        ("tar", [.., "-xmf", "-"]) => tar::extract("."),
+        ("tar", [.., "-xmf", "-", "-C", directory]) => tar::extract(directory),
+        (_, words) => command(words),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +69,18 @@ fn main() -> ExitCode {
             eprintln!("portreeve-app: {error}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn command(words: &[&str]) -> Result<(), String> {
+    match words {
+        [] => settings().and_then(serve),
+        ["echo", text @ ..] => print(&format!("{}\n", text.join(" "))),
+        ["cat"] => copy_input(),
+        ["env"] => print(&environment()),
+        ["exit", code] => number(code, "the exit code").map(|code| std::process::exit(code)),
+        ["sleep", ms] => number(ms, "the time").map(|ms| thread::sleep(Duration::from_millis(ms))),
+        other => Err(format!("unknown command: {}", other.join(" "))),
     }
 }
 

@@ -204,3 +204,54 @@ async fn a_terminal_is_asked_for_only_where_there_is_one() {
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "hi"));
     assert!(stderr(&output).contains("not a terminal"), "{}", stderr(&output));
 }
+
+#[tokio::test]
+async fn attach_shows_what_the_container_writes() {
+    let (server, _) = server().await;
+    let output = against(&server, &["attach", "alice"], "").await;
+    assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "said\n".into(), "moaned\n".into()));
+}
+
+#[tokio::test]
+async fn a_forwarded_port_carries_several_connections_each_with_its_own_end() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::TcpStream;
+
+    let (server, _) = server().await;
+    let mut command = portreeve(server.dir.path(), &["port-forward", "alice", ":8080", ":9"]);
+    command.env("PORTREEVE_KUBECONFIG", &server.kubeconfig).kill_on_drop(true);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut port = async || {
+        let line =
+            tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text").expect("a line");
+        let address = line.strip_prefix("Forwarding from ").and_then(|l| l.split(' ').next());
+        address.and_then(|a| a.parse::<std::net::SocketAddr>().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let (open, closed) = (port().await, port().await);
+    let ask = async |to: std::net::SocketAddr, text: String| {
+        let talk = async {
+            let mut stream = TcpStream::connect(to).await.expect("connected");
+            let (mut read, mut write) = stream.split();
+            let send = async {
+                write.write_all(text.as_bytes()).await.expect("sent");
+                write.shutdown().await.expect("ended");
+            };
+            let mut answer = String::new();
+            let (_, read) = tokio::join!(send, read.read_to_string(&mut answer));
+            read.map(|_| answer).unwrap_or_default()
+        };
+        tokio::time::timeout(PATIENCE, talk).await.expect("in time")
+    };
+    // more than any buffer on the way holds, and answered only after the end
+    let text = |n: usize| format!("{n} ").repeat(50_000);
+    let answers = futures::future::join_all((0..4).map(|n| ask(open, text(n)))).await;
+    assert!(answers.iter().enumerate().all(|(n, answer)| *answer == text(n)));
+    assert_eq!(ask(closed, String::new()).await, "");
+    let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let said =
+        tokio::time::timeout(PATIENCE, errors.next_line()).await.expect("in time").expect("text").expect("a line");
+    assert!(said.ends_with("has no port 9; it declares 8080 (web)"), "{said}");
+    child.kill().await.expect("killed");
+}
