@@ -6,6 +6,7 @@
 //! ```
 
 mod attach;
+mod destinations;
 mod seal;
 
 use std::net::SocketAddr;
@@ -94,6 +95,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
+    api_state.destinations = Arc::new(destinations::Scheduled(cache.clone()));
     let proxy_state =
         Arc::new(ProxyState { cache: cache.clone(), activity, waker, clock: clock.clone(), limits: Limits::default() });
 

@@ -47,7 +47,7 @@ impl DeleteOptions {
         Ok(DeleteOptions { dry_run, uid: precondition("uid"), version: precondition("resourceVersion") })
     }
 
-    fn check(&self, subject: &Subject, old: &Value) -> Result<(), ApiError> {
+    pub fn check(&self, subject: &Subject, old: &Value) -> Result<(), ApiError> {
         let wanted = [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.version)];
         for (name, field, wanted) in wanted {
             let actual = object::text(old, field);

@@ -171,6 +171,11 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
+    /// What cannot be done at present, and is worth asking for again.
+    pub fn not_now(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+    }
+
     /// The client takes more than its share; it may try again after `wait`, rounded up to seconds.
     pub fn too_many(message: impl Into<String>, wait: std::time::Duration) -> ApiError {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -262,8 +267,11 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self.0.code {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                let wait = self.0.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64()).unwrap_or(1);
-                headers.insert(header::RETRY_AFTER, wait.into());
+                let wait = self.0.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64());
+                // Without a time clients hand the refusal to their user, instead of trying again by themselves.
+                if wait.is_some() || self.0.code == StatusCode::SERVICE_UNAVAILABLE {
+                    headers.insert(header::RETRY_AFTER, wait.unwrap_or(1).into());
+                }
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

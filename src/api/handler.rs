@@ -29,7 +29,7 @@ use super::reply::Reply;
 use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
-use super::views::{self, View, nodes, pods};
+use super::views::{self, View, eviction, nodes, pods};
 use super::{
     ApiState, apply, create, delete, discovery, drain, list, logs, negotiate, openapi, patch, scale, streams, update,
     watch,
@@ -325,7 +325,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
     }
 }
 
-/// Pods: read-only, with logs and sessions.
+/// Pods: a view, with logs and sessions, and what moves and renews containers.
 async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
     let method = request.method().clone();
     let (form, include) = (negotiate::form(&call.headers), Include::of(&call.query)?);
@@ -341,6 +341,13 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
         ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,
         ("GET" | "POST", Some(name), Some(sub)) if let Some(kind) = streams::Kind::of(sub) => {
             streams::answer(kind, call, name, request).await
+        }
+        ("DELETE", Some(name), None) => {
+            let options = delete_options(&call, request).await?;
+            Ok(pods::delete(&call, &name, &options).await?.render(View::Pods, form?, include, &facts))
+        }
+        ("POST", Some(name), Some("eviction")) => {
+            eviction::evict(&call, &name, parsed(request).await?).await.map(Reply::into_response)
         }
         _ => Err(ApiError::method_not_allowed("pods are a view: write the instance of the same name")),
     }

@@ -49,6 +49,7 @@ pub use access::{AuditLog, Authenticator, CredentialError, Credentials, OwnCerti
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
 pub use server::{ServeError, serve};
+pub use views::eviction::Destinations;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -69,6 +70,8 @@ pub struct ApiState {
     pub tls: Arc<rustls::ServerConfig>,
     /// Logs, exec, attach and connections.
     pub attach: Arc<dyn Attach>,
+    /// Where instances can go.
+    pub destinations: Arc<dyn Destinations>,
     /// The domain under which instances are routed.
     pub domain: Arc<str>,
 }
@@ -91,6 +94,7 @@ impl ApiState {
             audit: AuditLog::default(),
             tls: credentials.server_config.clone(),
             attach,
+            destinations: views::eviction::anywhere(),
             domain: domain.into(),
         }
     }

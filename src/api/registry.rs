@@ -75,9 +75,10 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         namespaced: true,
         short_names: &["po"],
         categories: &[],
-        verbs: &["get", "list", "watch"],
+        verbs: &["delete", "get", "list", "watch"],
         subresources: vec![
             Subresource { name: "attach", speaks: ("", "v1", "PodAttachOptions"), verbs: &["create", "get"] },
+            Subresource { name: "eviction", speaks: ("policy", "v1", "Eviction"), verbs: &["create"] },
             Subresource { name: "exec", speaks: ("", "v1", "PodExecOptions"), verbs: &["create", "get"] },
             Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
             Subresource { name: "portforward", speaks: ("", "v1", "PodPortForwardOptions"), verbs: &["create", "get"] },

@@ -16,6 +16,11 @@ pub const WAKE_ANNOTATION: &str = "portreeve.dev/wake";
 /// Annotation: a change of its value re-creates the container (`portreeve restart`, `kubectl delete pod`).
 pub const RESTART_ANNOTATION: &str = "portreeve.dev/restart";
 
+/// Annotation: the id of a container that is to be made anew once, and since when (`kubectl delete pod`).
+pub const RECREATE_ANNOTATION: &str = "portreeve.dev/recreate";
+/// Annotation: the node that the instance is to leave (an eviction). It goes when the instance has left.
+pub const EVICT_ANNOTATION: &str = "portreeve.dev/evict";
+
 resource! {
     /// One private app of one user: a container that sleeps when idle and wakes on the next request.
     Instance, Kind::Instance, InstanceSpec, InstanceStatus
@@ -321,6 +326,32 @@ impl InstanceSpec {
 }
 
 impl Instance {
+    /// Whether this very container is to be made anew. The container after it has another id, so a mark counts once.
+    pub fn is_condemned(&self, container_id: &str) -> bool {
+        self.recreation().is_some_and(|(id, _)| !id.is_empty() && id == container_id)
+    }
+
+    /// The container that is to be made anew, and since when.
+    pub fn recreation(&self) -> Option<(&str, &str)> {
+        let mark = self.metadata.annotations.get(RECREATE_ANNOTATION)?;
+        Some(mark.split_once(' ').unwrap_or((mark, "")))
+    }
+
+    /// The node that the instance is to leave.
+    pub fn evicted_from(&self) -> Option<&str> {
+        self.metadata.annotations.get(EVICT_ANNOTATION).map(String::as_str)
+    }
+
+    /// What binds the instance to its node for good: the first of its volumes, in words. Data does not move with it.
+    pub fn local_data(&self) -> Option<String> {
+        let volume = self.spec.volumes.first()?;
+        Some(if volume.host_path.is_empty() {
+            format!("the data of its volume {:?} (a Docker volume)", volume.name)
+        } else {
+            format!("the data of its volume {:?} ({} on the host)", volume.name, self.fill(&volume.host_path))
+        })
+    }
+
     /// The routes with every default and placeholder resolved: what the proxy serves. Hosts are in lower case.
     pub fn resolved_routes(&self, domain: &str) -> Vec<Route> {
         let Some(first) = self.spec.ports.first() else { return vec![] };
@@ -366,6 +397,8 @@ pub enum Phase {
     Stopped,
     /// A new container replaces the old one.
     Upgrading,
+    /// Leaves its node for another.
+    Moving,
     /// Cannot run; the Ready condition tells why and what is tried next.
     Failed,
     /// The node cannot be reached; what runs there is unknown.

@@ -54,7 +54,7 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
             _ => Decision::Wake,
         },
         Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
-        Phase::Asleep | Phase::Stopping | Phase::Upgrading => Decision::Wake,
+        Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
         // Power is no longer Stopped (see above), so the controller is about to leave this phase.
         Phase::Stopped => Decision::Wake,
         Phase::Failed => Decision::Refuse(Refusal::Failed),
@@ -99,6 +99,7 @@ mod tests {
             (Phase::Stopping, Decision::Wake, Decision::Wake),
             (Phase::Stopped, Decision::Wake, Decision::Wake),
             (Phase::Upgrading, Decision::Wake, Decision::Wake),
+            (Phase::Moving, Decision::Wake, Decision::Wake),
             (Phase::Failed, failed, failed),
             (Phase::Lost, lost, lost),
         ] {

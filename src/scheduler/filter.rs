@@ -1,6 +1,6 @@
 //! The filters: why a host cannot take an instance.
 
-use crate::model::{Instance, condition, is_true};
+use crate::model::{Instance, TaintEffect, condition, is_true, untolerated};
 
 use super::HostLoad;
 
@@ -10,6 +10,8 @@ pub enum Refusal {
     NotTheNamedNode,
     SelectorMismatch,
     Unschedulable,
+    /// A taint, as kubectl writes it.
+    Tainted(String),
     NotReady(String),
     RuntimeMissing(String),
     HostPortTaken(u16),
@@ -24,6 +26,7 @@ impl std::fmt::Display for Refusal {
             Refusal::NotTheNamedNode => f.write_str("is not the node of spec.placement.node"),
             Refusal::SelectorMismatch => f.write_str("did not match spec.placement.nodeSelector"),
             Refusal::Unschedulable => f.write_str("unschedulable"),
+            Refusal::Tainted(taint) => write!(f, "had the taint {taint} that the instance does not tolerate"),
             Refusal::NotReady(why) => write!(f, "not ready ({why})"),
             Refusal::RuntimeMissing(runtime) => write!(f, "without the runtime {runtime}"),
             Refusal::HostPortTaken(port) => write!(f, "with host port {port} taken"),
@@ -46,6 +49,10 @@ pub fn refuse(instance: &Instance, load: &HostLoad) -> Option<Refusal> {
     }
     if host.metadata.deletion_timestamp.is_some() || host.spec.unschedulable {
         return Some(Refusal::Unschedulable);
+    }
+    let keeps_away = [TaintEffect::NoSchedule, TaintEffect::NoExecute];
+    if let Some(taint) = untolerated(&host.spec.taints, &placement.tolerations, &keeps_away) {
+        return Some(Refusal::Tainted(taint.to_string()));
     }
     if !is_true(&host.status.conditions, "Ready") {
         let why = condition(&host.status.conditions, "Ready").map_or("not seen yet", |c| &c.reason);

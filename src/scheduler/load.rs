@@ -62,6 +62,7 @@ fn reserves(instance: &Instance) -> bool {
         | Phase::Running
         | Phase::Stopping
         | Phase::Upgrading
+        | Phase::Moving
         | Phase::Failed
         | Phase::Lost => true,
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Instance;
+use crate::model::{Instance, TaintEffect, untolerated};
 
 use super::filter::refuse;
 use super::{Fleet, HostLoad, Refusal};
@@ -47,13 +47,13 @@ impl std::fmt::Display for Unplaced {
 /// Chooses a host and its ports. Deterministic: ties go to the first by name.
 pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> {
     let mut refusals = BTreeMap::new();
-    let mut best: Option<(f64, &HostLoad)> = None;
+    let mut best: Option<((bool, f64), &HostLoad)> = None;
     for load in fleet.hosts.values() {
         if let Some(refusal) = refuse(instance, load) {
             *refusals.entry(refusal).or_insert(0) += 1;
             continue;
         }
-        let score = share(instance, load);
+        let score = (is_disliked(instance, load), share(instance, load));
         if best.is_none_or(|(least, _)| score < least) {
             best = Some((score, load));
         }
@@ -72,6 +72,12 @@ pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> 
         ports: choose_ports(instance, load),
         message,
     })
+}
+
+/// Whether the host asks to be left alone while there is another.
+fn is_disliked(instance: &Instance, load: &HostLoad) -> bool {
+    let tolerations = &instance.spec.placement.tolerations;
+    untolerated(&load.host.spec.taints, tolerations, &[TaintEffect::PreferNoSchedule]).is_some()
 }
 
 /// The larger of the memory and CPU shares that the host would have with the instance on it.
@@ -171,6 +177,35 @@ mod tests {
         let why = place(&pinned, &Fleet::new([Arc::new(small)], [])).unwrap_err().to_string();
         assert_eq!(why, "0/1 hosts fit: 1 is not the node of spec.placement.node");
         assert_eq!(place(&pinned, &Fleet::default()).unwrap_err().to_string(), "there is no DockerHost");
+    }
+
+    #[test]
+    fn taints_keep_away_what_does_not_tolerate_them() {
+        let tainted = |name: &str, taint: serde_json::Value| {
+            let mut host = (*host(name, "4Gi", "")).clone();
+            host.spec.taints = vec![serde_json::from_value(taint).unwrap()];
+            Arc::new(host)
+        };
+        let maintenance = json!({"key": "maintenance", "value": "yes", "effect": "NoSchedule"});
+        let hosts = [tainted("a", maintenance.clone()), tainted("b", maintenance)];
+        let mut inst = instance("x", 0);
+        let why = place(&inst, &Fleet::new(hosts.clone(), [])).unwrap_err().to_string();
+        assert_eq!(
+            why,
+            "0/2 hosts fit: 2 had the taint maintenance=yes:NoSchedule that the instance does not tolerate"
+        );
+        inst.spec.placement.tolerations =
+            serde_json::from_value(json!([{"key": "maintenance", "value": "yes"}])).unwrap();
+        assert_eq!(place(&inst, &Fleet::new(hosts, [])).unwrap().node, "a");
+
+        let shy = tainted("a", json!({"key": "old", "effect": "PreferNoSchedule"}));
+        let inst = instance("x", 0);
+        assert_eq!(
+            place(&inst, &Fleet::new([shy.clone(), host("b", "1Gi", "")], [])).unwrap().node,
+            "b",
+            "fuller, and yet"
+        );
+        assert_eq!(place(&inst, &Fleet::new([shy], [])).unwrap().node, "a", "there is no other");
     }
 
     #[test]

@@ -65,9 +65,13 @@ fn state(instance: &Instance) -> State {
         Phase::Running => State::Up,
         _ if instance.spec.power == Power::Stopped => State::Refused("it is stopped; start it first".into()),
         Phase::Starting => State::Starting,
-        Phase::Pending | Phase::Pulling | Phase::Asleep | Phase::Stopping | Phase::Stopped | Phase::Upgrading => {
-            State::Down
-        }
+        Phase::Pending
+        | Phase::Pulling
+        | Phase::Asleep
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Upgrading
+        | Phase::Moving => State::Down,
         Phase::Failed => State::Refused(format!("it has failed: {}", said())),
         Phase::Lost => State::Refused(format!("its host cannot be reached: {}", said())),
     }

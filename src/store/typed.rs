@@ -119,6 +119,31 @@ pub async fn replace_status(
     splice_status(store, &record, &status).await
 }
 
+/// As [`replace_status`], and takes one annotation off in the same write.
+///
+/// # Errors
+/// `Conflict` when the object is at another revision or gone.
+pub async fn replace_status_and_unmark(
+    store: &dyn Store,
+    key: &Key,
+    expected: Revision,
+    status: &impl Serialize,
+    annotation: &str,
+) -> Result<Revision> {
+    let status = serde_json::to_vec(status)
+        .map_err(|e| StoreError::Failed(format!("{key}: its new status cannot be written as JSON: {e}")))?;
+    let record = expect_at(store, &key.to_string(), Some(expected)).await?;
+    let bad = |e| unreadable(&record, e);
+    let mut value = with_member(&record.value, "status", Some(&status)).map_err(bad)?;
+    let metadata = member(&record.value, "metadata").map_err(bad)?.unwrap_or(b"{}");
+    if let Some(annotations) = member(metadata, "annotations").map_err(bad)?.filter(|a| *a != b"null") {
+        let annotations = with_member(annotations, annotation, None).map_err(bad)?;
+        let metadata = with_member(metadata, "annotations", Some(&annotations)).map_err(bad)?;
+        value = with_member(&value, "metadata", Some(&metadata)).map_err(bad)?;
+    }
+    write(store, &record, value.into()).await
+}
+
 /// Writes `metadata.finalizers` of the object at `key` if it is still at `expected`; every other byte of it stays.
 /// An object whose deletion was asked for and that is left without finalizers is deleted. Returns the revision
 /// afterwards: `expected` when nothing was to be written.

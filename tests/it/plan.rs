@@ -54,6 +54,7 @@ impl Model {
             values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
             activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0 },
             startup: None,
+            leave: None,
         };
         Model { desired, seen, gone: false, ids: 0 }
     }
@@ -92,6 +93,13 @@ impl Model {
                 self.desired.status.ports =
                     placed.ports.into_iter().map(|p| BoundPort { name: p.name, host_port: p.host_port }).collect();
                 self.seen.node = NodeSeen::Reachable;
+            }
+            Action::Leave => {
+                assert!(self.seen.containers.is_empty(), "it left its container behind");
+                assert_ne!(self.seen.network, Presence::Ours, "it left its network behind");
+                self.desired.status = Default::default();
+                self.seen.node = NodeSeen::Unbound(Ok(placement(&self.desired)));
+                self.seen.leave = None;
             }
             Action::Mark(status) => self.desired.status = *status,
             Action::Pull { .. } => self.seen.image_present = Some(true),

@@ -3,12 +3,15 @@
 //!
 //! A failing run prints its seed; `PORTREEVE_SIM_SEED=n cargo test --test it sim::` runs that one alone.
 
+#[path = "sim/moving.rs"]
+mod moving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use portreeve::docker::engine::Limits;
 use portreeve::docker::labels;
-use portreeve::model::{Instance, Key, Phase, Power, Resource};
+use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource};
 use serde_json::{Value, json};
 
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates, Rng};
@@ -96,7 +99,7 @@ async fn converged(world: &World, limit: Duration) {
 }
 
 /// One user's story, step by step; each step is awaited before the next.
-const STORY: [&str; 7] = ["create", "upgrade", "limits", "stop", "start", "pulled", "delete"];
+const STORY: [&str; 8] = ["create", "upgrade", "limits", "stop", "start", "recreate", "pulled", "delete"];
 
 async fn tell(world: &World, step: &str) {
     match step {
@@ -106,6 +109,15 @@ async fn tell(world: &World, step: &str) {
         "stop" => world.change("alice", |i| i.spec.power = Power::Stopped).await,
         "start" => world.change("alice", |i| i.spec.power = Power::Running).await,
         "pulled" => world.change("alice", |i| i.spec.image = "app:3".into()).await,
+        // As the API marks it: once, whatever happens after.
+        "recreate" => {
+            world
+                .change("alice", |i| {
+                    let mark = format!("{} 2026-01-01T00:00:00Z", i.status.container_id);
+                    i.metadata.annotations.entry(RECREATE_ANNOTATION.into()).or_insert(mark);
+                })
+                .await;
+        }
         "delete" => world.delete("alice").await,
         other => panic!("no such step: {other}"),
     }

@@ -20,29 +20,33 @@ pub async fn aliased(
     if view != View::Records(Kind::Event) {
         return Ok(selector);
     }
-    let kind = match selector.required("involvedObject.kind") {
+    let kind = selector.required("involvedObject.kind").map(str::to_owned);
+    if matches!(kind.as_deref(), None | Some("Pod")) {
+        uid_of_instance(state, &mut selector, namespace).await?;
+    }
+    let kind = match kind.as_deref() {
         Some("Node") => Kind::DockerHost,
         Some("Pod") => Kind::Instance,
         _ => return Ok(selector),
     };
-    if kind == Kind::Instance
-        && let (Some(uid), Some(name)) =
-            (selector.required("involvedObject.uid"), selector.required("involvedObject.name"))
-    {
-        let namespace = selector.required("involvedObject.namespace").or(namespace).unwrap_or_default();
-        let record = state.store.get(&Key::instance(namespace, name).to_string()).await?;
-        let instance = record.map(|r| object::decode(Kind::Instance, &r)).transpose()?;
-        let pod = instance.as_ref().and_then(pods::project);
-        // The uid of a Pod is that of one container; the events are of the instance.
-        if let (Some(instance), Some(pod)) = (instance, pod)
-            && object::text(&pod, "uid") == uid
-        {
-            selector.require("involvedObject.uid", object::text(&instance, "uid"));
-        }
-    }
     selector.require("involvedObject.kind", kind.info().name);
     if selector.required("involvedObject.apiVersion") == Some("v1") {
         selector.require("involvedObject.apiVersion", &format!("{GROUP}/{}", kind.info().version));
     }
     Ok(selector)
+}
+
+/// The uid of a Pod is that of one container; the events are of the instance. `describe pod` names no kind.
+async fn uid_of_instance(state: &ApiState, selector: &mut Selector, namespace: Option<&str>) -> Result<(), ApiError> {
+    let required = |path: &str| selector.required(path).filter(|v| !v.is_empty());
+    let (Some(uid), Some(name)) = (required("involvedObject.uid"), required("involvedObject.name")) else {
+        return Ok(());
+    };
+    let namespace = required("involvedObject.namespace").or(namespace).unwrap_or_default();
+    let Some(record) = state.store.get(&Key::instance(namespace, name).to_string()).await? else { return Ok(()) };
+    let instance = object::decode(Kind::Instance, &record)?;
+    if pods::project(&instance).is_some_and(|pod| object::text(&pod, "uid") == uid) {
+        selector.require("involvedObject.uid", object::text(&instance, "uid"));
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Lists, watches and Tables are the same for all, so that a view is one projection and a set of columns.
 
 mod events;
+pub mod eviction;
 pub mod leases;
 pub mod nodes;
 pub mod pods;

@@ -1,4 +1,5 @@
-//! The core/v1 Pod view of Instances: read-only, for `kubectl logs`, `exec` and `get pods`.
+//! The core/v1 Pod view of Instances, for `kubectl logs`, `exec`, `get pods` and `drain`. It is not written; deleting a Pod
+//! makes the container anew, and never deletes the Instance.
 //!
 //! A Pod is there as long as the instance has a container. Its uid is that of the container's incarnation, so that
 //! clients which wait for a Pod to go see it go when the container is made anew.
@@ -8,10 +9,17 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::super::columns::{self, Column};
+use super::super::delete::DeleteOptions;
 use super::super::error::{ApiError, Subject};
+use super::super::handler::Call;
+use super::super::query::WriteOptions;
+use super::super::reply::Reply;
+use super::super::update::{Candidate, Part, modify};
 use super::super::{ApiState, object};
-use crate::model::{Instance, Key, Kind, Phase, Quantity, condition, is_true};
+use crate::model::{Instance, Key, Kind, Phase, Quantity, RECREATE_ANNOTATION, Time, condition, is_true};
 
+/// The reason of an instance's Ready condition while it leaves its node; the controller's word.
+const MOVING: &str = "Moving";
 /// The one container of every Pod.
 pub const CONTAINER: &str = "main";
 /// The field paths that Pods may be selected by.
@@ -35,10 +43,13 @@ pub fn project(instance: &Value) -> Option<Value> {
     }
     let ready = is_true(&status.conditions, "Ready");
     let started = status.started_at.map(|t| t.to_string());
-    let running = matches!(status.phase, Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping);
+    let running =
+        matches!(status.phase, Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Moving);
     let phase = match status.phase {
         // One that sleeps wakes on use, and kubectl must not refuse to use it: that it waits is told below.
-        Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Asleep => "Running",
+        Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Moving | Phase::Asleep => {
+            "Running"
+        }
         Phase::Pending | Phase::Pulling => "Pending",
         Phase::Stopped => "Succeeded",
         Phase::Failed => "Failed",
@@ -65,6 +76,7 @@ pub fn project(instance: &Value) -> Option<Value> {
         .iter()
         .map(|p| json!({"name": p.name, "containerPort": p.container_port, "hostPort": status.host_port(&p.name), "protocol": "TCP"}))
         .collect();
+    let rests = matches!(status.phase, Phase::Asleep | Phase::Stopped);
     let resources = json!({
         "memory": Quantity::from_bytes(typed.spec.memory_bytes()), "cpu": Quantity::from_milli(typed.spec.cpu_milli()),
     });
@@ -75,17 +87,19 @@ pub fn project(instance: &Value) -> Option<Value> {
         "metadata": {
             "name": meta.name, "namespace": meta.namespace, "uid": incarnation(&meta.uid, &status.container_id),
             "resourceVersion": meta.resource_version, "creationTimestamp": started.clone().or(meta.creation_timestamp.map(|t| t.to_string())),
-            "labels": meta.labels,
+            "labels": meta.labels, "deletionTimestamp": going_since(&typed),
             "ownerReferences": [{
                 "apiVersion": Kind::Instance.api_version(), "kind": "Instance", "name": meta.name, "uid": meta.uid,
                 "controller": true,
             }],
         },
         "spec": {
+            "tolerations": (!typed.spec.placement.tolerations.is_empty()).then_some(&typed.spec.placement.tolerations),
             "nodeName": status.node, "restartPolicy": "Always",
             "containers": [{
                 "name": CONTAINER, "image": typed.spec.image, "ports": ports,
-                "resources": {"limits": resources, "requests": resources},
+                // One that rests holds nothing of its host.
+                "resources": {"limits": resources, "requests": (!rests).then_some(&resources)},
             }],
         },
         "status": {
@@ -102,6 +116,56 @@ pub fn project(instance: &Value) -> Option<Value> {
     });
     object::strip_nulls(&mut pod);
     Some(pod)
+}
+
+/// Since when this incarnation is on its way out: made anew, moved, or deleted with its instance.
+fn going_since(instance: &Instance) -> Option<String> {
+    let (meta, status) = (&instance.metadata, &instance.status);
+    if let Some(time) = meta.deletion_timestamp {
+        return Some(time.to_string());
+    }
+    let ready = condition(&status.conditions, "Ready");
+    if let Some(moving) = ready.filter(|c| c.reason == MOVING) {
+        return Some(moving.last_transition_time.to_string());
+    }
+    let (_, since) = instance.recreation().filter(|(id, _)| *id == status.container_id)?;
+    let since = since.parse::<Timestamp>().ok().map(Time::from).or(meta.creation_timestamp)?;
+    Some(since.to_string())
+}
+
+/// Sets an annotation.
+pub fn annotate(object: &mut Value, name: &str, value: String) {
+    let annotations = object::meta_mut(object).entry("annotations").or_insert_with(|| json!({}));
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[name] = value.into();
+}
+
+/// An error of the record, told of the Pod that was asked for.
+pub fn about_the_pod(error: ApiError, name: &str) -> ApiError {
+    if error.code() == http::StatusCode::NOT_FOUND { ApiError::not_found(&Subject::pod(name)) } else { error }
+}
+
+/// DELETE of a Pod: its container is to be made anew, with the same ports and volumes. The mark names the container, so
+/// it is done once, however often it is asked for.
+pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<Reply, ApiError> {
+    let key = Key::instance(call.place.namespace.clone().unwrap_or_default(), name);
+    let subject = Subject::pod(name);
+    let now = Time::from(call.state.clock.now());
+    let writer = call.writer(Kind::Instance, &WriteOptions::of(&call.query)?);
+    let written = modify(&call.state, &key, Part::Main, &writer, options.dry_run, |instance| {
+        let pod = project(instance).ok_or_else(|| ApiError::not_found(&subject))?;
+        options.check(&subject, &pod)?;
+        let mut new = instance.clone();
+        if object::text(&pod, "deletionTimestamp").is_empty() {
+            let id = instance.pointer("/status/containerID").and_then(Value::as_str).unwrap_or_default();
+            annotate(&mut new, RECREATE_ANNOTATION, format!("{id} {now}"));
+        }
+        Ok(Candidate { object: new, warnings: vec![], managers: None })
+    });
+    let reply = written.await.map_err(|e| about_the_pod(e, name))?;
+    project(&reply.body).map(Reply::ok).ok_or_else(|| ApiError::not_found(&subject))
 }
 
 /// A uid from the instance's and the container's.

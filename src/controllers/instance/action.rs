@@ -16,6 +16,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 pub enum Action {
     /// Commit a node and host ports to the status, before anything is made.
     Bind,
+    /// Commit that the instance has left its node, with where it goes; nothing of it is left there.
+    Leave,
     /// Write this status: what the steps after it are about to do.
     Mark(Box<InstanceStatus>),
     Pull {
@@ -68,7 +70,7 @@ impl Action {
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
-            Action::Bind => "BindFailed",
+            Action::Bind | Action::Leave => "BindFailed",
             Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
@@ -92,6 +94,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Bind => f.write_str("bind a node and host ports"),
+            Action::Leave => f.write_str("leave the node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),
             Action::Pull { image } => write!(f, "pull image {image}"),
             Action::CreateVolume { name, .. } => write!(f, "create volume {name}"),

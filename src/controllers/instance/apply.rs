@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, condition};
+use crate::model::{
+    ConditionStatus, EVICT_ANNOTATION, FINALIZER, ImageStatus, Instance, InstanceStatus, Key, Phase, Resource,
+    condition,
+};
 use crate::runtime::{Error, Outcome};
 use crate::scheduler::place;
 use crate::store::{Revision, StoreError, typed};
@@ -14,6 +17,7 @@ use crate::store::{Revision, StoreError, typed};
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
+use super::moving::elsewhere;
 use super::observe::{activity, fleet};
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
@@ -183,6 +187,7 @@ impl<'a> Executor<'a> {
     async fn step(&mut self, action: &Action) -> Result<Step, StepError> {
         match action {
             Action::Bind => return self.bind().await,
+            Action::Leave => return self.leave().await,
             Action::Mark(status) => {
                 self.write_status((**status).clone()).await?;
                 return Ok(Step::Next);
@@ -270,7 +275,7 @@ impl<'a> Executor<'a> {
             }
             Action::RemoveNetwork { name } => engine.remove_network(name).await?,
             Action::RemoveVolume { name } => engine.remove_volume(name).await?,
-            Action::Bind | Action::Mark(_) | Action::DropFinalizer | Action::AwaitStartup { .. } => {}
+            Action::Bind | Action::Leave | Action::Mark(_) | Action::DropFinalizer | Action::AwaitStartup { .. } => {}
         }
         Ok(Step::Next)
     }
@@ -312,7 +317,9 @@ impl<'a> Executor<'a> {
             // It is there already: only its ports are in question, not whether the node would take it anew.
             load.memory = 0;
             load.instances = 0;
-            Arc::make_mut(&mut load.host).spec.unschedulable = false;
+            let host = Arc::make_mut(&mut load.host);
+            host.spec.unschedulable = false;
+            host.spec.taints.clear();
             candidate.spec.placement.node_selector.clear();
         }
         let now = self.ctx.clock.now();
@@ -348,6 +355,56 @@ impl<'a> Executor<'a> {
         self.ctx.cache.wait_for(self.revision).await;
         self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
         Ok(Step::Next)
+    }
+
+    /// Gives up the old node and takes a new one in one commit, alone as in [`Self::bind`]. Who rests takes none: it is
+    /// placed when it wakes.
+    async fn leave(&mut self) -> Result<Step, StepError> {
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let now = self.ctx.clock.now();
+        let want = want(&self.instance, activity(self.ctx, &self.instance), now);
+        let old = self.instance.status.node.clone();
+        let mut report = Report::of(&self.instance, now);
+        let status = &mut report.status;
+        status.node.clear();
+        status.address.clear();
+        status.ports.clear();
+        status.container_id.clear();
+        status.volumes.clear();
+        status.started_at = None;
+        status.image = ImageStatus::default();
+        status.crashes = 0;
+        let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
+            (Want::Run, Ok(placement)) => {
+                status.node = placement.node.clone();
+                status.address = placement.address.clone();
+                status.ports = bound_ports(&placement);
+                report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+                report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
+                format!("moved from {old} to {}: {}", placement.node, placement.message)
+            }
+            // Nothing of it is left on the old node: it waits for a host as a new one does.
+            (Want::Run, Err(why)) => {
+                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.clone());
+                report.phase(Phase::Pending).not_ready("Unschedulable", why.clone());
+                format!("left {old}, and no host can take it: {why}")
+            }
+            (Want::Sleep | Want::Stop, _) => {
+                let phase = if want == Want::Sleep { Phase::Asleep } else { Phase::Stopped };
+                report.phase(phase).not_ready(&format!("{phase:?}"), "has left its node; the next wake places it");
+                report.condition("Scheduled", ConditionStatus::False, "Unbound", "is placed when it wakes");
+                format!("left {old}; it is placed when it wakes")
+            }
+        };
+        let status = report.take();
+        let (store, revision) = (&*self.ctx.store, self.revision);
+        self.revision = typed::replace_status_and_unmark(store, &self.key, revision, &status, EVICT_ANNOTATION).await?;
+        self.instance.status = status;
+        self.instance.metadata.annotations.remove(EVICT_ANNOTATION);
+        self.ctx.cache.wait_for(self.revision).await;
+        self.event(EventType::Normal, "Moved", message);
+        Ok(Step::LookAgain)
     }
 
     async fn pull(&mut self, engine: &dyn Engine, image: &str) -> Result<Step, StepError> {

@@ -9,6 +9,7 @@
 mod action;
 mod apply;
 mod desired;
+mod moving;
 mod observe;
 mod plan;
 mod probe;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use action::{Action, Plan, STOP_GRACE};
 pub use desired::container_spec;
+pub use moving::{Leave, elsewhere};
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
 pub use probe::{NetProber, ProbeTarget, Prober};
 pub use running::crash_delay;

@@ -12,6 +12,7 @@ use crate::scheduler::{Fleet, place};
 
 use super::super::Context;
 use super::desired::{container_spec, named_volumes};
+use super::moving;
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, want};
 use super::probe::ProbeTarget;
 use super::running::started;
@@ -33,6 +34,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         values: value_names(ctx, desired),
         activity: activity(ctx, desired),
         startup: None,
+        leave: None,
     };
     if desired.status.node.is_empty() {
         seen.node = NodeSeen::Unbound(place(desired, &fleet(ctx)));
@@ -43,6 +45,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         return Ok(seen);
     };
     seen.node_ready = is_true(&host.status.conditions, "Ready");
+    seen.leave = moving::leave(desired, &host, || fleet(ctx));
     seen.address_changed = host.spec.reach_address() != desired.status.address;
     let looked = match ctx.engines.engine(&host) {
         Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,
@@ -123,7 +126,10 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     let current =
         seen.containers.iter().find(|c| c.labels.get(labels::SPEC_HASH) == spec.labels.get(labels::SPEC_HASH));
     let in_place = |c: &&ContainerInfo| {
-        c.state == RunState::Running && seen.network == Presence::Ours && c.networks == [spec.network.clone()]
+        c.state == RunState::Running
+            && seen.network == Presence::Ours
+            && c.networks == [spec.network.clone()]
+            && !desired.is_condemned(&c.id)
     };
     match current.filter(in_place) {
         Some(container) if started(desired, container) => {}

@@ -21,6 +21,7 @@ use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, named_volumes};
+use super::moving::{Leave, plan_move};
 use super::report::{Report, host_lost};
 use super::running;
 use super::values::ValueNames;
@@ -67,6 +68,8 @@ pub struct Observed {
     pub activity: ActivitySeen,
     /// One attempt of the startup probe; `None`: not made.
     pub startup: Option<Result<(), String>>,
+    /// The wish that it leaves its node; `None`: it may stay.
+    pub leave: Option<Leave>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +141,9 @@ pub fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Optio
 /// How long what is seen of a node is trusted while its record does not say that it is ready.
 const UNSURE: Duration = Duration::from_secs(5);
 
+/// How often an instance that is to leave its node looks whether another can take it.
+const STUCK: Duration = Duration::from_secs(30);
+
 /// The decision.
 pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> Plan {
     let mut plan = decide(site, desired, seen, now);
@@ -145,6 +151,10 @@ pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) ->
         // A node that answers once and is gone again before its record said so changes nothing in that record:
         // nobody would be told.
         plan.recheck = Some(plan.recheck.map_or(UNSURE, |r| r.min(UNSURE)));
+    }
+    if seen.leave.is_some() {
+        // What could not go may be able to later, and no change of its own record would tell.
+        plan.recheck = Some(plan.recheck.map_or(STUCK, |r| r.min(STUCK)));
     }
     plan
 }
@@ -171,6 +181,7 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
             host_lost(&mut report, why);
             Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(5)) }
         }
+        NodeSeen::Reachable if let Some(plan) = plan_move(desired, seen, want, &mut report) => plan,
         NodeSeen::Reachable => match want {
             // A port that the spec gained, or a fixed one that it changed, is bound before anything is made.
             Want::Run if !ports_bound(desired) || seen.address_changed => {
@@ -249,6 +260,10 @@ fn plan_rest(
             }
             // A paused container does not hear a stop.
             RunState::Paused | RunState::Dead => actions.push(Action::RemoveContainer { id }),
+            // The next wake makes another.
+            RunState::Created | RunState::Exited if desired.is_condemned(&container.id) => {
+                actions.push(Action::RemoveContainer { id });
+            }
             RunState::Created | RunState::Exited if container.name != spec.name && seen.name_taken_by.is_none() => {
                 actions.push(Action::Rename { id, name: spec.name.clone() });
             }
@@ -273,9 +288,7 @@ fn plan_rest(
         {
             report.status.last_active = Some((now - idle).into());
         }
-        if let Some(container) = best {
-            report.status.container_id = container.id.clone();
-        }
+        report.status.container_id = best.map(|c| c.id.clone()).unwrap_or_default();
     } else {
         let status = desired.status.clone();
         if actions.iter().any(|a| matches!(a, Action::Stop { .. })) {

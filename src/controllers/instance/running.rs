@@ -44,7 +44,7 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Re
         report.phase(Phase::Failed).not_ready("NameConflict", foreign);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if best.is_none() || best.is_some_and(|c| needs_replacement(c, seen, &spec)) {
+    if best.is_none() || best.is_some_and(|c| needs_replacement(desired, c, seen, &spec)) {
         return plan_container(desired, seen, report, spec, best, actions);
     }
     let Some(container) = best else { unreachable!("handled above") };
@@ -105,8 +105,9 @@ fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerIn
 }
 
 /// Whether only a new container gives what is desired. Data is in volumes; a container is not kept for its own sake.
-fn needs_replacement(container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
+fn needs_replacement(desired: &Instance, container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
     hash(container) != spec.labels.get(labels::SPEC_HASH)
+        || desired.is_condemned(&container.id)
         || seen.network != Presence::Ours
         || container.networks != [spec.network.clone()]
         || matches!(container.state, RunState::Paused | RunState::Dead | RunState::Removing)
@@ -261,7 +262,7 @@ fn new_crash(desired: &Instance, container: &ContainerInfo) -> Option<LastExit> 
         | Phase::Lost
         | Phase::Pending
         | Phase::Pulling => {}
-        Phase::Asleep | Phase::Stopped | Phase::Stopping => return None,
+        Phase::Asleep | Phase::Stopped | Phase::Stopping | Phase::Moving => return None,
     }
     let finished_at = Time::from(container.finished_at?);
     if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at) {

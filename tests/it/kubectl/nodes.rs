@@ -161,3 +161,79 @@ async fn what_is_written_to_a_node_reaches_its_host() {
     })
     .await;
 }
+
+/// The annotation of an instance, as soon as it has it.
+async fn marked(k: &Kubectl, name: &str, annotation: &str) -> String {
+    let path = format!("{}/{name}", crate::support::client::INSTANCES);
+    let found = async {
+        loop {
+            let object = k.server.client.get(&path).await.expect(200);
+            if let Some(mark) = object["metadata"]["annotations"][annotation].as_str() {
+                return mark.to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::api_server::PATIENCE, found).await.expect("the mark came")
+}
+
+#[tokio::test]
+async fn draining_moves_what_can_move_and_names_what_cannot() {
+    with_every_kubectl(async |k| {
+        furnish(k).await;
+        k.ok("drain local --dry-run=server").await;
+        let alice = format!("{}/alice", crate::support::client::INSTANCES);
+        let untouched = k.server.client.get(&alice).await.expect(200);
+        assert_eq!(untouched["metadata"]["annotations"], Value::Null, "a dry run left a mark");
+
+        k.ok("uncordon local").await;
+        let mut keeper = crate::support::api_server::instance("keeper");
+        keeper["spec"]["volumes"] = json!([{"name": "home", "mountPath": "/home"}]);
+        k.server.client.post(crate::support::client::INSTANCES, &keeper).await.expect(201);
+        k.server.put_status("keeper", running()).await;
+
+        let drain = ["drain", "local", "--timeout=3s"];
+        let controller = async {
+            assert_eq!(marked(k, "alice", "portreeve.dev/evict").await, "local");
+            k.server.put_status("alice", json!({"phase": "Pending"})).await;
+        };
+        let (out, ()) = tokio::join!(k.run(&drain, ""), controller);
+        let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(!out.status.success(), "{said}");
+        assert!(said.contains("pod/alice evicted"), "{said}{errors}");
+        assert!(
+            errors.contains(r#"the data of its volume \"home\""#) || errors.contains(r#"volume "home""#),
+            "{errors}"
+        );
+        assert_eq!(host(k).await["spec"]["unschedulable"], true);
+        let kept = k.server.client.get(&format!("{}/keeper", crate::support::client::INSTANCES)).await.expect(200);
+        assert_eq!(kept["metadata"]["annotations"], Value::Null);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleting_a_pod_makes_its_container_anew_and_waits_for_it() {
+    with_every_kubectl(async |k| {
+        furnish(k).await;
+        let controller = async {
+            let mark = marked(k, "alice", "portreeve.dev/recreate").await;
+            assert!(mark.starts_with("c0ffee "), "{mark}");
+            assert!(k.ok("get pod alice -o jsonpath={.metadata.deletionTimestamp}").await.starts_with("20"));
+            // A second delete is the same delete.
+            k.ok("delete pod alice --wait=false").await;
+            assert_eq!(marked(k, "alice", "portreeve.dev/recreate").await, mark);
+            let mut anew = running();
+            anew["containerID"] = "beef".into();
+            k.server.put_status("alice", anew).await;
+        };
+        let (out, ()) = tokio::join!(k.run(&["delete", "pod", "alice"], ""), controller);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(k.ok("get pod alice -o jsonpath={.metadata.deletionTimestamp}").await, "");
+        assert!(k.ok("get inst alice").await.contains("Running"));
+        let refused = k.fails_with("label pod alice a=b", "").await;
+        assert!(refused.contains("does not allow this method"), "{refused}");
+        k.fails_with("delete pod nobody", "").await;
+    })
+    .await;
+}
