@@ -68,7 +68,8 @@ fn generate<T: schemars::JsonSchema>() -> Value {
 /// quantity's, enumerations as plain string enums.
 fn normalise(node: &mut Value) {
     let Some(object) = node.as_object_mut() else { return };
-    for name in ["$schema", "nullable", "title"] {
+    // `writeOnly` is what schemars makes of a field that our types pass by when they read; clients do get it.
+    for name in ["$schema", "nullable", "title", "writeOnly"] {
         object.remove(name);
     }
     // Option<T> of an inlined union: {anyOf: [T, null]}
@@ -307,7 +308,7 @@ mod tests {
                 let needed = object["items"]["required"].as_array().is_some_and(|r| r.contains(keyed));
                 assert!(needed, "{path}: an item may lack its key {keyed}");
             }
-            for name in ["$ref", "allOf", "oneOf", "nullable", "default"] {
+            for name in ["$ref", "allOf", "oneOf", "nullable", "default", "writeOnly"] {
                 assert!(!object.contains_key(name), "{path} has {name}");
             }
             for (name, inner) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {

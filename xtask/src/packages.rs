@@ -29,6 +29,10 @@ const DAEMON: [Need; 8] = [
 const REGISTRY: Need =
     Need { program: "docker-registry", package: "docker-registry", why: "a registry to push test images to" };
 
+/// For clients of others: they come from PyPI into a directory of the run's own.
+const PYTHON: Need =
+    Need { program: "python3", package: "python3-venv", why: "runs other people's clients of the API" };
+
 /// Where the kernel has AppArmor, the daemon starts no container without its parser.
 const APPARMOR: Need =
     Need { program: "apparmor_parser", package: "apparmor", why: "the daemon confines its containers with it" };
@@ -47,6 +51,17 @@ pub fn ensure_registry() -> Result<()> {
     ensure(&[&REGISTRY])
 }
 
+/// What the clients of others need.
+pub fn ensure_python() -> Result<()> {
+    ensure(&[&PYTHON])
+}
+
+/// Debian has Python's means to make a directory of packages in a package of its own.
+fn is_there(need: &Need) -> bool {
+    let has_module = || process::output(process::command("python3").args(["-c", "import ensurepip, venv"])).is_ok();
+    process::find(need.program).is_some() && (need.package != PYTHON.package || has_module())
+}
+
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str = "#!/bin/sh\n# cargo xtask: no service is started by an installation\nexit 101\n";
 
@@ -54,7 +69,7 @@ const POLICY_TEXT: &str = "#!/bin/sh\n# cargo xtask: no service is started by an
 fn ensure(needs: &[&Need]) -> Result<()> {
     // a run that was killed half-way may have left its policy
     remove_policy();
-    let missing: Vec<&Need> = needs.iter().copied().filter(|n| process::find(n.program).is_none()).collect();
+    let missing: Vec<&Need> = needs.iter().copied().filter(|n| !is_there(n)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -97,7 +112,7 @@ fn ensure(needs: &[&Need]) -> Result<()> {
             eprintln!("note: could not keep the new services from starting at boot: {error:#}");
         }
     }
-    match needs.iter().find(|n| process::find(n.program).is_none()) {
+    match needs.iter().find(|n| !is_there(n)) {
         Some(need) => bail!("{} is still missing after installing {}", need.program, need.package),
         None => Ok(()),
     }

@@ -27,6 +27,8 @@ use totals::Totals;
 /// Enough to move something from one host to another; the second has a disk that can be full.
 const HOSTS: &str = "2";
 const DISK: &str = "h2=1G";
+/// That the API must take without a 5xx and without an answer that its document does not allow.
+const GENERATED_REQUESTS: &str = "20000";
 
 pub fn run(mut args: Args) -> Result<ExitCode> {
     let fast = args.flag("--fast");
@@ -38,6 +40,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         }
         packages::ensure_daemon()?;
         packages::ensure_registry()?;
+        packages::ensure_python()?;
     }
     sys::become_subreaper();
     leaks::clean_orphans()?;
@@ -48,6 +51,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     run.checks();
     if !fast {
         run.fleet();
+        run.clients();
         run.documentation();
     }
     run.finish()
@@ -82,6 +86,18 @@ impl Run {
         self.cargo("format", "fmt --all --check", &[]);
         self.cargo("lints", "clippy --workspace --all-targets -- -D warnings", &[]);
         self.cargo("tests", "test --workspace --no-fail-fast", &[]);
+    }
+
+    /// Clients that others wrote, from PyPI.
+    fn clients(&mut self) {
+        let program = match build::target_dir() {
+            Ok(dir) => dir.join("debug/portreeve"),
+            Err(error) => return self.step("clients of others", |_| Err(error)),
+        };
+        let script = build::root().join("tests/clients/run.sh");
+        let mut command = Command::new("bash");
+        command.arg(script).arg(program).arg(GENERATED_REQUESTS);
+        self.command("clients of others", &format!("tests/clients/run.sh ... {GENERATED_REQUESTS}"), command);
     }
 
     fn documentation(&mut self) {
@@ -140,11 +156,16 @@ impl Run {
     fn cargo(&mut self, name: &str, words: &str, env: &[(&str, &Path)]) {
         let mut command: Command = build::cargo();
         command.args(words.split(' ')).envs(env.iter().copied());
+        self.command(name, &format!("cargo {words}"), command);
+    }
+
+    /// One command, with its output shown and its tests counted.
+    fn command(&mut self, name: &str, words: &str, mut command: Command) {
         command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
         if sys::interrupted() {
             return;
         }
-        say!("\n==> {name}: cargo {words}");
+        say!("\n==> {name}: {words}");
         let before = self.totals.failed;
         let start = clock::now();
         let ok = match step::run(command) {
