@@ -104,7 +104,9 @@ async fn every_verb_explains_itself_with_examples() {
             "{verb}:\n{text}"
         );
     }
-    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty()).count();
+    let lines = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    // a long description goes on in lines that are further in
+    let listed = lines.filter(|l| !l.starts_with("   ")).count();
     assert_eq!(listed, VERBS.len(), "a verb is not tested here:\n{help}");
 }
 
