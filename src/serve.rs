@@ -29,7 +29,7 @@ use crate::controllers::instance::{ActivitySeen, NetProber, Site};
 use crate::controllers::recorder::Recorder;
 use crate::controllers::{self, ActivityView, InstanceQueue};
 use crate::docker::Pool;
-use crate::model::{DockerHost, DockerHostSpec, Key, Kind, Namespace, ObjectMeta, Resource};
+use crate::model::{DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource};
 use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
 use crate::runtime::Queue;
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
@@ -277,7 +277,7 @@ async fn ensure_default_namespace(store: &dyn crate::store::Store, clock: &Share
         ..Default::default()
     };
     namespace.metadata.labels.insert("kubernetes.io/metadata.name".into(), "default".into());
-    namespace.spec.finalizers = vec!["kubernetes".into()];
+    namespace.spec.finalizers = vec![NAMESPACE_FINALIZER.into()];
     namespace.status.phase = "Active".into();
     match typed::create(store, &namespace).await {
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::access;
 use super::error::{ApiError, Subject};
 use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
+use super::{access, namespaces};
 use crate::model::{
     AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, Instance, Kind, OPAQUE, Secret, schema,
     validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
@@ -24,6 +24,8 @@ pub enum Part {
     /// Everything but the status, if the kind has one of its own.
     Main,
     Status,
+    /// The `spec.finalizers` of a Namespace.
+    Finalize,
 }
 
 /// Checks that the body is an object of this kind, and says so in it.
@@ -146,17 +148,7 @@ fn own_marks(kind: Kind, object: &mut Value) {
                 }
             }
         }
-        Kind::Namespace => {
-            let name = text(object, "name").to_owned();
-            let labels = meta_mut(object).entry("labels").or_insert_with(|| json!({}));
-            if labels.is_object() {
-                labels["kubernetes.io/metadata.name"] = name.into();
-            }
-            object["spec"] = json!({"finalizers": ["kubernetes"]});
-            if object.get("status").is_none_or(|s| s.get("phase").is_none()) {
-                object["status"] = json!({"phase": "Active"});
-            }
-        }
+        Kind::Namespace => namespaces::own_marks(object),
         Kind::AccessToken => access::tokens::set_expiry(object),
         Kind::Secret => {
             if object.get("type").is_none_or(|t| t == "") {
@@ -186,7 +178,8 @@ fn forbidden_changes(kind: Kind, old: &Value, new: &Value) -> Vec<FieldError> {
     let values: &[&str] = match kind {
         Kind::Secret => &["data"],
         Kind::ConfigMap => &["data", "binaryData"],
-        Kind::Instance | Kind::DockerHost | Kind::Namespace | Kind::Event | Kind::AccessToken => return vec![],
+        Kind::Namespace => return namespaces::phase_problem(old, new).into_iter().collect(),
+        Kind::Instance | Kind::DockerHost | Kind::Event | Kind::AccessToken => return vec![],
     };
     let immutable = |o: &Value| o.get("immutable").is_some_and(|i| i == true);
     let filled = |o: &Value, field: &str| o.get(field).filter(|v| v.as_object().is_none_or(|m| !m.is_empty())).cloned();
@@ -239,6 +232,12 @@ pub fn update(kind: Kind, part: Part, old: &Value, candidate: Value) -> Result<V
             set_or_remove(&mut new, "status", candidate.get("status").cloned());
             new
         }
+        Part::Finalize => {
+            let mut new = old.clone();
+            let wanted = candidate.pointer("/spec/finalizers").cloned();
+            new["spec"] = json!({"finalizers": wanted.unwrap_or_else(|| json!([]))});
+            new
+        }
     };
     for name in
         ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
@@ -251,6 +250,9 @@ pub fn update(kind: Kind, part: Part, old: &Value, candidate: Value) -> Result<V
     }
     if part == Part::Main && kind.info().has_status {
         set_or_remove(&mut new, "status", old.get("status").cloned());
+    }
+    if part == Part::Main && kind == Kind::Namespace {
+        set_or_remove(&mut new, "spec", old.get("spec").cloned());
     }
     own_marks(kind, &mut new);
     if object::is_deleting(old) {
@@ -314,7 +316,8 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
             }
             Kind::Secret => serde_json::from_value::<Secret>(object.clone()).map(|s| validate_secret(&s)),
             Kind::ConfigMap => serde_json::from_value::<ConfigMap>(object.clone()).map(|m| validate_config_map(&m)),
-            Kind::Namespace | Kind::Event => Ok(vec![]),
+            Kind::Namespace => Ok(namespaces::problems(object)),
+            Kind::Event => Ok(vec![]),
         };
         match more {
             Ok(more) => errors.extend(more),

@@ -13,17 +13,12 @@ use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::WriteOptions;
 use super::reply::Reply;
-use super::{ApiState, admit, cross, object};
-use crate::model::{Key, Kind, schema};
-use crate::store::{Op, Precondition, Record, StoreError, Txn};
+use super::{admit, cross, namespaces, object};
+use crate::model::{Kind, namespace_use_mark, schema};
+use crate::store::{Op, Precondition, StoreError, Txn};
 
 /// How often a write is tried against others that come first.
 pub const ATTEMPTS: usize = 16;
-
-/// The key that changes with every object made in a namespace.
-pub fn use_mark(namespace: &str) -> String {
-    format!("meta/api/namespace-use/{namespace}")
-}
 
 pub async fn create(call: &Call, kind: Kind, parsed: Parsed) -> Result<Reply, ApiError> {
     let options = WriteOptions::of(&call.query)?;
@@ -71,12 +66,12 @@ pub async fn store(
             then: vec![Op::Put { key: key.to_string(), value: object::encode(&new)? }],
         };
         if !key.namespace.is_empty() {
-            let home = open_namespace(state, &key).await?;
+            let home = namespaces::open(state, &key).await?;
             txn.when.push(Precondition::Unchanged { key: home.key.to_string(), modified: home.modified });
-            txn.then.push(Op::Put { key: use_mark(&key.namespace), value: Bytes::from(key.to_string()) });
+            txn.then.push(Op::Put { key: namespace_use_mark(&key.namespace), value: Bytes::from(key.to_string()) });
         }
         let taken = if dry_run {
-            state.store.get(&key.to_string()).await?.is_some().then(|| key.to_string())
+            state.store.get(&key.to_string()).await?.map(|record| (key.to_string(), Some(record)))
         } else {
             match state.store.txn(txn).await {
                 Ok(revision) => {
@@ -86,34 +81,21 @@ pub async fn store(
                     }
                     None
                 }
-                Err(StoreError::Conflict { key, .. }) => Some(key),
+                Err(StoreError::Conflict { key, current }) => Some((key, current.map(|record| *record))),
                 Err(e) => return Err(e.into()),
             }
         };
         match taken {
             None => return Ok(Reply::created(new)),
-            Some(by) if by == key.to_string() && fixed_name => return Err(ApiError::already_exists(&(&key).into())),
-            // The generated name was taken, or the namespace changed: again.
+            Some((by, Some(there))) if by == key.to_string() && fixed_name => {
+                let deleting = object::is_deleting(&object::decode(kind, &there)?);
+                return Err(ApiError::already_exists(&(&key).into(), deleting));
+            }
+            // The generated name was taken, it has gone meanwhile, or the namespace changed: again.
             Some(_) => {}
         }
     }
     Err(ApiError::timeout("the object could not be created: too many writes came in between"))
-}
-
-/// The namespace's record, if objects may be made in it.
-async fn open_namespace(state: &ApiState, key: &Key) -> Result<Record, ApiError> {
-    let home = Key::new(Kind::Namespace, "", key.namespace.clone());
-    let Some(record) = state.store.get(&home.to_string()).await? else {
-        return Err(ApiError::not_found(&Subject::from(&home)));
-    };
-    let namespace: Value = object::decode(Kind::Namespace, &record)?;
-    if object::is_deleting(&namespace) {
-        let why = format!("unable to create new content in namespace {} because it is being terminated", home.name);
-        let cause = format!("namespace {} is being terminated", home.name);
-        let refusal = ApiError::forbidden(&Subject::from(key), &why);
-        return Err(refusal.with_cause("NamespaceTerminating", &cause, "metadata.namespace"));
-    }
-    Ok(record)
 }
 
 /// `Status` of success, as a delete answers it.

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::create::{ATTEMPTS, success, use_mark};
+use super::create::{ATTEMPTS, success};
 use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::list;
 use super::query::{Query, WriteOptions, is_dry_run};
 use super::reply::Reply;
 use super::views::View;
-use super::{ApiState, cross, object};
+use super::{ApiState, cross, namespaces, object};
 use crate::model::{Key, Kind};
-use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};
+use crate::store::{Op, Precondition, StoreError, Txn};
 
 /// What a delete asks for, from the query and the body.
 #[derive(Clone, Debug, Default)]
@@ -76,25 +76,30 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
         };
         let old = object::decode(key.kind, &record)?;
         options.check(&subject, &old)?;
-        let gone = object::finalizers(&old).is_empty();
-        if !gone && object::is_deleting(&old) {
+        let is_namespace = key.kind == Kind::Namespace;
+        let unheld = object::finalizers(&old).is_empty();
+        if object::is_deleting(&old) && (is_namespace || !unheld) {
             return Ok(old);
+        }
+        if is_namespace {
+            namespaces::check_delete(key)?;
         }
         cross::on_delete(state, key).await?;
         let mut txn =
             Txn { when: vec![Precondition::Unchanged { key: name.clone(), modified: record.modified }], then: vec![] };
         let mut new = old.clone();
+        let gone = unheld && (!is_namespace || namespaces::vacate(state, key, &old, &mut txn).await?);
         if gone {
             txn.then.push(Op::Delete { key: name.clone() });
-            if key.kind == Kind::Namespace {
-                vacate(state, key, &mut txn).await?;
-            }
         } else {
             let generation = object::meta(&old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
             let meta = object::meta_mut(&mut new);
             meta.insert("deletionTimestamp".into(), object::time(state.clock.now()));
             meta.insert("deletionGracePeriodSeconds".into(), 0.into());
             meta.insert("generation".into(), (generation + 1).into());
+            if is_namespace {
+                namespaces::terminate(&mut new);
+            }
             txn.then.push(Op::Put { key: name.clone(), value: object::encode(&new)? });
         }
         let revision = if options.dry_run { Ok(record.modified) } else { state.store.txn(txn).await };
@@ -109,35 +114,6 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
         }
     }
     Err(ApiError::conflict(&subject))
-}
-
-/// A namespace goes only when nothing of its users' is in it, and nothing comes into it meanwhile. Its events go along.
-async fn vacate(state: &ApiState, key: &Key, txn: &mut Txn) -> Result<(), ApiError> {
-    let subject = Subject::from(key);
-    if key.name == "default" {
-        return Err(ApiError::forbidden(&subject, "this namespace may not be deleted"));
-    }
-    let mark = use_mark(&key.name);
-    txn.when.push(match state.store.get(&mark).await? {
-        Some(Record { modified, .. }) => Precondition::Unchanged { key: mark.clone(), modified },
-        None => Precondition::Absent { key: mark.clone() },
-    });
-    txn.then.push(Op::Delete { key: mark });
-    for kind in Kind::all().filter(|k| k.info().namespaced) {
-        let request = ListRequest { prefix: kind.prefix(Some(&key.name)), ..Default::default() };
-        let found = state.store.list(request).await?;
-        if kind == Kind::Event {
-            txn.then.extend(found.records.iter().map(|r| Op::Delete { key: r.key.to_string() }));
-        } else if !found.records.is_empty() {
-            let why = format!(
-                "the namespace is not empty: it holds {} {}; delete them first",
-                found.records.len(),
-                kind.info().plural
-            );
-            return Err(ApiError::conflict_because(&subject, &why));
-        }
-    }
-    Ok(())
 }
 
 /// DELETE of a collection: the objects that a list with the same selectors shows.

@@ -122,8 +122,10 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
-    pub fn already_exists(subject: &Subject) -> ApiError {
-        let message = format!("{} {:?} already exists", subject.qualified(), subject.name);
+    /// `deleting`: what is there is on its way out.
+    pub fn already_exists(subject: &Subject, deleting: bool) -> ApiError {
+        let going = if deleting { "object is being deleted: " } else { "" };
+        let message = format!("{going}{} {:?} already exists", subject.qualified(), subject.name);
         ApiError::new(StatusCode::CONFLICT, "AlreadyExists", message).with_details(subject.details())
     }
 
@@ -307,7 +309,7 @@ mod tests {
         let status = ApiError::not_found(&Subject::of(Kind::Instance, "x")).to_status();
         assert_eq!(status["message"], r#"instances.portreeve.dev "x" not found"#);
         assert_eq!(status["details"], json!({"name": "x", "group": "portreeve.dev", "kind": "instances"}));
-        let core = ApiError::already_exists(&Subject::of(Kind::Namespace, "x"));
+        let core = ApiError::already_exists(&Subject::of(Kind::Namespace, "x"), false);
         assert_eq!(core.to_string(), r#"namespaces "x" already exists"#);
     }
 }

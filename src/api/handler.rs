@@ -299,6 +299,8 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
     let part = match call.place.subresource.as_deref() {
         None => Part::Main,
         Some("status") => Part::Status,
+        Some("finalize") if method == Method::PUT => Part::Finalize,
+        Some("finalize") => return Err(ApiError::method_not_allowed("")),
         Some("scale") => return scale::answer(&call, &key, request).await,
         Some(_) => return Err(ApiError::no_such_path()),
     };

@@ -24,6 +24,7 @@ mod error;
 mod handler;
 mod list;
 mod logs;
+mod namespaces;
 mod negotiate;
 mod object;
 mod openapi;

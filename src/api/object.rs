@@ -38,6 +38,12 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
     list.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
+/// Whether something must still happen before an object that is being deleted goes.
+pub fn is_held(kind: Kind, object: &Value) -> bool {
+    let held = |list: Option<&Value>| list.and_then(Value::as_array).is_some_and(|l| !l.is_empty());
+    !finalizers(object).is_empty() || (kind == Kind::Namespace && held(object.pointer("/spec/finalizers")))
+}
+
 pub fn is_deleting(object: &Value) -> bool {
     !text(object, "deletionTimestamp").is_empty()
 }

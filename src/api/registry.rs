@@ -110,6 +110,19 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         verbs: &["get", "list", "watch"],
         subresources: vec![],
     });
+    all.push(Resource {
+        what: What::ReadOnly(View::Services),
+        group: "",
+        version: "v1",
+        plural: "services",
+        singular: "service",
+        kind: "Service",
+        namespaced: true,
+        short_names: &["svc"],
+        categories: &[],
+        verbs: &["get", "list", "watch"],
+        subresources: vec![],
+    });
     for (what, group, plural, kind) in [
         (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
         (What::SelfSubjectAccessReviews, "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
@@ -137,6 +150,10 @@ fn stored(kind: Kind) -> Resource {
     let mut subresources = vec![];
     if kind == Kind::Instance {
         subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
+    }
+    if kind == Kind::Namespace {
+        let speaks = (info.group, info.version, info.name);
+        subresources.push(Subresource { name: "finalize", speaks, verbs: &["update"] });
     }
     // What the server has made of an access token is nobody's to write.
     if info.has_status && kind != Kind::AccessToken {

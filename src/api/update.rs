@@ -12,8 +12,8 @@ use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::WriteOptions;
 use super::reply::Reply;
-use super::{ApiState, admit, cross, object};
-use crate::model::{FieldError, GROUP, Key, Kind, schema};
+use super::{ApiState, admit, cross, namespaces, object};
+use crate::model::{FieldError, GROUP, Key, Kind, namespace_use_mark, schema};
 use crate::store::{Op, Precondition, StoreError, Txn};
 
 pub use super::admit::Part;
@@ -69,16 +69,22 @@ pub async fn modify(
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));
         }
-        let gone = object::is_deleting(&new) && object::finalizers(&new).is_empty();
+        if part == Part::Finalize {
+            namespaces::check_finalize(state, key, &old, &new).await?;
+        }
+        let gone = object::is_deleting(&new) && !object::is_held(key.kind, &new);
         let value = object::encode(&new)?;
         if dry_run {
             return Ok(Reply::ok(new).with_warnings(warnings));
         }
         let name = key.to_string();
-        let txn = Txn {
+        let mut txn = Txn {
             when: vec![Precondition::Unchanged { key: name.clone(), modified: record.modified }],
             then: vec![if gone { Op::Delete { key: name } } else { Op::Put { key: name, value } }],
         };
+        if gone && key.kind == Kind::Namespace {
+            txn.then.push(Op::Delete { key: namespace_use_mark(&key.name) });
+        }
         match state.store.txn(txn).await {
             Ok(revision) => {
                 object::set_version(&mut new, revision);
@@ -135,7 +141,7 @@ impl Owners {
     }
 }
 
-/// PUT of an object or of its status.
+/// PUT of an object or of a part of it.
 pub async fn replace(call: &Call, key: &Key, part: Part, parsed: Parsed) -> Result<Reply, ApiError> {
     let options = WriteOptions::of(&call.query)?;
     let kind = key.kind;

@@ -5,10 +5,12 @@
 //! docker events ─┼──▶ queue ──▶ runner ──▶ instance::reconcile
 //! proxy wakes  ──┤
 //! resync       ──┘             host::watch: one task per DockerHost: status, events, relists
+//! cache changes ──▶ queue ──▶ namespace: the end of Namespaces
 //! ```
 
 pub mod host;
 pub mod instance;
+pub mod namespace;
 pub mod recorder;
 mod repeats;
 
@@ -107,6 +109,7 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
     tokio::join!(
         runner.run(reconcile, shutdown.clone()),
         feed(ctx.clone(), queue.clone(), shutdown.clone()),
+        namespace::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), shutdown.clone()),
         host::run(ctx, queue, shutdown),
     );
 }

@@ -1,7 +1,8 @@
 //! Events: what happened to an object, for people. Repeats are counted in one Event; old ones are swept away.
 //!
 //! Recording never holds a reconcile up: an Event goes through a bounded channel to one task and is dropped, with a
-//! count, when that is full. Events are no state that anything depends on.
+//! count, when that is full. Events are no state that anything depends on. What happened in a namespace that is being
+//! deleted, or gone, is not recorded: an Event would outlive it or hold up its end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,12 +13,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::model::{Event, EventSource, Key, Kind, ObjectMeta, ObjectReference, Time};
-use crate::store::{Op, SharedStore, StoreError, Txn, typed};
+use crate::model::{
+    Event, EventSource, Key, Kind, Namespace, ObjectMeta, ObjectReference, Resource, Time, namespace_use_mark,
+};
+use crate::store::{Op, Precondition, Record, SharedStore, StoreError, Txn, typed};
 
 /// Events are kept this long after they last happened, as in Kubernetes.
 const KEEP: SignedDuration = SignedDuration::from_hours(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(5 * 60);
+/// How often an Event is written again because its Namespace was written meanwhile.
+const ATTEMPTS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
@@ -103,6 +108,7 @@ impl RecorderTask {
         let name = event_name(note);
         let key = Key::new(Kind::Event, &note.namespace, &name);
         let now = Time::from(self.clock.now());
+        let Some(home) = self.open_namespace(&note.namespace).await? else { return Ok(()) };
         match typed::get::<Event>(&*self.store, &key).await? {
             Some(mut event) => {
                 event.count += 1;
@@ -130,7 +136,37 @@ impl RecorderTask {
                     source: EventSource { component: "portreeve".into(), host: String::new() },
                     ..Event::default()
                 };
-                typed::create(&*self.store, &event).await?;
+                self.create(&event, home).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a namespace that things may come into.
+    async fn open_namespace(&self, name: &str) -> Result<Option<Record>, StoreError> {
+        let found = self.store.get(&Key::new(Kind::Namespace, "", name).to_string()).await?;
+        let Some(record) = found else { return Ok(None) };
+        let ends = typed::decode::<Namespace>(&record)?.metadata.deletion_timestamp.is_some();
+        Ok((!ends).then_some(record))
+    }
+
+    /// Stores a new Event in a namespace that stays open until it is in: the rules of `model::namespace`.
+    async fn create(&self, event: &Event, mut home: Record) -> Result<(), StoreError> {
+        let key = event.key().to_string();
+        for _ in 0..ATTEMPTS {
+            let open = Precondition::Unchanged { key: home.key.to_string(), modified: home.modified };
+            let mark = Op::Put { key: namespace_use_mark(&event.metadata.namespace), value: key.clone().into() };
+            let txn = Txn {
+                when: vec![Precondition::Absent { key: key.clone() }, open],
+                then: vec![Op::Put { key: key.clone(), value: typed::encode(event) }, mark],
+            };
+            match self.store.txn(txn).await {
+                Err(StoreError::Conflict { key: by, .. }) if by != key => {}
+                other => return other.map(drop),
+            }
+            match self.open_namespace(&event.metadata.namespace).await? {
+                Some(now) => home = now,
+                None => return Ok(()),
             }
         }
         Ok(())

@@ -1,28 +1,10 @@
-//! Namespace and Event: core kinds, served as Kubernetes serves them.
+//! Event: a core kind, served as Kubernetes serves it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{is_default, resource};
+use super::meta::is_default;
 use super::{Key, Kind, ObjectMeta, Resource, Time};
-
-resource! {
-    /// A scope for names.
-    Namespace, Kind::Namespace, NamespaceSpec, NamespaceStatus
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct NamespaceSpec {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub finalizers: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct NamespaceStatus {
-    /// Active or Terminating.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub phase: String,
-}
 
 /// What happened to an object, for people. Repeats raise `count`; kept for about an hour.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -12,6 +12,7 @@ mod instance;
 mod key;
 mod label;
 mod meta;
+mod namespace;
 mod quantity;
 pub mod schema;
 mod secret;
@@ -23,11 +24,12 @@ pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, va
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
-pub use event::{Event, EventSeries, EventSource, Namespace, NamespaceSpec, NamespaceStatus, ObjectReference};
+pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use instance::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use label::{is_label_key, is_label_value, is_subdomain};
 pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
+pub use namespace::{NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, TERMINATING, namespace_use_mark};
 pub use quantity::{ParseError, Quantity, Span};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,

@@ -10,6 +10,7 @@
 
 mod log;
 mod memory;
+pub mod removal;
 pub mod seal;
 mod sled;
 mod splice;

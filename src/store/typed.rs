@@ -144,6 +144,26 @@ pub async fn replace_status_and_unmark(
     write(store, &record, value.into()).await
 }
 
+/// Writes members of the object at `key` if it is still at `expected`; every other byte of it stays. Returns its
+/// revision afterwards.
+///
+/// # Errors
+/// `Conflict` when the object is at another revision or gone.
+pub async fn replace_members(
+    store: &dyn Store,
+    key: &Key,
+    expected: Revision,
+    members: &[(&str, Value)],
+) -> Result<Revision> {
+    let record = expect_at(store, &key.to_string(), Some(expected)).await?;
+    let mut value = record.value.to_vec();
+    for (name, new) in members {
+        let printed = new.to_string();
+        value = with_member(&value, name, Some(printed.as_bytes())).map_err(|e| unreadable(&record, e))?;
+    }
+    write(store, &record, value.into()).await
+}
+
 /// Writes `metadata.finalizers` of the object at `key` if it is still at `expected`; every other byte of it stays.
 /// An object whose deletion was asked for and that is left without finalizers is deleted. Returns the revision
 /// afterwards: `expected` when nothing was to be written.
@@ -217,6 +237,6 @@ fn at_revision<T: Resource>(object: &T, revision: Revision) -> T {
     object
 }
 
-fn unreadable(record: &Record, why: impl std::fmt::Display) -> StoreError {
+pub(super) fn unreadable(record: &Record, why: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(format!("{}: what is stored is not a JSON object: {why}", record.key))
 }

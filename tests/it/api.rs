@@ -4,6 +4,7 @@ mod access;
 mod apply;
 mod configmaps;
 mod discovery;
+mod namespaces;
 mod published;
 mod reach;
 mod records;

@@ -9,6 +9,7 @@ mod docker_wire;
 mod examples;
 mod images;
 mod kubectl;
+mod namespaces;
 mod plan;
 mod proxy;
 mod sim;

@@ -19,7 +19,7 @@ use crate::support::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn spec(image: &str) -> Value {
+pub fn spec(image: &str) -> Value {
     json!({
         "image": image,
         "ports": [{"name": "web", "containerPort": 80}, {"name": "api", "containerPort": 81}],
@@ -28,7 +28,7 @@ fn spec(image: &str) -> Value {
     })
 }
 
-fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(test());
 }

@@ -119,6 +119,7 @@ pub async fn apply(call: &Call, key: &Key, part: Part, bytes: &[u8]) -> Result<R
     match part {
         Part::Main => admit::without_status(key.kind, &mut config),
         Part::Status => retain(&mut config, &["apiVersion", "kind", "metadata", "status"]),
+        Part::Finalize => retain(&mut config, &["apiVersion", "kind", "metadata", "spec"]),
     }
     let metadata = object::meta(&config).cloned().unwrap_or_default();
     if part == Part::Status {

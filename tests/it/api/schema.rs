@@ -32,7 +32,10 @@ fn rich(kind: Kind) -> Value {
             "status": {"runtimes": ["runc"], "capacity": {"cpu": "2"}, "daemonID": "x"},
         }),
         Kind::Namespace => {
-            json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["k"]}, "status": {"phase": "Active"}})
+            json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["k"]}, "status": {
+                "phase": "Active",
+                "conditions": [{"type": "C", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            }})
         }
         Kind::Event => json!({
             "metadata": {"name": "e"}, "involvedObject": {"kind": "K", "name": "n"}, "count": 2, "type": "Normal",

@@ -298,24 +298,6 @@ async fn a_collection_is_deleted_by_selector() {
 }
 
 #[tokio::test]
-async fn a_namespace_goes_only_when_it_is_empty() {
-    let server = ApiServer::start().await;
-    let client = &server.client;
-    let made = client.post(NAMESPACES, &json!({"metadata": {"name": "team"}})).await.expect(201);
-    assert_eq!(made["status"]["phase"], "Active");
-    assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "team");
-    let inside = "/apis/portreeve.dev/v1/namespaces/team/instances";
-    client.post(inside, &instance("a")).await.expect(201);
-    let refused = client.delete(&format!("{NAMESPACES}/team")).await.expect(409);
-    assert!(refused["message"].as_str().unwrap().contains("it holds 1 instances"), "{refused}");
-    client.delete(&format!("{inside}/a")).await.expect(200);
-    client.merge(&format!("{inside}/a"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
-    client.delete(&format!("{NAMESPACES}/team")).await.expect(200);
-    client.post(inside, &instance("a")).await.expect(404);
-    client.delete(&format!("{NAMESPACES}/default")).await.expect(403);
-}
-
-#[tokio::test]
 async fn claims_of_others_are_respected() {
     let server = ApiServer::start().await;
     let client = &server.client;

@@ -1,4 +1,4 @@
-//! A real API server on a loopback port, over the memory store.
+//! A real API server on a loopback port, over the memory store, with the controller that ends Namespaces.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use portreeve::api::{ApiState, Attach, AttachError, AuditLog, Credentials, attach, serve};
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
+use portreeve::controllers::namespace;
 use portreeve::model::{Key, Kind};
 use portreeve::store::{Keyring, MemoryStore, Op, SealingStore, SharedStore, Txn};
 use serde_json::{Value, json};
@@ -50,6 +51,7 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;
         tokio::spawn(cache.clone().run(store.clone(), shutdown.clone()));
+        tokio::spawn(namespace::run(store.clone(), cache.clone(), clock.clone(), shutdown.clone()));
         let ring = Arc::new(Keyring::ephemeral().expect("a key"));
         let opened = SealingStore::over(store.clone(), ring, &Kind::Secret.prefix(None));
         let mut state = ApiState::new(opened, cache.clone(), clock, &credentials, attach, "localhost");

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use portreeve::store::{
     ListRequest, Listing, Op, Record, Result, Revision, SharedStore, Store, StoreError, Txn, Watch,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How a write goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Fault {
     NoSpace,
     /// It happens, but the caller gets an error.
     AnswerLost,
+    /// It happens, and the caller is dead before it hears of it: from then on no write is made or answered.
+    Halt,
 }
 
 /// Passes everything on to another store; the writes named before with [`FaultyStore::plan`] go wrong.
@@ -24,16 +27,27 @@ pub struct FaultyStore {
     inner: SharedStore,
     plan: Mutex<VecDeque<(String, u64, Fault)>>,
     writes: Mutex<u64>,
+    halted: CancellationToken,
 }
 
 impl FaultyStore {
     pub fn over(inner: SharedStore) -> Arc<FaultyStore> {
-        Arc::new(FaultyStore { inner, plan: Mutex::default(), writes: Mutex::default() })
+        Arc::new(FaultyStore {
+            inner,
+            plan: Mutex::default(),
+            writes: Mutex::default(),
+            halted: CancellationToken::default(),
+        })
     }
 
     /// After `skip` more writes to keys with `prefix`, the next one goes wrong; once.
     pub fn plan(&self, prefix: &str, skip: u64, fault: Fault) {
         self.plan.lock().unwrap().push_back((prefix.to_owned(), skip, fault));
+    }
+
+    /// Waits for a [`Fault::Halt`].
+    pub async fn halted(&self) {
+        self.halted.cancelled().await;
     }
 
     /// How many transactions were asked for: what an idle system must not raise.
@@ -73,11 +87,19 @@ impl Store for FaultyStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<Revision> {
+        if self.halted.is_cancelled() {
+            return std::future::pending().await;
+        }
         *self.writes.lock().unwrap() += 1;
         match self.due(&txn) {
             None => self.inner.txn(txn).await,
             Some(Fault::Refused) => Err(StoreError::Failed("planned: nothing was written".into())),
             Some(Fault::NoSpace) => Err(StoreError::NoSpace("planned: nothing was written".into())),
+            Some(Fault::Halt) => {
+                self.inner.txn(txn).await?;
+                self.halted.cancel();
+                std::future::pending().await
+            }
             Some(Fault::AnswerLost) => {
                 self.inner.txn(txn).await?;
                 Err(StoreError::Failed("planned: written, but the answer was lost".into()))

@@ -16,7 +16,7 @@ use portreeve::clock::{SharedClock, VirtualClock};
 use portreeve::controllers::instance::{ActivitySeen, ProbeTarget, Prober, Site};
 use portreeve::controllers::recorder::Recorder;
 use portreeve::controllers::{self, ActivityView, Context};
-use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Resource};
+use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
 
@@ -105,6 +105,8 @@ impl World {
             .unwrap();
             typed::create(&*store, &host).await.unwrap();
         }
+        let default: Namespace = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        typed::create(&*store, &default).await.unwrap();
         World { clock, store, opened, fleet, process: None, uids: AtomicU64::new(1) }
     }
 
