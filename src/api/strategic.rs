@@ -86,6 +86,10 @@ fn merge_at(path: &str, target: &mut Value, patch: &Value) -> Result<(), String>
             let values = values.as_array().ok_or_else(|| format!("{name} must be a list"))?;
             if let Some(Value::Array(items)) = object.get_mut(list) {
                 items.retain(|item| !values.contains(item));
+                // As Kubernetes has it, a set without values is not there.
+                if items.is_empty() {
+                    object.remove(list);
+                }
             }
         }
     }
@@ -197,6 +201,8 @@ mod tests {
         let target = json!({"metadata": {"finalizers": ["a", "b"]}});
         let patch = json!({"metadata": {"finalizers": ["b", "c"], "$deleteFromPrimitiveList/finalizers": ["a"]}});
         assert_eq!(merged(target, patch), json!({"metadata": {"finalizers": ["b", "c"]}}));
+        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b", "a"]}});
+        assert_eq!(merged(json!({"metadata": {"finalizers": ["a", "b"]}}), patch), json!({"metadata": {}}));
     }
 
     #[test]

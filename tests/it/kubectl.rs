@@ -1,9 +1,20 @@
 //! The unmodified kubectl on PATH against the API, with the kubeconfig that the server wrote.
 
+mod access;
 mod apply;
+mod change;
+mod client_apply;
+mod create;
+mod discovery;
+mod get;
+mod harness;
 mod namespaces;
 mod nodes;
+mod records;
+mod remove;
+mod server_side;
 mod streams;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

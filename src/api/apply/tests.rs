@@ -1,4 +1,4 @@
-//! Cases as kube-apiserver decides them, and the laws that hold for whatever is applied by whomever.
+//! Cases as Kubernetes documents them, and the laws that hold for whatever is applied by whomever.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

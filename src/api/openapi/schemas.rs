@@ -77,10 +77,27 @@ pub fn add(resource: &Resource, schemas: &mut Map<String, Value>) {
 
 fn stored(kind: Kind, marks: Value) -> (Value, Value) {
     let mut object = schema::schema(kind).clone();
+    mark_free(&mut object);
     let meta = object["properties"]["metadata"].take();
     object["properties"]["metadata"] = json!({"description": "Standard object metadata.", "allOf": [reference(META)]});
     object["x-kubernetes-group-version-kind"] = json!([marks]);
     (object, meta)
+}
+
+/// Says by its mark that an object may hold anything, as Kubernetes does: `kubectl explain --recursive` up to 1.30 fails
+/// at an `additionalProperties` that is no schema.
+fn mark_free(node: &mut Value) {
+    match node {
+        Value::Object(fields) => {
+            if fields.get("additionalProperties") == Some(&Value::Bool(true)) {
+                fields.remove("additionalProperties");
+                fields.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
+            }
+            fields.values_mut().for_each(mark_free);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mark_free),
+        _ => {}
+    }
 }
 
 fn free(kind: &str, marks: Value) -> Value {

@@ -1,0 +1,139 @@
+//! `delete` in its forms. There are no controllers here: the tests let go of an instance as its controller does.
+
+use serde_json::json;
+
+use super::harness::{ALICE, SETTINGS, Shell, has, play, scenarios};
+
+#[tokio::test]
+async fn remove() {
+    play(scenarios![
+        delete_by_name_waits_for_the_end,
+        delete_without_waiting_leaves_it_terminating,
+        delete_waits_no_longer_than_told,
+        delete_from_a_file,
+        delete_by_label,
+        delete_all_of_a_kind,
+        delete_a_missing_name,
+        delete_with_each_cascade,
+        delete_at_once,
+        delete_dry_runs_delete_nothing,
+        delete_keeps_to_finalizers,
+        delete_twice_is_the_same_deletion,
+    ])
+    .await;
+}
+
+async fn delete_by_name_waits_for_the_end(k: &Shell<'_>) {
+    k.alice().await;
+    has(&k.ok_while_finishing("delete inst alice", "", "alice").await, &["instance.portreeve.dev \"alice\" deleted"]);
+    assert!(k.is_gone("instances/alice").await);
+}
+
+async fn delete_without_waiting_leaves_it_terminating(k: &Shell<'_>) {
+    k.alice().await;
+    k.ok("delete inst/alice --wait=false").await;
+    let left = k.object("instances/alice").await;
+    assert!(left["metadata"]["deletionTimestamp"].is_string(), "{left}");
+    assert_eq!(left["metadata"]["generation"], 2, "deletion is a change");
+    has(&k.ok("get inst alice").await, &["Terminating"]);
+}
+
+async fn delete_waits_no_longer_than_told(k: &Shell<'_>) {
+    k.alice().await;
+    has(&k.fails("delete inst alice --timeout=1s").await, &["timed out waiting for the condition on instances/alice"]);
+    assert!(k.object("instances/alice").await["metadata"]["deletionTimestamp"].is_string());
+}
+
+async fn delete_from_a_file(k: &Shell<'_>) {
+    let two = format!("{SETTINGS}---\n{ALICE}");
+    k.ok_with("create -f -", &two).await;
+    let said = k.ok_while_finishing("delete -f -", &two, "alice").await;
+    has(&said, &["configmap \"settings\" deleted", "instance.portreeve.dev \"alice\" deleted"]);
+    assert!(k.is_gone("instances/alice").await && k.is_gone("configmaps/settings").await);
+}
+
+async fn three(k: &Shell<'_>) {
+    for (name, set) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        k.make(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "labels": {"set": set}}}))
+            .await;
+    }
+}
+
+async fn delete_by_label(k: &Shell<'_>) {
+    three(k).await;
+    assert_eq!(k.ok("delete cm -l set=x").await.lines().count(), 2);
+    assert_eq!(k.names("configmaps").await, ["c"]);
+    assert_eq!(k.ok("delete cm -l set=x").await, "No resources found\n");
+    k.ok("delete cm --field-selector metadata.name=c").await;
+    assert!(k.names("configmaps").await.is_empty());
+}
+
+async fn delete_all_of_a_kind(k: &Shell<'_>) {
+    three(k).await;
+    k.ok("create secret generic s --from-literal=a=b").await;
+    has(
+        &k.ok("delete cm,secret --all").await,
+        &["configmap \"a\" deleted", "configmap \"c\" deleted", "secret \"s\" deleted"],
+    );
+    assert!(k.names("configmaps").await.is_empty() && k.names("secrets").await.is_empty());
+    has(&k.fails("delete cm").await, &["resource(s) were provided, but no name was specified"]);
+}
+
+async fn delete_a_missing_name(k: &Shell<'_>) {
+    three(k).await;
+    let ran = k.run("delete cm a nothing", "").await;
+    assert_eq!(ran.code, Some(1));
+    has(&ran.err, &["Error from server (NotFound): configmaps \"nothing\" not found"]);
+    assert_eq!(k.names("configmaps").await, ["b", "c"]);
+    assert_eq!(k.ok("delete inst nobody --ignore-not-found").await, "");
+    has(&k.fails("delete inst nobody").await, &["instances.portreeve.dev \"nobody\" not found"]);
+}
+
+async fn delete_with_each_cascade(k: &Shell<'_>) {
+    three(k).await;
+    for (name, cascade) in [("a", "background"), ("b", "foreground"), ("c", "orphan")] {
+        k.ok(&format!("delete cm {name} --cascade={cascade} --timeout=10s")).await;
+    }
+    assert!(k.names("configmaps").await.is_empty());
+    for cascade in ["foreground", "orphan"] {
+        k.alice().await;
+        k.ok_while_finishing(&format!("delete inst alice --cascade={cascade}"), "", "alice").await;
+        assert!(k.is_gone("instances/alice").await, "{cascade}");
+    }
+}
+
+async fn delete_at_once(k: &Shell<'_>) {
+    three(k).await;
+    k.ok("delete cm a --now").await;
+    k.ok("delete cm b --grace-period=5").await;
+    k.ok("delete cm c --force --grace-period=0").await;
+    assert!(k.names("configmaps").await.is_empty());
+}
+
+async fn delete_dry_runs_delete_nothing(k: &Shell<'_>) {
+    k.alice().await;
+    let before = k.object("instances/alice").await;
+    has(&k.ok("delete inst alice --dry-run=server").await, &["\"alice\" deleted (server dry run)"]);
+    has(&k.ok("delete inst alice --dry-run=client").await, &["\"alice\" deleted (dry run)"]);
+    has(&k.ok("delete inst --all --dry-run=server").await, &["\"alice\" deleted (server dry run)"]);
+    assert_eq!(k.object("instances/alice").await, before);
+}
+
+async fn delete_keeps_to_finalizers(k: &Shell<'_>) {
+    k.ok_with("create -f -", &SETTINGS.replace("labels:", "finalizers: [example.com/hold], labels:")).await;
+    k.ok("delete cm settings --wait=false").await;
+    assert!(k.object("configmaps/settings").await["metadata"]["deletionTimestamp"].is_string());
+    let more =
+        "patch cm settings --type=merge -p {\"metadata\":{\"finalizers\":[\"example.com/hold\",\"example.com/more\"]}}";
+    has(&k.fails(more).await, &["metadata.finalizers", "Forbidden"]);
+    k.ok("patch cm settings --type=json -p [{\"op\":\"remove\",\"path\":\"/metadata/finalizers\"}]").await;
+    assert!(k.is_gone("configmaps/settings").await);
+}
+
+async fn delete_twice_is_the_same_deletion(k: &Shell<'_>) {
+    k.alice().await;
+    k.ok("delete inst alice --wait=false").await;
+    let before = k.object("instances/alice").await;
+    k.ok("delete inst alice --wait=false").await;
+    assert_eq!(k.object("instances/alice").await, before);
+}

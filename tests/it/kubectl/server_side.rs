@@ -1,0 +1,93 @@
+//! Server-side apply with every kubectl. What a conflict is in detail is asked in `apply.rs`.
+
+use serde_json::{Value, json};
+
+use super::harness::{ALICE, SETTINGS, Shell, has, play, scenarios};
+
+#[tokio::test]
+async fn server_side() {
+    play(scenarios![
+        server_side_apply_twice_writes_once,
+        server_side_conflict_and_force,
+        server_side_gives_up_what_is_left_out,
+        server_side_migrates_from_client_side,
+        server_side_of_core_kinds,
+        server_side_diff_and_dry_run,
+        server_side_refuses_what_is_wrong,
+    ])
+    .await;
+}
+
+async fn managers(k: &Shell<'_>, what: &str) -> Vec<String> {
+    let object = k.object(what).await;
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    entries.iter().map(|e| format!("{} {}", e["manager"], e["operation"]).replace('"', "")).collect()
+}
+
+async fn server_side_apply_twice_writes_once(k: &Shell<'_>) {
+    assert_eq!(k.ok_with("apply --server-side -f -", ALICE).await, "instance.portreeve.dev/alice serverside-applied\n");
+    let before = k.object("instances/alice").await;
+    k.ok_with("apply --server-side -f -", ALICE).await;
+    assert_eq!(k.object("instances/alice").await, before);
+    assert_eq!(managers(k, "instances/alice").await, ["kubectl Apply"]);
+}
+
+async fn server_side_conflict_and_force(k: &Shell<'_>) {
+    k.ok_with("apply --server-side -f -", ALICE).await;
+    let changed = ALICE.replace("app:1", "app:2");
+    let error = k.fails_with("apply --server-side --field-manager=ci -f -", &changed).await;
+    has(&error, &["Apply failed with 1 conflict: conflict with \"kubectl\": .spec.image"]);
+    assert_eq!(k.object("instances/alice").await["spec"]["image"], "app:1");
+    k.ok_with("apply --server-side --field-manager=ci --force-conflicts -f -", &changed).await;
+    assert_eq!(k.object("instances/alice").await["spec"]["image"], "app:2");
+    assert_eq!(managers(k, "instances/alice").await, ["kubectl Apply", "ci Apply"]);
+}
+
+async fn server_side_gives_up_what_is_left_out(k: &Shell<'_>) {
+    k.ok_with("apply --server-side -f -", ALICE).await;
+    k.ok_with("apply --server-side -f -", &ALICE.replace("  resources: {memory: 64Mi}\n", "")).await;
+    assert_eq!(k.object("instances/alice").await["spec"].get("resources"), None::<&Value>);
+}
+
+async fn server_side_migrates_from_client_side(k: &Shell<'_>) {
+    k.ok_with("apply -f -", ALICE).await;
+    let changed = ALICE.replace("app:1", "app:2");
+    k.ok_with("apply --server-side -f -", &changed).await;
+    assert_eq!(k.object("instances/alice").await["spec"]["image"], "app:2");
+    // Up to 1.27 kubectl migrates as well; no entry of client-side apply is left in any.
+    assert!(!managers(k, "instances/alice").await.iter().any(|m| m.starts_with("kubectl-client-side-apply")));
+    assert_eq!(k.ok_with("apply -f -", &changed).await, "instance.portreeve.dev/alice unchanged\n");
+}
+
+async fn server_side_of_core_kinds(k: &Shell<'_>) {
+    assert_eq!(k.ok_with("apply --server-side -f -", SETTINGS).await, "configmap/settings serverside-applied\n");
+    let more = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {more: x}\n";
+    k.ok_with("apply --server-side --field-manager=ci -f -", more).await;
+    let data = k.object("configmaps/settings").await["data"].clone();
+    assert_eq!(data, json!({"mode": "dark", "size": "4", "more": "x"}));
+    k.ok_with("apply --server-side -f -", &SETTINGS.replace(", size: '4'", "")).await;
+    assert_eq!(k.object("configmaps/settings").await["data"], json!({"mode": "dark", "more": "x"}));
+}
+
+async fn server_side_diff_and_dry_run(k: &Shell<'_>) {
+    k.ok_with("apply --server-side -f -", ALICE).await;
+    let before = k.object("instances/alice").await;
+    let changed = ALICE.replace("app:1", "app:2");
+    let ran = k.run("diff --server-side -f -", &changed).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    has(&ran.out, &["-  image: app:1", "+  image: app:2"]);
+    has(
+        &k.ok_with("apply --server-side --dry-run=server -f -", &changed).await,
+        &["serverside-applied (server dry run)"],
+    );
+    assert_eq!(k.object("instances/alice").await, before);
+    assert_eq!(k.run("diff --server-side -f -", ALICE).await.code, Some(0));
+}
+
+async fn server_side_refuses_what_is_wrong(k: &Shell<'_>) {
+    let unknown = k.fails_with("apply --server-side -f -", &ALICE.replace("image:", "colour: red\n  image:")).await;
+    has(&unknown, &["spec.colour"]);
+    let twice = ALICE.to_owned() + "  - {name: web, containerPort: 1}\n";
+    has(&k.fails_with("apply --server-side -f -", &twice).await, &["spec.ports"]);
+    assert!(k.names("instances").await.is_empty());
+}
