@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::apply::{completed, place};
 use super::client::JSON;
@@ -66,6 +66,11 @@ pub async fn run(args: &DiffArgs, session: &Session) -> Result<Exit> {
             }
             Err(e) => return Err(e),
         };
+        let mut live = live;
+        let mut merged = merged;
+        if manifest.kind == "Secret" {
+            mask(live.as_mut(), &mut merged);
+        }
         let before = live.as_ref().map_or(Ok(String::new()), text)?;
         let name = resource.named(&manifest.name);
         if let Some(changes) = unified(&before, &text(&merged)?, &format!("live/{name}"), &format!("merged/{name}")) {
@@ -74,6 +79,25 @@ pub async fn run(args: &DiffArgs, session: &Session) -> Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// Hides the values of a Secret on both sides, so that only which of them differ can be seen. Annotations may repeat them,
+/// as client-side apply's does; that one is never shown.
+fn mask(live: Option<&mut Value>, merged: &mut Value) {
+    let mut none = Value::Null;
+    let live = live.unwrap_or(&mut none);
+    for field in ["data", "stringData"] {
+        let entries = |object: &Value| object[field].as_object().cloned().unwrap_or_default();
+        let (before, after) = (entries(live), entries(merged));
+        let hide = |side: &mut Value, other: &Map<String, Value>, changed: &str| {
+            for (key, value) in side.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+                let differs = other.get(key).is_some_and(|o| o != value);
+                *value = if differs { format!("*** ({changed})").into() } else { "***".into() };
+            }
+        };
+        hide(live, &after, "before");
+        hide(merged, &before, "after");
+    }
 }
 
 /// The object without what no manifest says and every write changes.
@@ -185,6 +209,17 @@ mod tests {
         );
         assert_eq!(unified(&before, &before, "a", "b"), None);
         assert_eq!(unified("", "x\n", "a", "b").unwrap(), "--- a\n+++ b\n@@ -0,0 +1,1 @@\n+x\n");
+    }
+
+    #[test]
+    fn values_of_a_secret_are_never_shown() {
+        let mut live = json!({"data": {"same": "b25l", "changed": "aHVudGVyMg==", "gone": "b25l"}});
+        let mut merged = json!({"data": {"same": "b25l", "changed": "bmV3", "new": "b25l"}});
+        mask(Some(&mut live), &mut merged);
+        assert_eq!(live, json!({"data": {"same": "***", "changed": "*** (before)", "gone": "***"}}));
+        assert_eq!(merged, json!({"data": {"same": "***", "changed": "*** (after)", "new": "***"}}));
+        mask(None, &mut merged);
+        assert_eq!(merged["data"]["changed"], "***");
     }
 
     proptest::proptest! {

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::labels;
+use super::login::Login;
 use crate::model::{Key, SecretText};
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
@@ -355,8 +356,18 @@ pub trait EngineRead: Send + Sync {
 /// Acting. Every call is idempotent.
 #[async_trait]
 pub trait EngineWrite: Send + Sync {
-    /// Pulls; `progress` hears a short sentence now and then. One pull of one reference at a time: later callers share it.
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()>;
+    /// Pulls without a login.
+    async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
+        self.pull_with(reference, None, progress).await
+    }
+    /// Pulls; `progress` hears a short sentence now and then. One pull of one reference with one login at a time: later
+    /// callers share it.
+    async fn pull_with(
+        &self,
+        reference: &str,
+        login: Option<&Login>,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> EngineResult<()>;
     /// Returns the id. A name that is taken is `Conflict`: the caller looks whether it is ours.
     async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String>;
     async fn start_container(&self, id: &str) -> EngineResult<()>;

@@ -15,6 +15,7 @@ pub mod engine;
 mod gate;
 pub mod inventory;
 pub mod labels;
+pub mod login;
 mod pool;
 pub mod reference;
 mod streams;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ::bollard::errors::Error;
 use bytes::Bytes;
 use futures::Stream;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -48,6 +48,23 @@ pub struct Transport {
     minor: AtomicU16,
 }
 
+/// The header with the login to a registry.
+const REGISTRY_AUTH: &str = "x-registry-auth";
+
+/// A daemon reads base64 of the alphabet for URLs only; the client library writes the other one, which differs as soon as
+/// a password has a `?` or `~` at the wrong place.
+fn for_urls(base64: &HeaderValue) -> Result<HeaderValue, Error> {
+    let other = |b: &u8| match b {
+        b'+' => b'-',
+        b'/' => b'_',
+        b => *b,
+    };
+    let bytes: Vec<u8> = base64.as_bytes().iter().map(other).collect();
+    let mut value = HeaderValue::from_bytes(&bytes).map_err(http::Error::from)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl Transport {
     pub fn new(endpoint: &Endpoint) -> Arc<Transport> {
         let client = Client::builder(TokioExecutor::new())
@@ -65,6 +82,9 @@ impl Transport {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         parts.uri = self.uri(&format!("/v1.{minor}{path}"))?;
+        if let Some(login) = parts.headers.remove(REGISTRY_AUTH) {
+            parts.headers.insert(REGISTRY_AUTH, for_urls(&login)?);
+        }
         let again = (parts.method == Method::GET).then(|| parts.clone());
         let response = match (self.client.request(Request::from_parts(parts, body)).await, again) {
             // A kept connection may be dead by now, as after a restart of the daemon: reads try a new one.

@@ -99,7 +99,9 @@ impl InstanceSpec {
     pub fn sources(&self) -> impl Iterator<Item = (Kind, &str)> {
         let whole = self.env_from.iter().filter_map(|e| e.source().map(|(kind, r)| (kind, r.name.as_str())));
         let single = self.env.iter().filter_map(|e| e.value_from.as_ref()?.source());
-        whole.chain(single.map(|(kind, r)| (kind, r.name.as_str())))
+        let login = Some(self.image_pull_secret.as_str()).filter(|name| !name.is_empty());
+        let login = login.map(|name| (Kind::Secret, name));
+        whole.chain(single.map(|(kind, r)| (kind, r.name.as_str()))).chain(login)
     }
 }
 
@@ -114,8 +116,11 @@ const NAME_RULE: &str = "must consist of letters, digits, '_', '-' or '.', and n
 const SUBDOMAIN_RULE: &str = "must be a DNS subdomain (RFC 1123): lower case letters, digits, '-' and '.', beginning and ending with a \
                               letter or digit";
 
-/// The rules of `spec.env` and `spec.envFrom`.
+/// The rules of all that names Secrets and ConfigMaps: `spec.env`, `spec.envFrom`, `spec.imagePullSecret`.
 pub(super) fn validate_env(instance: &Instance, errors: &mut Vec<FieldError>) {
+    if !instance.spec.image_pull_secret.is_empty() {
+        errors.extend(source_name("spec.imagePullSecret", &instance.spec.image_pull_secret));
+    }
     for (i, env) in instance.spec.env.iter().enumerate() {
         let path = format!("spec.env[{i}]");
         if !is_variable_name(&env.name) {
@@ -190,10 +195,11 @@ mod tests {
                 {"name": "C", "value": "", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": true}}},
             ],
             "envFrom": [{"prefix": "P_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "c", "optional": true}}],
+            "imagePullSecret": "login",
         });
         assert_eq!(errors(spec.clone()), [""; 0]);
         let named: Vec<_> = instance(spec).spec.sources().map(|(k, n)| format!("{k} {n}")).collect();
-        assert_eq!(named, ["Secret s", "ConfigMap c", "Secret db.prod", "ConfigMap c"]);
+        assert_eq!(named, ["Secret s", "ConfigMap c", "Secret db.prod", "ConfigMap c", "Secret login"]);
     }
 
     #[test]
@@ -212,11 +218,13 @@ mod tests {
                 {"secretRef": {"name": "a"}, "configMapRef": {"name": "a"}},
                 {"prefix": "1", "secretRef": {"name": ""}},
             ],
+            "imagePullSecret": "a/b",
         }));
         let told: Vec<_> = found.iter().map(|e| e.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect();
         assert_eq!(
             told,
             [
+                "spec.imagePullSecret: Invalid value",
                 "spec.env[0].valueFrom: Forbidden",
                 "spec.env[1].valueFrom: Required value",
                 "spec.env[2].valueFrom: Forbidden",

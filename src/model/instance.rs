@@ -41,6 +41,10 @@ pub struct InstanceSpec {
     /// When to pull the image. Default: Always for the tag `latest`, else IfNotPresent.
     #[serde(default, skip_serializing_if = "is_default")]
     pub image_pull_policy: Option<ImagePullPolicy>,
+    /// A Secret of the Instance's namespace, of type kubernetes.io/dockerconfigjson, with the login to the image's registry.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 253))]
+    pub image_pull_secret: String,
     /// The program to run, in place of the image's entrypoint.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 256))]

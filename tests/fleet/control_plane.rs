@@ -34,6 +34,8 @@ pub struct ControlPlane {
     api: u16,
     pub proxy: u16,
     ports: String,
+    /// What the server logs, as RUST_LOG says it.
+    filter: &'static str,
     /// Instances that were applied, to be cleaned up.
     names: Vec<String>,
 }
@@ -116,6 +118,11 @@ pub fn is(object: &Value, phase: &str, reason: &str) -> bool {
 impl ControlPlane {
     /// With twenty host ports from `first_port` on.
     pub fn start(first_port: u16) -> ControlPlane {
+        ControlPlane::start_logging(first_port, "info,portreeve::controllers=debug")
+    }
+
+    /// The same with another choice of what is logged.
+    pub fn start_logging(first_port: u16, filter: &'static str) -> ControlPlane {
         let mut plane = ControlPlane {
             daemon: daemon::first(),
             dir: tempfile::tempdir().expect("a directory"),
@@ -123,6 +130,7 @@ impl ControlPlane {
             api: free_port(),
             proxy: free_port(),
             ports: format!("{first_port}-{}", first_port + 19),
+            filter,
             names: vec![],
         };
         plane.serve();
@@ -140,7 +148,7 @@ impl ControlPlane {
         command.args(["--proxy-listen", &format!("127.0.0.1:{}", self.proxy)]);
         command.args(["--domain", "test.example", "--docker", &self.daemon.endpoint()]);
         command.args(["--docker-address", &self.daemon.address, "--port-range", &self.ports]);
-        command.env("RUST_LOG", "info,portreeve::controllers=debug");
+        command.env("RUST_LOG", self.filter);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         self.child = Some(command.spawn().expect("the program runs"));
         let ready = within(PATIENCE, || {
@@ -172,7 +180,7 @@ impl ControlPlane {
         self.dir.path().join("server")
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.dir.path().join("log")
     }
 

@@ -212,3 +212,40 @@ fn a_deleted_instance_leaves_only_the_data_that_it_was_to_retain() {
     plane.until_serves(name);
     assert_eq!(plane.page(name, "/data/note").text(), "kept");
 }
+
+#[test]
+fn a_value_of_a_secret_arrives_in_the_container_and_in_nothing_that_is_said_of_it() {
+    const VALUE: &str = "hunter2-and-more";
+    const ENCODED: &str = "aHVudGVyMi1hbmQtbW9yZQ==";
+    let mut plane = ControlPlane::start_logging(31_220, "trace");
+    let name = "confided";
+    let env = json!([{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]);
+    plane.apply(&instance_with(
+        name,
+        &json!({"env": env, "envFrom": [{"prefix": "SET_", "configMapRef": {"name": "settings"}}]}),
+    ));
+    plane.until_is(name, "Failed", "ConfigMapMissing");
+    assert!(plane.daemon.containers(name).is_empty(), "made without its values");
+
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"MODE": "fast"}});
+    plane.cli(&["apply", "-f", "-"], &map.to_string()).expect("applied");
+    plane.until_is(name, "Failed", "SecretMissing");
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": VALUE}});
+    plane.cli(&["apply", "-f", "-"], &secret.to_string()).expect("applied");
+    let object = plane.until_serves(name);
+    let page = plane.page(name, "/env").text();
+    assert!(page.contains(&format!("PASSWORD={VALUE}\n")) && page.contains("SET_MODE=fast\n"), "{page}");
+
+    let labels = plane.daemon.container(name)["Config"]["Labels"].to_string();
+    let log = std::fs::read(plane.log()).expect("the log");
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("create container pr.default.confided"), "the log tells what is done");
+    for said in [&labels, &object.to_string(), &format!("{:?}", plane.events(name)), &*log] {
+        for value in [VALUE, ENCODED] {
+            let place = said.find(value).map(|i| said[i.saturating_sub(200)..i].to_owned());
+            assert_eq!(place, None, "the value is told");
+        }
+    }
+}

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use futures::StreamExt;
 use portreeve::clock::SystemClock;
 use portreeve::docker::engine::*;
+use portreeve::docker::login::Login;
 use portreeve::docker::{Pool, timeouts};
-use portreeve::model::{DockerHost, HostTls};
+use portreeve::model::{DockerHost, HostTls, SecretText};
+use serde_json::Value;
 
 use crate::support::daemon::{Answer, Credentials, Daemon};
 
@@ -145,6 +148,43 @@ async fn callers_share_a_pull_of_one_reference_and_hear_its_progress() {
     assert!(
         said.lock().expect("no panic while held").iter().any(|text| text == "0 of 1 layers, 1.0 of 2.0 MiB fetched")
     );
+}
+
+#[tokio::test]
+async fn a_pull_shows_the_registry_its_login_and_shares_it_with_nobody_else() {
+    let daemon = Daemon::speaking("1.41", |_, _| json(200, "{}")).await;
+    let engine = engine(&daemon);
+    engine.pull("registry.example/app:1", &|_| {}).await.expect("pulled");
+    assert_eq!(daemon.logins().iter().filter(|l| login_of(l)["username"].is_string()).count(), 0);
+    // base64 writes these as '+' and '/' unless it is the one for URLs, which is what a daemon reads
+    let login = |username: &str| Login {
+        server: "registry.example".into(),
+        username: username.into(),
+        password: SecretText::new("??>>~~?>~".into()),
+        identity_token: SecretText::default(),
+    };
+    let (bob, eve) = (login("bob"), login("eve"));
+    let (one, other, same) = tokio::join!(
+        engine.pull_with("registry.example/app:1", Some(&bob), &|_| {}),
+        engine.pull_with("registry.example/app:1", Some(&eve), &|_| {}),
+        engine.pull_with("registry.example/app:1", Some(&eve), &|_| {}),
+    );
+    assert_eq!((one, other, same), (Ok(()), Ok(()), Ok(())));
+    let mut shown: Vec<Value> =
+        daemon.logins().iter().map(|l| login_of(l)).filter(|l| l["username"].is_string()).collect();
+    shown.sort_by_key(|l| l["username"].to_string());
+    shown.dedup();
+    let names: Vec<&Value> = shown.iter().map(|l| &l["username"]).collect();
+    assert_eq!(names, ["bob", "eve"]);
+    for login in shown {
+        assert_eq!((&login["serveraddress"], &login["password"]), (&"registry.example".into(), &"??>>~~?>~".into()));
+    }
+}
+
+/// What a daemon reads in the header.
+fn login_of(header: &str) -> Value {
+    let bytes = base64::engine::general_purpose::URL_SAFE.decode(header).expect("base64 for URLs");
+    serde_json::from_slice(&bytes).expect("JSON")
 }
 
 #[tokio::test]

@@ -187,3 +187,43 @@ async fn a_value_that_no_variable_can_have_costs_nobody_the_container_that_serve
     until_runs(&world, MINUTE).await;
     world.crash().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_private_image_is_pulled_with_the_login_of_its_secret() {
+    use crate::support::sim_engine::image::SimImage;
+    let mut world = world().await;
+    let image = "registry.example/private:1";
+    world.fleet.host("h1").add_image(image, SimImage::server().remote(Duration::from_secs(1)).private(VALUE.0));
+    let mut wanted = spec(json!([]));
+    wanted["image"] = image.into();
+    wanted["imagePullSecret"] = "login".into();
+    world.apply("alice", wanted).await;
+    until_told(&world, SOON, "Ready", "SecretMissing", "no Secret default/login, which spec.imagePullSecret names")
+        .await;
+    world.assert_quiet(10 * MINUTE).await;
+    put(&world, Kind::Secret, "login", &json!({"data": {"password": "b25l"}})).await;
+    until_told(&world, SOON, "Ready", "SecretMissing", "has no key .dockerconfigjson").await;
+
+    let config = async |registry: &str, password: &str| {
+        use base64::Engine as _;
+        let config = json!({"auths": {registry: {"username": "bob", "password": password}}}).to_string();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(config);
+        put(&world, Kind::Secret, "login", &json!({"data": {".dockerconfigjson": encoded}})).await;
+    };
+    config("other.example", VALUE.0).await;
+    until_told(&world, SOON, "Ready", "ImagePullFailed", "Secret default/login: it has no login for registry.example")
+        .await;
+    assert_eq!(world.fleet.host("h1").pulls(), 0);
+    config("registry.example", "wrong").await;
+    until_told(&world, SOON, "Ready", "ImagePullFailed", "pull access denied").await;
+    tokio::time::sleep(10 * MINUTE).await;
+    config("registry.example", VALUE.0).await;
+    until_runs(&world, 2 * SOON).await;
+    assert_eq!(world.fleet.host("h1").pulls(), 1);
+    assert_shown_nowhere(&world).await;
+
+    // the image is there: who has it needs no login
+    remove(&world, Kind::Secret, "login").await;
+    world.assert_quiet(10 * MINUTE).await;
+    world.crash().await;
+}

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::docker::engine::{ContainerSpec, Limits};
-use crate::model::InstanceStatus;
+use crate::model::{InstanceStatus, Key};
 
 use super::probe::ProbeTarget;
 
@@ -20,8 +20,10 @@ pub enum Action {
     Leave,
     /// Write this status: what the steps after it are about to do.
     Mark(Box<InstanceStatus>),
+    /// `login`: the Secret that has the login to the registry.
     Pull {
         image: String,
+        login: Option<Key>,
     },
     CreateVolume {
         name: String,
@@ -96,7 +98,7 @@ impl fmt::Display for Action {
             Action::Bind => f.write_str("bind a node and host ports"),
             Action::Leave => f.write_str("leave the node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),
-            Action::Pull { image } => write!(f, "pull image {image}"),
+            Action::Pull { image, .. } => write!(f, "pull image {image}"),
             Action::CreateVolume { name, .. } => write!(f, "create volume {name}"),
             Action::CreateNetwork { name } => write!(f, "create network {name}"),
             Action::CheckValues(spec) => write!(f, "check the values for {}", spec.name),

@@ -228,7 +228,7 @@ impl<'a> Executor<'a> {
     async fn act(&mut self, engine: &dyn Engine, action: &Action) -> Result<Step, StepError> {
         let owner = || labels::owner_labels(&self.ctx.site.cluster, &self.key, &self.instance.metadata.uid);
         match action {
-            Action::Pull { image } => return self.pull(engine, image).await,
+            Action::Pull { image, login } => return self.pull(engine, image, login.as_ref()).await,
             Action::CreateVolume { name, volume } => {
                 let mut labels = owner();
                 labels.insert(labels::VOLUME.into(), volume.clone());
@@ -285,8 +285,13 @@ impl<'a> Executor<'a> {
         if spec.env_sources.is_empty() {
             return Ok(Some(Opened::default()));
         }
-        match values::open(&*self.ctx.opened, spec).await {
-            Ok(opened) => Ok(Some(opened)),
+        self.there(values::open(&*self.ctx.opened, spec).await).await
+    }
+
+    /// What was fetched; `None` when it is gone since the cache was looked at, which by now sees it.
+    async fn there<T>(&self, fetched: Result<T, OpenError>) -> Result<Option<T>, StepError> {
+        match fetched {
+            Ok(found) => Ok(Some(found)),
             Err(OpenError::Gone) => {
                 self.ctx.cache.wait_for(self.ctx.store.revision()).await;
                 Ok(None)
@@ -407,7 +412,14 @@ impl<'a> Executor<'a> {
         Ok(Step::LookAgain)
     }
 
-    async fn pull(&mut self, engine: &dyn Engine, image: &str) -> Result<Step, StepError> {
+    async fn pull(&mut self, engine: &dyn Engine, image: &str, secret: Option<&Key>) -> Result<Step, StepError> {
+        let login = match secret {
+            None => None,
+            Some(secret) => match self.there(values::open_login(&*self.ctx.opened, secret, image).await).await? {
+                Some(login) => Some(login),
+                None => return Ok(Step::LookAgain),
+            },
+        };
         self.event(EventType::Normal, "Pulling", format!("pulling image {image}"));
         let progress = Arc::new(Mutex::new(String::new()));
         let hear = {
@@ -415,7 +427,7 @@ impl<'a> Executor<'a> {
             move |text: String| *progress.lock().unwrap_or_else(PoisonError::into_inner) = text
         };
         let began = self.ctx.clock.monotonic();
-        let pulling = engine.pull(image, &hear);
+        let pulling = engine.pull_with(image, login.as_ref(), &hear);
         tokio::pin!(pulling);
         loop {
             match tokio::time::timeout(PULL_TICK, &mut pulling).await {

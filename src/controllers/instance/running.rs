@@ -142,7 +142,10 @@ fn plan_container(
         }
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if let Some(missing) = values::missing(&spec, &seen.values) {
+    let pull = policy == ImagePullPolicy::Always || !present;
+    let login = values::pull_secret(desired);
+    let no_login = || login.as_ref().filter(|_| pull).and_then(|key| values::missing_login(key, &seen.values));
+    if let Some(missing) = values::missing(&spec, &seen.values).or_else(no_login) {
         if serving {
             report.up_to_date(false, missing.reason, missing.message);
         } else {
@@ -150,7 +153,6 @@ fn plan_container(
         }
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    let pull = policy == ImagePullPolicy::Always || !present;
     let replacing = |report: &mut Report| {
         if old.is_some() && stale {
             report.up_to_date(false, "Replacing", "the container is of an older spec");
@@ -171,7 +173,7 @@ fn plan_container(
             report.phase(Phase::Pulling).not_ready("Pulling", format!("pulling image {}", desired.spec.image));
             actions.push(Action::Mark(report.snapshot()));
         }
-        actions.push(Action::Pull { image: desired.spec.image.clone() });
+        actions.push(Action::Pull { image: desired.spec.image.clone(), login });
     }
     if check {
         actions.push(Action::CheckValues(Box::new(spec.clone())));

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::docker::engine::{ContainerSpec, EngineError, EngineErrorKind, EnvSource};
-use crate::model::{ConfigMap, Key, Kind, Secret, SecretText, is_variable_name};
+use crate::docker::login::{self, Login};
+use crate::model::{ConfigMap, DOCKER_CONFIG, Instance, Key, Kind, Secret, SecretText, is_variable_name};
 use crate::store::{Store, StoreError};
 
 /// The names of the values of Secrets and ConfigMaps; what is not there is not in it.
@@ -40,7 +41,7 @@ fn missing_reason(kind: Kind) -> &'static str {
 }
 
 /// The reasons that a change of a Secret or ConfigMap may end.
-pub const REASONS: [&str; 3] = ["SecretMissing", "ConfigMapMissing", "InvalidConfiguration"];
+pub const REASONS: [&str; 4] = ["SecretMissing", "ConfigMapMissing", "InvalidConfiguration", "ImagePullFailed"];
 
 /// `Secret default/db`
 fn shown(key: &Key) -> String {
@@ -84,6 +85,34 @@ pub fn missing(spec: &ContainerSpec, names: &ValueNames) -> Option<Missing> {
         told.push(format!("and {more} more"));
     }
     Some(Missing { reason: missing_reason(kind), message: told.join("; ") })
+}
+
+/// The Secret with the login that a pull is to have.
+pub fn pull_secret(desired: &Instance) -> Option<Key> {
+    let name = &desired.spec.image_pull_secret;
+    (!name.is_empty()).then(|| Key::new(Kind::Secret, &desired.metadata.namespace, name))
+}
+
+/// What is not there for a pull with this login.
+pub fn missing_login(login: &Key, names: &ValueNames) -> Option<Missing> {
+    let message = match names.get(login) {
+        None => format!("there is no {}, which spec.imagePullSecret names", shown(login)),
+        Some(names) if !names.contains(DOCKER_CONFIG.1) => format!(
+            "{}, which spec.imagePullSecret names, has no key {}: it must be of type {}",
+            shown(login),
+            DOCKER_CONFIG.1,
+            DOCKER_CONFIG.0
+        ),
+        Some(_) => return None,
+    };
+    Some(Missing { reason: missing_reason(Kind::Secret), message })
+}
+
+/// Fetches the login to an image's registry. `store`: one that opens what is sealed.
+pub async fn open_login(store: &dyn Store, secret: &Key, image: &str) -> Result<Login, OpenError> {
+    let source = Source::get(store, secret).await?.ok_or(OpenError::Gone)?;
+    let config = source.value(DOCKER_CONFIG.1).ok_or(OpenError::Gone)?;
+    login::find(config, image).map_err(|e| unfit(secret, EngineErrorKind::Invalid, e.to_string()))
 }
 
 /// Values that were fetched, and what was left out of them.

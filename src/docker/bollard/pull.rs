@@ -7,15 +7,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use ::bollard::Docker;
+use ::bollard::auth::DockerCredentials;
 use ::bollard::errors::Error;
 use ::bollard::query_parameters::CreateImageOptions;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::{FutureExt, StreamExt};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use super::BollardEngine;
 use super::progress::Progress;
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineResult};
+use crate::docker::login::Login;
 use crate::docker::{classify, gate, reference, timeouts};
 
 const OP: &str = "pull image";
@@ -25,12 +28,16 @@ type Running = Shared<Pull>;
 /// Kept without holding the pull up; and what it said last.
 type Known = (WeakShared<Pull>, watch::Receiver<String>);
 
+/// The image's reference, and the fingerprint of the login.
+type Wanted = (String, Option<[u8; 32]>);
+
 /// A daemon loads three layers at once; more pulls only share them.
 const AT_ONCE: usize = 4;
 
-/// The pulls under way, by reference. Finished ones are swept when the next begins.
+/// The pulls under way, by reference and login: nobody gets an image by another's login, or is refused for it.
+/// Finished ones are swept when the next begins.
 pub struct Pulls {
-    running: Mutex<HashMap<String, Known>>,
+    running: Mutex<HashMap<Wanted, Known>>,
     turns: Arc<Semaphore>,
 }
 
@@ -42,31 +49,54 @@ impl Default for Pulls {
 
 impl Pulls {
     /// The running pull of this reference, or a new one.
-    fn join(&self, docker: &Docker, image: &str) -> (Running, watch::Receiver<String>) {
+    fn join(&self, docker: &Docker, image: &str, login: Option<&Login>) -> (Running, watch::Receiver<String>) {
         let mut running = self.running.lock().expect("no panic while held");
         running.retain(|_, (pull, _)| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
-        if let Some((pull, progress)) = running.get(image)
+        let key = (image.to_owned(), login.map(fingerprint));
+        if let Some((pull, progress)) = running.get(&key)
             && let Some(pull) = pull.upgrade()
         {
             return (pull, progress.clone());
         }
         let (say, progress) = watch::channel(String::new());
         let (docker, wanted, turns) = (docker.clone(), image.to_owned(), self.turns.clone());
+        let login = login.cloned();
         let pull = async move {
             let _turn = turns.acquire().await.expect("never closed");
-            pull(docker, wanted, say).await
+            pull(docker, wanted, login, say).await
         };
         let pull = pull.boxed().shared();
         if let Some(weak) = pull.downgrade() {
-            running.insert(image.to_owned(), (weak, progress.clone()));
+            running.insert(key, (weak, progress.clone()));
         }
         (pull, progress)
     }
 }
 
-async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> EngineResult<()> {
+/// Tells logins apart without keeping them.
+fn fingerprint(login: &Login) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [&login.server, &login.username, login.password.expose(), login.identity_token.expose()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn credentials(login: &Login) -> DockerCredentials {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    DockerCredentials {
+        username: given(&login.username),
+        password: given(login.password.expose()),
+        serveraddress: given(&login.server),
+        identitytoken: given(login.identity_token.expose()),
+        ..DockerCredentials::default()
+    }
+}
+
+async fn pull(docker: Docker, image: String, login: Option<Login>, say: watch::Sender<String>) -> EngineResult<()> {
     let options = CreateImageOptions { from_image: Some(image.clone()), ..CreateImageOptions::default() };
-    let mut steps = docker.create_image(Some(options), None, None);
+    let mut steps = docker.create_image(Some(options), None, login.as_ref().map(credentials));
     let mut told = Progress::default();
     loop {
         match tokio::time::timeout(timeouts::PULL_IDLE, steps.next()).await {
@@ -94,11 +124,16 @@ async fn pull(docker: Docker, image: String, say: watch::Sender<String>) -> Engi
 }
 
 impl BollardEngine {
-    pub(super) async fn shared_pull(&self, image: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
+    pub(super) async fn shared_pull(
+        &self,
+        image: &str,
+        login: Option<&Login>,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> EngineResult<()> {
         reference::check_image(OP, image)?;
         // A pull may take minutes: whether the daemon is there at all is asked first, within the gate's limits.
         self.quick(OP, image, self.docker.ping()).await?;
-        let (mut pull, mut said) = self.pulls.join(&self.docker, &reference::image(image));
+        let (mut pull, mut said) = self.pulls.join(&self.docker, &reference::image(image), login);
         let mut talking = true;
         loop {
             tokio::select! {

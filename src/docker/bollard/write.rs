@@ -16,6 +16,7 @@ use super::create::{self, nano_cpus, never_restart};
 use super::{BollardEngine, broken};
 use crate::docker::engine::*;
 use crate::docker::gate::Weight;
+use crate::docker::login::Login;
 use crate::docker::{reference, streams, timeouts};
 
 /// How often a removal that is under way is looked at.
@@ -39,8 +40,13 @@ fn refused(op: &'static str, object: &str, kind: EngineErrorKind, message: Strin
 
 #[async_trait]
 impl EngineWrite for BollardEngine {
-    async fn pull(&self, image: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
-        self.shared_pull(image, progress).await
+    async fn pull_with(
+        &self,
+        image: &str,
+        login: Option<&Login>,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> EngineResult<()> {
+        self.shared_pull(image, login, progress).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String> {

@@ -95,6 +95,35 @@ async fn dry_runs_and_diffs_tell_what_would_change_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_diff_of_a_secret_shows_which_values_change_and_no_value() {
+    let server = ApiServer::start().await;
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"},
+        "stringData": {"password": "hunter2-and-more", "user": "bobby-tables"},
+    });
+    let hidden = |shown: &str| {
+        // in base64, too
+        for value in ["hunter2", "aHVudGVyMi", "bobby", "Ym9iYnkt", "changed-it", "Y2hhbmdlZC"] {
+            assert!(!shown.contains(value), "{value} in {shown}");
+        }
+    };
+    let new = stdout(&against(&server, &["diff", "-f", "-"], &secret.to_string()).await);
+    assert!(new.contains("+  password: \"***\"\n"), "{new}");
+    hidden(&new);
+    applied(&server, &secret, &[]).await;
+    secret["stringData"]["password"] = json!("changed-it");
+    for more in [&["diff", "-f", "-"][..], &["diff", "--server-side", "--force-conflicts", "-f", "-"]] {
+        let output = against(&server, more, &secret.to_string()).await;
+        let shown = stdout(&output);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(shown.contains("-  password: \"*** (before)\"\n+  password: \"*** (after)\"\n"), "{shown}");
+        assert!(shown.contains("   user: \"***\"\n"), "{shown}");
+        hidden(&shown);
+        hidden(&stderr(&output));
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_refuses_is_told_and_the_rest_is_done() {
     let server = ApiServer::start().await;
     let mut bad = instance("bad");

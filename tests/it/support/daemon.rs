@@ -45,6 +45,8 @@ struct Shared {
     script: Mutex<Script>,
     newest: Mutex<String>,
     requests: watch::Sender<Vec<String>>,
+    /// The logins to registries that came with requests, as they were written.
+    logins: Mutex<Vec<String>>,
     connections: AtomicUsize,
     /// Every change closes the connections.
     hung_up: watch::Sender<()>,
@@ -70,6 +72,7 @@ impl Daemon {
             script: Mutex::new(Arc::new(script)),
             newest: Mutex::new(newest.to_owned()),
             requests: watch::channel(Vec::new()).0,
+            logins: Mutex::default(),
             connections: AtomicUsize::new(0),
             hung_up: watch::channel(()).0,
         })
@@ -123,6 +126,10 @@ impl Daemon {
         self.shared.requests.borrow().clone()
     }
 
+    pub fn logins(&self) -> Vec<String> {
+        self.shared.logins.lock().expect("no panic while held").clone()
+    }
+
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -174,6 +181,10 @@ async fn answer(
 ) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
     let method = request.method().as_str().to_owned();
     let path = request.uri().path_and_query().map_or("", |p| p.as_str()).to_owned();
+    if let Some(login) = request.headers().get("x-registry-auth") {
+        let login = String::from_utf8_lossy(login.as_bytes()).into_owned();
+        shared.logins.lock().expect("no panic while held").push(login);
+    }
     shared.requests.send_modify(|requests| requests.push(format!("{method} {path}")));
     if path == "/_ping" {
         let newest = shared.newest.lock().expect("no panic while held").clone();

@@ -16,6 +16,8 @@ pub struct SimImage {
     /// The registry has it.
     pub pullable: bool,
     pub pull: Duration,
+    /// What the registry wants to be shown for it.
+    pub password: Option<String>,
     /// From the start until the app answers.
     pub boot: Duration,
     /// How long it takes to end when asked to; `None`: it does not listen, and is killed after the grace.
@@ -80,6 +82,11 @@ impl SimImage {
     /// Only in the registry: a pull takes this long.
     pub fn remote(self, pull: Duration) -> SimImage {
         SimImage { local: false, pullable: true, pull, ..self }
+    }
+
+    /// Not for everybody.
+    pub fn private(self, password: &str) -> SimImage {
+        SimImage { password: Some(password.to_owned()), ..self }
     }
 
     /// Neither here nor in the registry any more.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use portreeve::docker::engine::*;
+use portreeve::docker::login::Login;
 use portreeve::docker::{reference, timeouts};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -20,10 +21,19 @@ use super::{Pulled, SimEngine, timed_out};
 
 #[async_trait]
 impl EngineWrite for SimEngine {
-    async fn pull(&self, image: &str, progress: &(dyn Fn(String) + Send + Sync)) -> EngineResult<()> {
+    async fn pull_with(
+        &self,
+        image: &str,
+        login: Option<&Login>,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> EngineResult<()> {
         const OP: &str = "pull image";
         let reference = reference::image(image);
         let fail = |(kind, message)| EngineError { op: OP, object: image.to_owned(), kind, message };
+        let wanted = self.world().images.get(&reference).and_then(|image| image.password.clone());
+        if wanted.is_some_and(|wanted| login.is_none_or(|given| given.password.expose() != wanted)) {
+            return Err(fail((EngineErrorKind::ImageMissing, format!("pull access denied for {reference}"))));
+        }
         let running = self.inner.pulls.lock().expect("no panic while held").get(&reference).cloned();
         let mut outcome = match running {
             Some(outcome) => outcome,
