@@ -20,6 +20,9 @@ clean() {
 }
 trap clean EXIT
 trap 'exit 130' INT TERM
+# The Python client leaves certificates and a cache of the discovery behind.
+mkdir "$work/tmp"
+export TMPDIR=$work/tmp
 
 echo "installing the clients"
 python3 -m venv "$work/venv"
