@@ -80,7 +80,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         cache.clone(),
         engines.clone(),
         Arc::new(NetProber),
-        Arc::new(ProxyActivity(activity.clone())),
+        activity.clone(),
         clock.clone(),
         recorder,
     ));
@@ -199,17 +199,15 @@ impl Waker for QueueWaker {
 }
 
 /// The proxy's counts, as the controllers read them.
-struct ProxyActivity(Arc<Activity>);
-
-impl ActivityView for ProxyActivity {
+impl ActivityView for Activity {
     fn seen(&self, key: &Key) -> ActivitySeen {
-        ActivitySeen { idle: self.0.idle(key), open: self.0.open_count(key) }
+        ActivitySeen { idle: self.idle(key), open: self.open_count(key) }
     }
     fn touch(&self, key: &Key) {
-        self.0.touch(key);
+        Activity::touch(self, key);
     }
     fn forget(&self, key: &Key) {
-        self.0.forget(key);
+        Activity::forget(self, key);
     }
 }
 

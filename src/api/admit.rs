@@ -28,22 +28,29 @@ pub enum Part {
     Finalize,
 }
 
-/// Checks that the body is an object of this kind, and says so in it.
-pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
-    if !object.is_object() {
-        return Err(ApiError::bad_request("the request body is not an object"));
-    }
-    for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.info().name.to_owned())] {
+/// Checks that a body that says what it is says what its path takes.
+pub fn same_type(object: &Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+    for (field, expected) in [("apiVersion", api_version), ("kind", kind)] {
         match object.get(field) {
             None | Some(Value::Null) => {}
-            Some(Value::String(given)) if given.is_empty() || *given == expected => {}
+            Some(Value::String(given)) if given.is_empty() || given == expected => {}
             Some(given) => {
                 let message = format!("{field} in the request body is {given}, but this path takes {expected:?}");
                 return Err(ApiError::bad_request(message));
             }
         }
-        object[field] = expected.into();
     }
+    Ok(())
+}
+
+/// Checks that the body is an object of this kind, and says so in it.
+pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the request body is not an object"));
+    }
+    same_type(&object, &kind.api_version(), kind.info().name)?;
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.info().name.into();
     if object.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
         return Err(ApiError::bad_request("metadata in the request body is not an object"));
     }

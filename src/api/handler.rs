@@ -337,7 +337,7 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
         ("GET", None, None) => Ok(list::list(&call, View::Pods).await?.render(View::Pods, form?, include, &facts)),
         ("GET", Some(name), None) => {
             let namespace = call.place.namespace.as_deref().unwrap_or_default();
-            let pod = pods::fetch(&call.state, namespace, &name).await?;
+            let pod = views::fetch(&call.state, View::Pods, Some(namespace), &name).await?;
             Ok(Reply::ok(pod).render(View::Pods, form?, include, &facts))
         }
         ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,

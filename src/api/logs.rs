@@ -10,7 +10,7 @@ use super::attach::{AttachError, LogOptions};
 use super::error::{ApiError, Subject};
 use super::handler::{Call, plain};
 use super::query::Query;
-use super::views::pods;
+use super::views::{self, View, pods};
 use crate::model::Key;
 
 impl From<AttachError> for ApiError {
@@ -57,7 +57,7 @@ pub fn check_container(query: &Query, name: &str) -> Result<(), ApiError> {
 
 pub async fn answer(call: &Call, name: &str) -> Result<Response, ApiError> {
     let namespace = call.place.namespace.clone().unwrap_or_default();
-    pods::fetch(&call.state, &namespace, name).await?;
+    views::fetch(&call.state, View::Pods, Some(&namespace), name).await?;
     check_container(&call.query, name)?;
     if call.query.flag("previous") {
         let message = format!("previous terminated container {:?} in pod {name:?} not found", pods::CONTAINER);

@@ -95,7 +95,7 @@ impl ApiState {
             audit: AuditLog::default(),
             tls: credentials.server_config.clone(),
             attach,
-            destinations: views::eviction::anywhere(),
+            destinations: Arc::new(views::eviction::Anywhere),
             domain: domain.into(),
         }
     }

@@ -49,7 +49,7 @@ pub async fn run(args: &DiffArgs, session: &Session) -> Result<Exit> {
         let applied = || args.server_side.apply(client, &path, &plain, true);
         let wanted = annotated(&plain);
         let query = [("dryRun", "All"), ("fieldManager", "portreeve-apply"), ("fieldValidation", "Strict")];
-        let (live, merged) = match client.get(&path, JSON).await {
+        let (mut live, mut merged) = match client.get(&path, JSON).await {
             Ok(live) if args.server_side.server_side => (Some(live), applied().await?),
             Err(e) if args.server_side.server_side && e.is_not_found() => (None, applied().await?),
             Ok(live) => {
@@ -66,8 +66,6 @@ pub async fn run(args: &DiffArgs, session: &Session) -> Result<Exit> {
             }
             Err(e) => return Err(e),
         };
-        let mut live = live;
-        let mut merged = merged;
         if manifest.kind == "Secret" {
             mask(live.as_mut(), &mut merged);
         }

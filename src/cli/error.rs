@@ -129,9 +129,7 @@ impl Status {
             }
         }
     }
-}
 
-impl Status {
     /// Whether one of the causes has this reason.
     pub fn has_cause(&self, reason: &str) -> bool {
         self.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == reason))

@@ -22,15 +22,15 @@ use super::error::{Error, Exit, Result};
 use super::output::print_bytes;
 use super::session::Session;
 use super::terminal::{RawTerminal, size};
-use super::url::{encode, with_query};
+use super::url::{self, with_query};
 
-const PROTOCOL: &str = "v5.channel.k8s.io";
+pub const PROTOCOL: &str = "v5.channel.k8s.io";
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+pub const CLOSE: u8 = 255;
 
 /// How often the server is asked whether it is still there, and for how long it may fail to answer.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ pub async fn converse(session: &Session, path: &str, stdin: bool, tty: bool) -> 
 }
 
 fn path(args: &ExecArgs, tty: bool, namespace: &str) -> String {
-    let path = format!("/api/v1/namespaces/{}/pods/{}/exec", encode(namespace), encode(&args.name));
+    let path = format!("{}/exec", url::pod(namespace, &args.name));
     let mut query: Vec<(&str, &str)> = args.command.iter().map(|word| ("command", word.as_str())).collect();
     query.push(("stdout", "true"));
     if args.stdin {
@@ -109,7 +109,8 @@ fn path(args: &ExecArgs, tty: bool, namespace: &str) -> String {
     with_query(&path, &query)
 }
 
-fn frame(channel: u8, data: &[u8]) -> Message {
+/// What goes over the socket: a channel and its bytes.
+pub fn frame(channel: u8, data: &[u8]) -> Message {
     let mut frame = BytesMut::with_capacity(data.len() + 1);
     frame.put_u8(channel);
     frame.put_slice(data);

@@ -7,8 +7,8 @@
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
 use clap::Args;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
@@ -17,16 +17,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::error::{Error, Exit, Result};
+use super::exec::{CLOSE, PROTOCOL, frame};
+use super::output::print;
 use super::session::Session;
-use super::url::{encode, with_query};
+use super::url::{self, with_query};
 
-const PROTOCOL: &str = "v5.channel.k8s.io";
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
-const CLOSE: u8 = 255;
 const CHUNK: usize = 16 << 10;
 /// Local connections at a time; more wait in the kernel.
 const MOST_CONNECTIONS: usize = 256;
+/// Between an accept that failed and the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reach an instance's ports at ports of this machine.
 ///
@@ -65,7 +67,7 @@ fn parse_port(text: &str) -> std::result::Result<Port, String> {
 }
 
 pub async fn run(args: &PortForwardArgs, session: &Session) -> Result<Exit> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}", encode(&session.namespace), encode(&args.name));
+    let path = url::pod(&session.namespace, &args.name);
     // so that a name that is not there is told at once, not with the first connection
     session.client.get(&path, super::client::JSON).await?;
     let mut listeners = vec![];
@@ -74,7 +76,7 @@ pub async fn run(args: &PortForwardArgs, session: &Session) -> Result<Exit> {
         let listener =
             TcpListener::bind(address).await.map_err(|e| Error::failed(format!("listen on {address}: {e}")))?;
         let bound = listener.local_addr().map_err(|e| Error::failed(format!("listen on {address}: {e}")))?;
-        println!("Forwarding from {bound} -> {remote}");
+        print(&format!("Forwarding from {bound} -> {remote}\n"))?;
         listeners.push((listener, *remote));
     }
     let mut connections = FuturesUnordered::new();
@@ -85,7 +87,12 @@ pub async fn run(args: &PortForwardArgs, session: &Session) -> Result<Exit> {
                 return pending().await;
             }
             let all = listeners.iter().map(|(listener, remote)| Box::pin(async { (listener.accept().await, *remote) }));
-            futures::future::select_all(all).await.0
+            let (accepted, remote) = futures::future::select_all(all).await.0;
+            if accepted.is_err() {
+                // Out of file descriptors, mostly: it fails again at once until a connection ends.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (accepted, remote)
         };
         tokio::select! {
             (accepted, remote) = accepted => match accepted {
@@ -112,14 +119,8 @@ async fn relay(session: &Session, pod: &str, mut local: TcpStream, port: u16) ->
         let mut buffer = vec![0; CHUNK];
         loop {
             let n = read.read(&mut buffer).await?;
-            let mut frame = BytesMut::with_capacity(n + 2);
-            if n == 0 {
-                frame.put_slice(&[CLOSE, DATA]);
-            } else {
-                frame.put_u8(DATA);
-                frame.put_slice(&buffer[..n]);
-            }
-            sink.send(Message::Binary(frame.freeze())).await.map_err(std::io::Error::other)?;
+            let message = if n == 0 { frame(CLOSE, &[DATA]) } else { frame(DATA, &buffer[..n]) };
+            sink.send(message).await.map_err(std::io::Error::other)?;
             if n == 0 {
                 // the other direction may go on for long
                 return pending::<std::io::Result<()>>().await;

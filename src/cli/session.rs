@@ -19,12 +19,16 @@ pub struct Session {
 impl Session {
     /// Reads the kubeconfig; does not connect yet.
     pub fn open(global: &Global) -> Result<Session> {
-        let connection = connection(global)?;
+        Session::over(global, &connection(global)?)
+    }
+
+    /// The same over a connection that was read already.
+    pub fn over(global: &Global, connection: &Connection) -> Result<Session> {
         let timeout = global.request_timeout.as_ref().map_or(REQUEST_TIMEOUT, |t| t.duration());
         // kubectl's notation for "no limit"
         let timeout = if timeout.is_zero() { Duration::from_secs(u64::from(u32::MAX)) } else { timeout };
-        let client = Client::new(&connection, timeout)?;
-        let namespace = global.namespace.clone().unwrap_or(connection.namespace);
+        let client = Client::new(connection, timeout)?;
+        let namespace = global.namespace.clone().unwrap_or_else(|| connection.namespace.clone());
         if let Some(e) = validate_name("namespace", &namespace) {
             return Err(Error::usage(e.to_string()));
         }

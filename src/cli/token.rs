@@ -137,7 +137,9 @@ pub async fn run(args: &TokenArgs, global: &Global) -> Result<Exit> {
 }
 
 async fn create(args: &CreateArgs, global: &Global) -> Result<Exit> {
-    let session = Session::open(global)?;
+    // Read once, and before anything is made: the kubeconfig that is told is of the server that made the token.
+    let connection = connection(global)?;
+    let session = Session::over(global, &connection)?;
     let wanted = manifest(args, session.namespace_given.then_some(session.namespace.as_str()))?;
     let resource = ResourceType::from(Kind::AccessToken);
     let made = session.client.post(&resource.collection(None), &wanted).await?;
@@ -148,7 +150,7 @@ async fn create(args: &CreateArgs, global: &Global) -> Result<Exit> {
         Shown::Object(format) => print(&format.render(Some(&resource), &made)?)?,
         Shown::Kubeconfig => {
             let namespace = made["spec"]["namespaces"][0].as_str().unwrap_or("default");
-            let config = with_token(&connection(global)?, &args.name, secret, namespace);
+            let config = with_token(&connection, &args.name, secret, namespace);
             print(&ObjectFormat::Yaml.render(None, &config)?)?;
         }
     }

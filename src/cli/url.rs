@@ -21,6 +21,11 @@ pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
+/// The Pod view of an instance.
+pub fn pod(namespace: &str, name: &str) -> String {
+    format!("/api/v1/namespaces/{}/pods/{}", encode(namespace), encode(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

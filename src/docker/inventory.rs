@@ -1,7 +1,7 @@
 //! What was last listed on each host: hints, from which keys are woken and strays are found. Never a base for an
 //! effect by itself: whoever acts looks at the daemon again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::engine::{ContainerSummary, NetworkInfo, RunState};
@@ -43,19 +43,13 @@ impl Inventory {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let old = hosts.insert(host.to_owned(), new).unwrap_or_default();
         let new = &hosts[host];
-        let mut keys: Vec<Key> = changed(&old, new).collect();
-        keys.sort();
-        keys.dedup();
-        keys
+        changed(&old, new).into_iter().collect()
     }
 
     /// Every instance that the host's last listing shows something of.
     pub fn keys(&self, host: &str) -> Vec<Key> {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(inventory) = hosts.get(host) else { return vec![] };
-        let mut keys: Vec<Key> = parts(inventory).into_keys().collect();
-        keys.dedup();
-        keys
+        hosts.get(host).map_or_else(Vec::new, |inventory| parts(inventory).into_keys().collect())
     }
 
     pub fn forget(&self, host: &str) {
@@ -70,7 +64,7 @@ impl Inventory {
             let containers = inventory.containers.iter().map(|c| (&c.labels, &c.id, SightingKind::Container));
             let networks = inventory.networks.iter().map(|n| (&n.labels, &n.name, SightingKind::Network));
             for (labels, id, kind) in containers.chain(networks) {
-                if labels::instance_key(labels).as_ref() == Some(key) {
+                if labels::speak_of(labels, key) {
                     let uid = labels.get(labels::UID).cloned().unwrap_or_default();
                     found.push(Sighting { host: host.clone(), uid, id: id.clone(), kind });
                 }
@@ -101,11 +95,9 @@ fn parts(inventory: &HostInventory) -> BTreeMap<Key, Part<'_>> {
     parts
 }
 
-fn changed<'a>(old: &'a HostInventory, new: &'a HostInventory) -> impl Iterator<Item = Key> + 'a {
+fn changed(old: &HostInventory, new: &HostInventory) -> BTreeSet<Key> {
     let (old, new) = (parts(old), parts(new));
-    let differs: Vec<Key> =
-        old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).cloned().collect();
-    differs.into_iter()
+    old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::is_default;
-use super::{Key, Kind, ObjectMeta, Resource, Time};
+use super::meta::{is_default, is_resource};
+use super::{Key, Kind, ObjectMeta, Time};
 
 /// What happened to an object, for people. Repeats raise `count`; kept for about an hour.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,15 +70,7 @@ pub struct EventSeries {
     pub last_observed_time: String,
 }
 
-impl Resource for Event {
-    const KIND: Kind = Kind::Event;
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+is_resource!(Event, Kind::Event);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

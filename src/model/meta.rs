@@ -169,6 +169,14 @@ macro_rules! resource {
             pub status: $status,
         }
 
+        $crate::model::meta::is_resource!($name, $kind);
+    };
+}
+pub(crate) use resource;
+
+/// Makes a type with a field `metadata` a [`Resource`] of a kind.
+macro_rules! is_resource {
+    ($name:ident, $kind:expr) => {
         impl $crate::model::Resource for $name {
             const KIND: $crate::model::Kind = $kind;
             fn meta(&self) -> &$crate::model::ObjectMeta {
@@ -180,7 +188,7 @@ macro_rules! resource {
         }
     };
 }
-pub(crate) use resource;
+pub(crate) use is_resource;
 
 pub(crate) fn is_zero(n: &i64) -> bool {
     *n == 0

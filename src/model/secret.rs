@@ -12,8 +12,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::meta::is_default;
-use super::{FieldError, Key, Kind, ObjectMeta, Resource};
+use super::meta::{is_default, is_resource};
+use super::{FieldError, Kind, ObjectMeta};
 
 /// The type of a Secret that names none.
 pub const OPAQUE: &str = "Opaque";
@@ -176,25 +176,9 @@ pub struct ConfigMap {
     pub immutable: bool,
 }
 
-impl Resource for Secret {
-    const KIND: Kind = Kind::Secret;
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+is_resource!(Secret, Kind::Secret);
 
-impl Resource for ConfigMap {
-    const KIND: Kind = Kind::ConfigMap;
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+is_resource!(ConfigMap, Kind::ConfigMap);
 
 /// What can be known of a stored Secret without opening it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -207,19 +191,7 @@ pub struct SealedSecret {
     pub keys: BTreeSet<String>,
 }
 
-impl Resource for SealedSecret {
-    const KIND: Kind = Kind::Secret;
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-
-    fn key(&self) -> Key {
-        Key::new(Kind::Secret, &self.metadata.namespace, &self.metadata.name)
-    }
-}
+is_resource!(SealedSecret, Kind::Secret);
 
 /// The rule for keys of Secrets and ConfigMaps.
 pub(super) fn key_rule(key: &str) -> Option<&'static str> {

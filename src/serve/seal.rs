@@ -21,20 +21,9 @@ pub async fn over(store: &SharedStore, args: &ServeArgs) -> anyhow::Result<Share
         (None, StoreKind::Memory) => Keyring::ephemeral().context("make a key for sealing")?,
         (named, _) => {
             let path = key_path(named.as_deref(), &args.data_dir)?;
-            let sealed = SealingStore::check(&**store, None, &prefix).await.context("look at the sealed records")?;
             let ring = match Keyring::load(&path) {
                 Ok(ring) => ring,
-                Err(KeyFileError::Missing(_)) if sealed == 0 => {
-                    let ring = Keyring::create(&path)
-                        .context("make the key that seals Secrets; --seal-key names another place for it")?;
-                    tracing::info!(file = %path.display(), key = ring.sealing_id(), "made a key that seals Secrets; keep a copy of it");
-                    ring
-                }
-                Err(KeyFileError::Missing(_)) => bail!(
-                    "the store holds {sealed} sealed records, and the seal key file {} is not there; put the file back, \
-                     or name it with --seal-key. No other key opens them, so none is made",
-                    path.display()
-                ),
+                Err(KeyFileError::Missing(_)) => made_at(&path, store, &prefix).await?,
                 Err(e) => return Err(e.into()),
             };
             SealingStore::check(&**store, Some(&ring), &prefix)
@@ -44,6 +33,22 @@ pub async fn over(store: &SharedStore, args: &ServeArgs) -> anyhow::Result<Share
         }
     };
     Ok(SealingStore::over(store.clone(), Arc::new(ring), &prefix))
+}
+
+/// A new key, where nothing is sealed yet.
+async fn made_at(path: &Path, store: &SharedStore, prefix: &str) -> anyhow::Result<Keyring> {
+    let sealed = SealingStore::check(&**store, None, prefix).await.context("look at the sealed records")?;
+    if sealed > 0 {
+        bail!(
+            "the store holds {sealed} sealed records, and the seal key file {} is not there; put the file back, \
+             or name it with --seal-key. No other key opens them, so none is made",
+            path.display()
+        );
+    }
+    let ring =
+        Keyring::create(path).context("make the key that seals Secrets; --seal-key names another place for it")?;
+    tracing::info!(file = %path.display(), key = ring.sealing_id(), "made a key that seals Secrets; keep a copy of it");
+    Ok(ring)
 }
 
 /// Where the key file is: beside the data directory unless named, and never in it, so that a copy of the data alone

@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::handler::Call;
 use crate::api::logs::check_container;
 use crate::api::query::Query;
-use crate::api::views::pods;
+use crate::api::views::{self, View, pods};
 use crate::model::Key;
 
 fn options(kind: Kind, query: &Query, name: &str) -> Result<(Subject, Wanted), ApiError> {
@@ -43,7 +43,7 @@ fn options(kind: Kind, query: &Query, name: &str) -> Result<(Subject, Wanted), A
 
 pub async fn answer(kind: Kind, call: Call, name: String, request: Request) -> Result<Response, ApiError> {
     let namespace = call.place.namespace.clone().unwrap_or_default();
-    pods::fetch(&call.state, &namespace, &name).await?;
+    views::fetch(&call.state, View::Pods, Some(&namespace), &name).await?;
     check_container(&call.query, &name)?;
     let (subject, wanted) = options(kind, &call.query, &name)?;
     let key = Key::instance(namespace, name);

@@ -22,17 +22,17 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use super::pipe::{self, End, Sink};
 use super::spdy::connection::{Patience, Stream, Writer, connection};
 use super::spdy::frame::Reset;
-use super::{ports, upgrade};
+use super::{Gone, V4, V5, ports, upgrade};
 use crate::api::attach::Attach;
 use crate::api::error::ApiError;
 use crate::api::handler::Call;
-use crate::api::views::pods;
+use crate::api::views::{self, View};
 use crate::model::Key;
 
 const SPDY_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 /// Preferred first.
-const WEBSOCKET_PROTOCOLS: [&str; 3] = [TUNNEL_PROTOCOL, ports::V5, ports::V4];
+const WEBSOCKET_PROTOCOLS: [&str; 3] = [TUNNEL_PROTOCOL, V5, V4];
 /// How long a connection may take nothing before it is reset, so that it does not hold up the others.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A stream that waits for its partner is looked at this often, and reset when it is seen the third time.
@@ -40,7 +40,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 pub async fn answer(call: Call, name: String, request: Request) -> Result<Response, ApiError> {
     let namespace = call.place.namespace.clone().unwrap_or_default();
-    pods::fetch(&call.state, &namespace, &name).await?;
+    views::fetch(&call.state, View::Pods, Some(&namespace), &name).await?;
     let key = Key::instance(namespace, name);
     let attach = call.state.attach.clone();
     if upgrade::wants_spdy(request.headers()) {
@@ -143,8 +143,8 @@ async fn forward(mut accept: mpsc::Receiver<Stream>, attach: Arc<dyn Attach>, ke
 }
 
 impl Sink for Writer {
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), pipe::Gone> {
-        Writer::send(self, bytes).await.map_err(|_| pipe::Gone)
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        Writer::send(self, bytes).await
     }
     async fn finish(&mut self) {
         Writer::finish(self).await;

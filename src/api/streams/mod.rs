@@ -5,7 +5,7 @@
 //! GET, POST ─ upgrade ┤                               ├─▶ session ──▶ Attach::exec, attach
 //!                     ├─ spdy ── remote ──────────────┘
 //!                     ├─ spdy, or spdy in a websocket ──▶ forward ─┐
-//!                     └─ websocket (v4 channels) ───────▶ ports ───┴─▶ Attach::connect
+//!                     └─ websocket (v5, v4 channels) ───▶ ports ───┴─▶ Attach::connect
 //! ```
 //!
 //! Every session runs in one task that ends with the client, the server's shutdown, or its own work; what it holds
@@ -39,6 +39,14 @@ const SILENCE: Duration = Duration::from_secs(600);
 const STALL: Duration = Duration::from_secs(600);
 /// How long a client may take to read the rest and close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The protocols of channels over a WebSocket and of exec over SPDY; the fifth has an end for each channel.
+const V5: &str = "v5.channel.k8s.io";
+const V4: &str = "v4.channel.k8s.io";
+
+/// The client is gone.
+#[derive(Debug)]
+pub struct Gone;
 
 /// The subresources that are served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use futures::future::Either;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::STALL;
 use super::feed::{Piece, Reader};
+use super::{Gone, STALL};
 use crate::api::attach::Connection;
 
 /// Bytes copied at once.
@@ -19,10 +19,6 @@ const AFTER_CLIENT: Duration = Duration::from_secs(300);
 /// How long the client may be silent after the app's end. Short: kubectl keeps its user's connection open until the
 /// whole exchange is said to be over.
 const AFTER_APP: Duration = Duration::from_secs(1);
-
-/// The client is gone.
-#[derive(Debug)]
-pub struct Gone;
 
 /// Where the app's bytes go.
 pub trait Sink: Send {

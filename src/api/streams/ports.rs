@@ -14,16 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::feed::{Feed, Reader, feed};
-use super::pipe::{self, End, Gone, Sink};
+use super::pipe::{self, End, Sink};
 use super::websocket::{self, CLOSE, Receiver, Sender};
 use super::{BEAT, STALL};
+use super::{Gone, V5};
 use crate::api::attach::Attach;
 use crate::api::error::ApiError;
 use crate::api::query::Query;
 use crate::model::Key;
 
-pub const V5: &str = "v5.channel.k8s.io";
-pub const V4: &str = "v4.channel.k8s.io";
 /// Ports of one session.
 const MOST_PORTS: usize = 16;
 /// Frames that wait to be sent.
@@ -112,7 +111,7 @@ async fn one(port: u16, mut from: Reader, mut to: Channel, attach: Arc<dyn Attac
 }
 
 /// Sends frames until all connections are over.
-async fn speak(sender: &mut Sender, mut frames: mpsc::Receiver<(u8, Bytes)>) -> Result<(), super::session::Gone> {
+async fn speak(sender: &mut Sender, mut frames: mpsc::Receiver<(u8, Bytes)>) -> Result<(), Gone> {
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

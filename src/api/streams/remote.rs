@@ -8,15 +8,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::CLOSE_TIMEOUT;
 use super::feed::{Piece, Reader};
-use super::session::{self, Gone, Input, Output, Said, Size, Subject};
+use super::session::{self, Input, Output, Said, Size, Subject};
 use super::spdy::connection::{Patience, Stream, Writer, connection};
+use super::{CLOSE_TIMEOUT, Gone, V4, V5};
 use crate::api::attach::{Attach, OutputStream};
 use crate::model::Key;
 
 /// v5 differs from v4 only in what WebSockets can say.
-pub const PROTOCOLS: [&str; 2] = ["v4.channel.k8s.io", "v5.channel.k8s.io"];
+pub const PROTOCOLS: [&str; 2] = [V4, V5];
 /// How long a client may take to open its streams.
 const STREAMS_WITHIN: Duration = Duration::from_secs(30);
 /// No window size is longer.
@@ -149,7 +149,7 @@ impl Output for Mouth {
             OutputStream::Stderr => &mut self.stderr,
         };
         match writer {
-            Some(writer) => writer.send(&bytes).await.map_err(|_| Gone),
+            Some(writer) => writer.send(&bytes).await,
             None => Ok(()),
         }
     }
@@ -161,7 +161,7 @@ impl Output for Mouth {
 
     async fn end(&mut self, status: &Value) -> Result<(), Gone> {
         if let Some(mut error) = self.error.take() {
-            error.send(status.to_string().as_bytes()).await.map_err(|_| Gone)?;
+            error.send(status.to_string().as_bytes()).await?;
             error.finish().await;
         }
         for mut writer in [self.stdout.take(), self.stderr.take()].into_iter().flatten() {

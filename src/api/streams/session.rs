@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::BEAT;
+use super::{BEAT, Gone};
 use crate::api::attach::{Attach, AttachError, AttachOptions, ExecControl, ExecIo, ExecOptions, OutputStream};
 use crate::model::Key;
 
@@ -38,10 +38,6 @@ impl Subject {
         }
     }
 }
-
-/// The client is gone.
-#[derive(Debug)]
-pub struct Gone;
 
 /// What a client says.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::session::{self, Gone, Input, Output, Said, Subject};
-use super::{CLOSE_TIMEOUT, SILENCE, STALL};
+use super::session::{self, Input, Output, Said, Subject};
+use super::{CLOSE_TIMEOUT, Gone, SILENCE, STALL, V4, V5};
 use crate::api::attach::{Attach, OutputStream};
 use crate::model::Key;
 
@@ -32,7 +32,7 @@ pub const CLOSE: u8 = 255;
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Preferred first.
-pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub const PROTOCOLS: [&str; 2] = [V5, V4];
 
 /// Runs a session, and waits for the client to close.
 pub async fn run(socket: WebSocket, attach: &dyn Attach, key: &Key, subject: &Subject) {

@@ -4,8 +4,7 @@
 //! Nothing is moved here. The mark that is left on the record is the controller's to act upon, and names the node that
 //! is to be left: evicting twice is evicting once.
 
-use std::sync::Arc;
-
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::super::body::Parsed;
@@ -16,7 +15,7 @@ use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::super::{admit, object};
-use super::pods;
+use super::{View, pods};
 use crate::model::{EVICT_ANNOTATION, Instance, Key, Kind};
 
 /// Where instances can go: the scheduler, as the API sees it.
@@ -37,11 +36,6 @@ impl Destinations for Anywhere {
     }
 }
 
-/// [`Anywhere`], shared.
-pub fn anywhere() -> Arc<dyn Destinations> {
-    Arc::new(Anywhere)
-}
-
 /// POST of an Eviction.
 pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, ApiError> {
     let body = parsed.value;
@@ -56,7 +50,7 @@ pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, Api
     let subject = Subject::pod(name);
     let writer = call.writer(Kind::Instance, &WriteOptions::of(&call.query)?);
     let written = modify(&call.state, &key, Part::Main, &writer, options.dry_run, |instance| {
-        let typed: Instance = serde_json::from_value(instance.clone())
+        let typed = Instance::deserialize(instance)
             .map_err(|e| ApiError::internal(format!("{key}: the stored object cannot be read: {e}")))?;
         let node = &typed.status.node;
         if node.is_empty() {
@@ -78,6 +72,6 @@ pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, Api
         pods::annotate(&mut new, EVICT_ANNOTATION, node.clone());
         Ok(Candidate { object: new, warnings: vec![], managers: None })
     });
-    written.await.map_err(|e| pods::about_the_pod(e, name))?;
+    written.await.map_err(|e| View::Pods.told(e, name))?;
     Ok(Reply::created(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
 }

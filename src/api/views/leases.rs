@@ -2,6 +2,7 @@
 //! reads to tell when a node was last heard of. Read-only, and derived: no heartbeat is ever written.
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::super::columns::{self, Column};
@@ -21,7 +22,7 @@ pub static COLUMNS: [Column; 3] = [columns::NAME, columns::column("Holder", "str
 
 /// The Lease of a DockerHost; `None` before its daemon was first asked.
 pub fn project(host: &Value, now: Timestamp) -> Option<Value> {
-    let typed: DockerHost = serde_json::from_value(host.clone()).ok()?;
+    let typed = DockerHost::deserialize(host).ok()?;
     let ready = condition(&typed.status.conditions, "Ready")?;
     let mut renewed = nodes::heartbeat(ready, now);
     if let Some(text) = renewed.as_str().and_then(|t| t.strip_suffix('Z')) {

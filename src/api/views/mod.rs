@@ -61,15 +61,20 @@ impl View {
         }
     }
 
-    fn subject(self, name: &str) -> Subject {
+    pub fn subject(self, name: &str) -> Subject {
         let (group, plural) = match self {
             View::Records(kind) => return Subject::of(kind, name),
-            View::Pods => ("", "pods"),
+            View::Pods => return Subject::pod(name),
             View::Nodes => ("", "nodes"),
             View::Leases => ("coordination.k8s.io", "leases"),
             View::Services => ("", "services"),
         };
         Subject { group, plural, kind: self.kind(), name: name.to_owned() }
+    }
+
+    /// An error of the record, told of what was asked for.
+    fn told(self, error: ApiError, name: &str) -> ApiError {
+        if error.code() == http::StatusCode::NOT_FOUND { ApiError::not_found(&self.subject(name)) } else { error }
     }
 
     /// The one namespace that everything of it is in, when its records have none.

@@ -4,17 +4,19 @@
 //! `spec.unschedulable` and `spec.taints`. Everything else of it is derived. It is neither made nor deleted by itself.
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::super::body::Parsed;
 use super::super::columns::{self, Column};
-use super::super::error::{ApiError, Subject};
+use super::super::error::ApiError;
 use super::super::handler::Call;
 use super::super::patch::Patch;
 use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::super::{admit, discovery, object};
+use super::View;
 use crate::model::{Condition, ConditionStatus, DockerHost, FieldError, Key, Kind, condition};
 
 /// The field paths that Nodes may be selected by.
@@ -35,7 +37,7 @@ pub static COLUMNS: [Column; 10] = [
 
 /// The Node of a DockerHost; `None` when the record cannot be read.
 pub fn project(host: &Value, now: Timestamp) -> Option<Value> {
-    let typed: DockerHost = serde_json::from_value(host.clone()).ok()?;
+    let typed = DockerHost::deserialize(host).ok()?;
     let (meta, spec, status) = (&typed.metadata, &typed.spec, &typed.status);
     let quantity = |pointer: &str| host.pointer(pointer).map(as_text);
     let resources = json!({
@@ -145,10 +147,6 @@ pub fn cells(node: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-fn subject(name: &str) -> Subject {
-    Subject { group: "", plural: "nodes", kind: "Node", name: name.to_owned() }
-}
-
 /// Why a Node is not made or deleted.
 pub fn not_by_itself() -> ApiError {
     ApiError::method_not_allowed("a node is the view of a DockerHost (dockerhosts.portreeve.dev): write that one")
@@ -164,7 +162,7 @@ pub async fn replace(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, A
 
 /// PATCH of a Node.
 pub async fn patch(call: &Call, name: &str, patch: Patch) -> Result<Reply, ApiError> {
-    let subject = subject(name);
+    let subject = View::Nodes.subject(name);
     let duplicates = patch.duplicates().to_vec();
     write(call, name, &duplicates, |node| patch.apply(&subject, node).map(|(patched, _)| patched)).await
 }
@@ -189,9 +187,7 @@ async fn write(
         let warnings = admit::known_fields(Kind::DockerHost, &mut candidate, duplicates, options.fields)?;
         Ok(Candidate { object: candidate, warnings, managers: None })
     });
-    let mut reply = written
-        .await
-        .map_err(|e| if e.code() == http::StatusCode::NOT_FOUND { ApiError::not_found(&subject(name)) } else { e })?;
+    let mut reply = written.await.map_err(|e| View::Nodes.told(e, name))?;
     reply.body = project(&reply.body, now).ok_or_else(unreadable)?;
     Ok(reply)
 }
@@ -209,12 +205,7 @@ fn written_through(host: &Value, node: &Value, wanted: &Value) -> Result<Value, 
     let name = object::text(node, "name");
     let given = object::text(wanted, "name");
     admit::same_name(if given.is_empty() { name } else { given }, name)?;
-    for (field, expected) in [("apiVersion", "v1"), ("kind", "Node")] {
-        if let Some(given) = wanted.get(field).filter(|g| *g != expected && *g != "") {
-            let message = format!("{field} in the request body is {given}, but this path takes {expected:?}");
-            return Err(ApiError::bad_request(message));
-        }
-    }
+    admit::same_type(wanted, &View::Nodes.api_version(), View::Nodes.kind())?;
     let mut candidate = host.clone();
     for (part, field) in WRITABLE {
         let value = wanted.get(part).and_then(|p| p.get(field)).filter(|v| !is_nothing(v)).cloned();
@@ -234,7 +225,7 @@ fn written_through(host: &Value, node: &Value, wanted: &Value) -> Result<Value, 
         }));
     }
     if !errors.is_empty() {
-        return Err(ApiError::invalid(&subject(name), &errors));
+        return Err(ApiError::invalid(&View::Nodes.subject(name), &errors));
     }
     // The client's hold on a version and a uid is the DockerHost's to check.
     for field in ["resourceVersion", "uid"] {

@@ -5,6 +5,7 @@
 //! clients which wait for a Pod to go see it go when the container is made anew.
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -12,10 +13,11 @@ use super::super::columns::{self, Column};
 use super::super::delete::DeleteOptions;
 use super::super::error::{ApiError, Subject};
 use super::super::handler::Call;
+use super::super::object;
 use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
-use super::super::{ApiState, object};
+use super::View;
 use crate::model::{Instance, Key, Kind, Phase, Quantity, RECREATE_ANNOTATION, Time, condition, is_true};
 
 /// The reason of an instance's Ready condition while it leaves its node; the controller's word.
@@ -36,7 +38,7 @@ pub static COLUMNS: [Column; 6] = [
 
 /// The Pod of an instance; `None` without a container.
 pub fn project(instance: &Value) -> Option<Value> {
-    let typed: Instance = serde_json::from_value(instance.clone()).ok()?;
+    let typed = Instance::deserialize(instance).ok()?;
     let status = &typed.status;
     if status.container_id.is_empty() {
         return None;
@@ -142,11 +144,6 @@ pub fn annotate(object: &mut Value, name: &str, value: String) {
     annotations[name] = value.into();
 }
 
-/// An error of the record, told of the Pod that was asked for.
-pub fn about_the_pod(error: ApiError, name: &str) -> ApiError {
-    if error.code() == http::StatusCode::NOT_FOUND { ApiError::not_found(&Subject::pod(name)) } else { error }
-}
-
 /// DELETE of a Pod: its container is to be made anew, with the same ports and volumes. The mark names the container, so
 /// it is done once, however often it is asked for.
 pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<Reply, ApiError> {
@@ -164,7 +161,7 @@ pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<
         }
         Ok(Candidate { object: new, warnings: vec![], managers: None })
     });
-    let reply = written.await.map_err(|e| about_the_pod(e, name))?;
+    let reply = written.await.map_err(|e| View::Pods.told(e, name))?;
     project(&reply.body).map(Reply::ok).ok_or_else(|| ApiError::not_found(&subject))
 }
 
@@ -173,13 +170,6 @@ fn incarnation(uid: &str, container_id: &str) -> String {
     let digest = Sha256::digest(format!("{uid}/{container_id}").as_bytes());
     let bytes: [u8; 16] = std::array::from_fn(|i| digest[i]);
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
-}
-
-/// The Pod of a name, or 404.
-pub async fn fetch(state: &ApiState, namespace: &str, name: &str) -> Result<Value, ApiError> {
-    let missing = || ApiError::not_found(&Subject::pod(name));
-    let record = state.store.get(&Key::instance(namespace, name).to_string()).await?.ok_or_else(missing)?;
-    project(&object::decode(Kind::Instance, &record)?).ok_or_else(missing)
 }
 
 pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {

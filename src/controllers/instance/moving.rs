@@ -9,13 +9,11 @@
 //! on the new node before the commit, and the commit is planned only when nothing is left on the old one: an instance
 //! never runs twice. Data does not move, so an instance with data on its node does not either. Pure.
 
-use crate::docker::engine::RunState;
-use crate::docker::labels;
-use crate::model::{DockerHost, Instance, Phase, Resource, TaintEffect, untolerated};
+use crate::model::{DockerHost, Instance, Phase, TaintEffect, untolerated};
 use crate::scheduler::{Fleet, place};
 
 use super::action::{Action, Plan};
-use super::plan::{Observed, Presence, Want, remove_strays};
+use super::plan::{Observed, Want, clear_node};
 use super::report::Report;
 
 /// The reason of the Ready condition while it leaves.
@@ -60,16 +58,7 @@ pub fn elsewhere(instance: &Instance, mut fleet: Fleet) -> Result<crate::schedul
 /// The plan of an instance that leaves; `None` when it stays, because nobody wants it away or nothing can take it.
 pub fn plan_move(desired: &Instance, seen: &Observed, want: Want, report: &mut Report) -> Option<Plan> {
     let leave = seen.leave.as_ref().filter(|leave| leave.elsewhere.is_ok())?;
-    let mut actions = remove_strays(seen);
-    for container in &seen.containers {
-        if matches!(container.state, RunState::Running | RunState::Restarting) {
-            actions.push(Action::Stop { id: container.id.clone(), only_if_idle: false });
-        }
-        actions.push(Action::RemoveContainer { id: container.id.clone() });
-    }
-    if seen.network == Presence::Ours {
-        actions.push(Action::RemoveNetwork { name: labels::object_name(&desired.key()) });
-    }
+    let mut actions = clear_node(desired, seen);
     if actions.is_empty() {
         actions.push(Action::Leave);
     }

@@ -304,6 +304,21 @@ pub fn remove_strays(seen: &Observed) -> Vec<Action> {
     seen.strays.iter().map(|id| Action::RemoveContainer { id: id.clone() }).collect()
 }
 
+/// Stops and removes all that the instance has on its node but its volumes.
+pub fn clear_node(desired: &Instance, seen: &Observed) -> Vec<Action> {
+    let mut actions = remove_strays(seen);
+    for container in &seen.containers {
+        if matches!(container.state, RunState::Running | RunState::Restarting) {
+            actions.push(Action::Stop { id: container.id.clone(), only_if_idle: false });
+        }
+        actions.push(Action::RemoveContainer { id: container.id.clone() });
+    }
+    if seen.network == Presence::Ours {
+        actions.push(Action::RemoveNetwork { name: labels::object_name(&desired.key()) });
+    }
+    actions
+}
+
 /// Stops and removes everything but retained volumes, then lets the record go. Ports are free with the record.
 fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan {
     let wait = |report: &mut Report, why: &str| {
@@ -323,16 +338,7 @@ fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan
         // Ours is done; others keep the record.
         return Plan { status: report.take(), actions: vec![], recheck: None };
     }
-    let mut actions = remove_strays(seen);
-    for container in &seen.containers {
-        if matches!(container.state, RunState::Running | RunState::Restarting) {
-            actions.push(Action::Stop { id: container.id.clone(), only_if_idle: false });
-        }
-        actions.push(Action::RemoveContainer { id: container.id.clone() });
-    }
-    if seen.network == Presence::Ours {
-        actions.push(Action::RemoveNetwork { name: labels::object_name(&desired.key()) });
-    }
+    let mut actions = clear_node(desired, seen);
     for (volume, name) in named_volumes(desired) {
         if volume.reclaim == Reclaim::Delete && seen.volumes.get(&name) == Some(&Presence::Ours) {
             actions.push(Action::RemoveVolume { name });

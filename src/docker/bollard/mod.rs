@@ -107,9 +107,7 @@ impl BollardEngine {
         })
         .await
     }
-}
 
-impl BollardEngine {
     /// A call whose answer is a connection of its own: what goes to the daemon, and what comes from it.
     async fn hijack(
         &self,

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portreeve::cache::Cache;
 use portreeve::clock::{SharedClock, VirtualClock};
-use portreeve::controllers::instance::{ActivitySeen, ProbeTarget, Prober, Site};
+use portreeve::controllers::instance::{ProbeTarget, Prober, Site};
 use portreeve::controllers::recorder::Recorder;
-use portreeve::controllers::{self, ActivityView, Context};
+use portreeve::controllers::{self, Context};
 use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
@@ -48,20 +48,6 @@ struct Process {
     pub queue: Arc<Queue<Key>>,
     pub cache: Arc<Cache>,
     stats: Arc<RunnerStats>,
-}
-
-struct SimActivity(Arc<Activity>);
-
-impl ActivityView for SimActivity {
-    fn seen(&self, key: &Key) -> ActivitySeen {
-        ActivitySeen { idle: self.0.idle(key), open: self.0.open_count(key) }
-    }
-    fn touch(&self, key: &Key) {
-        self.0.touch(key);
-    }
-    fn forget(&self, key: &Key) {
-        self.0.forget(key);
-    }
 }
 
 struct SimProber(SimFleet);
@@ -123,7 +109,7 @@ impl World {
             cache.clone(),
             Arc::new(self.fleet.clone()),
             Arc::new(SimProber(self.fleet.clone())),
-            Arc::new(SimActivity(activity.clone())),
+            activity.clone(),
             self.clock.clone(),
             recorder,
         ));

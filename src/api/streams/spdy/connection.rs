@@ -18,7 +18,7 @@ use super::SpdyError;
 use super::block::{Deflater, Headers};
 use super::frame::{self, Decoder, Frame, Reset};
 use crate::api::streams::feed::{Feed, Reader, feed};
-use crate::api::streams::{BEAT, SILENCE, STALL};
+use crate::api::streams::{BEAT, Gone, SILENCE, STALL};
 
 /// Streams of one connection at a time: 256 forwarded connections.
 pub const MOST_STREAMS: usize = 512;
@@ -44,10 +44,6 @@ pub struct Stream {
     pub reader: Reader,
     pub writer: Writer,
 }
-
-/// The connection is gone.
-#[derive(Debug)]
-pub struct Gone;
 
 /// Our half of a stream. It is ended by [`Writer::finish`] or [`Writer::reset`], not by being dropped.
 pub struct Writer {
