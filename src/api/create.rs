@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::access::tokens;
+use super::access::{policy, tokens};
 use super::apply::{Managers, Schema};
 use super::body::Parsed;
 use super::error::{ApiError, Subject};
@@ -61,6 +61,7 @@ pub async fn store(
         if !errors.is_empty() {
             return Err(ApiError::invalid(&Subject::from(&key), &errors));
         }
+        policy::check(&call.user, &key, None, &new)?;
         let mut txn = Txn {
             when: vec![Precondition::Absent { key: key.to_string() }],
             then: vec![Op::Put { key: key.to_string(), value: object::encode(&new)? }],

@@ -149,7 +149,7 @@ pub async fn patch(call: &Call, key: &Key, part: Part, patch: Patch) -> Result<R
         let problem = FieldError::forbidden("force", "may not be specified for non-apply patch");
         return Err(bad_options("PatchOptions", problem));
     }
-    modify(&call.state, key, part, &call.writer(key.kind, &options), options.dry_run, |old| {
+    modify(call, key, part, &call.writer(key.kind, &options), options.dry_run, |old| {
         let (patched, duplicates) = patch.apply(&subject, old)?;
         let mut object = admit::typed(key.kind, patched)?;
         admit::place(key.kind, &mut object, call.place.namespace.as_deref())?;

@@ -65,8 +65,7 @@ pub async fn answer(call: &Call, key: &Key, request: Request) -> Result<Response
         _ => return Err(ApiError::method_not_allowed("")),
     };
     let writer = call.writer(key.kind, &options);
-    let changed =
-        modify(&call.state, key, Part::Main, &writer, options.dry_run, |old| scaled(&subject, old, &wanted(old)?));
+    let changed = modify(call, key, Part::Main, &writer, options.dry_run, |old| scaled(&subject, old, &wanted(old)?));
     Ok(Reply::ok(scale_of(&changed.await?.body)).into_response())
 }
 

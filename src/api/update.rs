@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::access::policy;
 use super::apply::{Managers, Schema, Writer};
 use super::body::Parsed;
 use super::create::ATTEMPTS;
@@ -12,7 +13,7 @@ use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::query::WriteOptions;
 use super::reply::Reply;
-use super::{ApiState, admit, cross, namespaces, object};
+use super::{admit, cross, namespaces, object};
 use crate::model::{FieldError, GROUP, Key, Kind, namespace_use_mark, schema};
 use crate::store::{Op, Precondition, StoreError, Txn};
 
@@ -29,14 +30,14 @@ pub struct Candidate {
 
 /// Changes one object. `compute` gets the stored object and may be called again when another write came first.
 pub async fn modify(
-    state: &ApiState,
+    call: &Call,
     key: &Key,
     part: Part,
     writer: &Writer,
     dry_run: bool,
     compute: impl Fn(&Value) -> Result<Candidate, ApiError>,
 ) -> Result<Reply, ApiError> {
-    let subject = Subject::from(key);
+    let (state, subject) = (&call.state, Subject::from(key));
     for _ in 0..ATTEMPTS {
         let Some(record) = state.store.get(&key.to_string()).await? else {
             return Err(ApiError::not_found(&subject));
@@ -69,6 +70,7 @@ pub async fn modify(
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));
         }
+        policy::check(&call.user, key, Some(&old), &new)?;
         if part == Part::Finalize {
             namespaces::check_finalize(state, key, &old, &new).await?;
         }
@@ -152,7 +154,7 @@ pub async fn replace(call: &Call, key: &Key, part: Part, parsed: Parsed) -> Resu
     }
     admit::same_name(object::text(&body, "name"), &key.name)?;
     let warnings = admit::known_fields(kind, &mut body, &parsed.duplicates, options.fields)?;
-    modify(&call.state, key, part, &call.writer(kind, &options), options.dry_run, |_| {
+    modify(call, key, part, &call.writer(kind, &options), options.dry_run, |_| {
         if object::text(&body, "resourceVersion").is_empty() && needs_version(kind) {
             let error = FieldError::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
             return Err(ApiError::invalid(&Subject::from(key), &[error]));

@@ -8,6 +8,7 @@ mod conditions;
 mod docker_host;
 mod env;
 mod event;
+mod host_access;
 mod instance;
 mod key;
 mod label;
@@ -25,6 +26,7 @@ pub use conditions::{Condition, ConditionStatus, condition, is_true, set_conditi
 pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
+pub use host_access::{HostAccess, HostGrant};
 pub use instance::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use label::{is_label_key, is_label_value, is_subdomain};

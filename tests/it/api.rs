@@ -5,6 +5,7 @@ mod apply;
 mod configmaps;
 mod discovery;
 mod namespaces;
+mod policy;
 mod published;
 mod reach;
 mod records;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data dir ──▶ credentials, pki ──▶ serving (the certificate, replaced live) ──▶ server (TLS)
-//! request ──▶ authenticate (who; tokens) ──▶ limits (how much) ──▶ authorize (may they) ──▶ handler
+//! request ──▶ authenticate (who; tokens) ──▶ limits (how much) ──▶ authorize (may they) ──▶ handler ──▶ policy (what of it)
 //!                                                                       └──▶ review (asked by clients)
 //! answer ──▶ session (how long it may go on), audit (what was done)
 //! ```
@@ -15,6 +15,7 @@ pub mod authorize;
 pub mod credentials;
 pub mod limits;
 mod pki;
+pub mod policy;
 pub mod review;
 pub mod serving;
 pub mod session;

@@ -134,9 +134,8 @@ pub async fn apply(call: &Call, key: &Key, part: Part, bytes: &[u8]) -> Result<R
         return Err(ApiError::invalid(&Subject::from(key), &problems));
     }
     for _ in 0..ATTEMPTS {
-        let written = modify(&call.state, key, part, &request.writer, request.options.dry_run, |live| {
-            request.candidate(live, &config)
-        });
+        let written =
+            modify(call, key, part, &request.writer, request.options.dry_run, |live| request.candidate(live, &config));
         match written.await {
             Err(e) if e.code() == http::StatusCode::NOT_FOUND && part == Part::Main => {}
             other => return other.map(|reply| reply.with_warnings(warnings.clone())),
@@ -212,7 +211,7 @@ pub async fn apply_scale(
     if !name.is_empty() {
         admit::same_name(name, &key.name)?;
     }
-    modify(&call.state, key, Part::Main, &request.writer, request.options.dry_run, |live| {
+    modify(call, key, Part::Main, &request.writer, request.options.dry_run, |live| {
         let mut config = json!({"metadata": {}});
         for field in ["uid", "resourceVersion"] {
             config["metadata"][field] = object::text(&scale, field).into();

@@ -49,7 +49,7 @@ pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, Api
     let key = Key::instance(call.place.namespace.clone().unwrap_or_default(), name);
     let subject = Subject::pod(name);
     let writer = call.writer(Kind::Instance, &WriteOptions::of(&call.query)?);
-    let written = modify(&call.state, &key, Part::Main, &writer, options.dry_run, |instance| {
+    let written = modify(call, &key, Part::Main, &writer, options.dry_run, |instance| {
         let typed = Instance::deserialize(instance)
             .map_err(|e| ApiError::internal(format!("{key}: the stored object cannot be read: {e}")))?;
         let node = &typed.status.node;

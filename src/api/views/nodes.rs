@@ -179,7 +179,7 @@ async fn write(
     let key = Key::host(name);
     let unreadable = || ApiError::internal(format!("{key}: the stored object cannot be read"));
     let writer = call.writer(Kind::DockerHost, &options);
-    let written = modify(&call.state, &key, Part::Main, &writer, options.dry_run, |host| {
+    let written = modify(call, &key, Part::Main, &writer, options.dry_run, |host| {
         let node = project(host, now).ok_or_else(unreadable)?;
         let mut wanted = change(&node)?;
         object::strip_nulls(&mut wanted);

@@ -151,7 +151,7 @@ pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<
     let subject = Subject::pod(name);
     let now = Time::from(call.state.clock.now());
     let writer = call.writer(Kind::Instance, &WriteOptions::of(&call.query)?);
-    let written = modify(&call.state, &key, Part::Main, &writer, options.dry_run, |instance| {
+    let written = modify(call, &key, Part::Main, &writer, options.dry_run, |instance| {
         let pod = project(instance).ok_or_else(|| ApiError::not_found(&subject))?;
         options.check(&subject, &pod)?;
         let mut new = instance.clone();

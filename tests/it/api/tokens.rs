@@ -30,7 +30,7 @@ fn token(name: &str, spec: Value) -> Value {
 }
 
 /// A client with a new token of this name and spec.
-async fn bearer(server: &ApiServer, name: &str, spec: Value) -> Client {
+pub async fn bearer(server: &ApiServer, name: &str, spec: Value) -> Client {
     let created = server.client.post(TOKENS, &token(name, spec)).await.expect(201);
     let mut client = server.client.clone();
     client.token = Some(created["status"]["token"].as_str().expect("the secret").to_owned());

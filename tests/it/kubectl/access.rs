@@ -17,6 +17,7 @@ async fn access() {
         a_viewer_is_forbidden_to_write,
         a_viewer_may_not_impersonate,
         an_editor_writes_in_one_namespace,
+        an_editor_reaches_no_host,
         a_revoked_token_is_unauthorized,
     ])
     .await;
@@ -141,6 +142,47 @@ async fn an_editor_writes_in_one_namespace(k: &Shell<'_>) {
     assert_eq!(k.object("instances/alice").await["spec"]["power"], "Stopped");
     has(&editor.fails_with(&format!("--token={token} apply -n default -f -"), ALICE).await, &["(Forbidden)"]);
     has(&editor.fails(&format!("--token={token} get accesstokens")).await, &["(Forbidden)"]);
+}
+
+async fn an_editor_reaches_no_host(k: &Shell<'_>) {
+    let (token, editor) = (token(k, "editor").await, k.stranger());
+    let root =
+        format!("{ALICE}  security: {{privileged: true}}\n  volumes:\n  - {{name: r, mountPath: /r, hostPath: /}}\n");
+    for line in ["apply -f -", "apply --server-side -f -", "create -f -", "apply --dry-run=server -f -"] {
+        let error = editor.fails_with(&format!("--token={token} {line}"), &root).await;
+        has(
+            &error,
+            &[
+                "instances.portreeve.dev \"alice\" is forbidden",
+                "only administrators may",
+                "spec.volumes[0].hostPath: mounts \"/\" of the host",
+                "spec.security.privileged: gives all rights on the host",
+            ],
+        );
+    }
+    assert!(k.is_gone("instances/alice").await);
+    editor.ok_with(&format!("--token={token} apply -f -"), ALICE).await;
+    for (line, field) in [
+        (
+            r#"patch inst alice --type=merge -p '{"spec":{"security":{"capAdd":["SYS_ADMIN"]}}}'"#,
+            "spec.security.capAdd[0]",
+        ),
+        (r#"patch inst alice --type=json -p '[{"op":"add","path":"/spec/runtime","value":"runc"}]'"#, "spec.runtime"),
+        ("apply -f -", "spec.security.privileged"),
+        ("apply --server-side --force-conflicts -f -", "spec.security.privileged"),
+        ("replace -f -", "spec.security.privileged"),
+    ] {
+        has(&editor.fails_with(&format!("--token={token} {line}"), &root).await, &["is forbidden", field]);
+    }
+    // The same as an administrator who acts as an editor, and then as one.
+    let as_editor = format!("--as bob --as-group portreeve:editor:{}", k.namespace);
+    has(&k.fails_with(&format!("apply -f - {as_editor}"), &root).await, &["User \"bob\" may not"]);
+    k.ok_with("apply -f -", &root).await;
+    // What was granted stays while an editor changes the rest; the right to the verb is told as it is.
+    editor.ok_with(&format!("--token={token} apply -f -"), &root.replace("app:1", "app:2")).await;
+    let spec = k.object("instances/alice").await["spec"].take();
+    assert_eq!((&spec["image"], &spec["security"]["privileged"]), (&json!("app:2"), &json!(true)));
+    assert_eq!(editor.ok(&format!("--token={token} auth can-i create instances")).await, "yes\n");
 }
 
 async fn a_revoked_token_is_unauthorized(k: &Shell<'_>) {

@@ -1,0 +1,192 @@
+//! No editor reaches a host through an Instance, however the write is put; what an administrator has granted may stay.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::tokens::bearer;
+use crate::support::api_server::{ApiServer, instance};
+use crate::support::client::{Answer, Client};
+
+const TEAM: &str = "/apis/portreeve.dev/v1/namespaces/team-a/instances";
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// A server with the namespace `team-a`, its editor, and the editor of the whole cluster.
+async fn server() -> (ApiServer, [Client; 2]) {
+    let server = ApiServer::start().await;
+    server.client.post("/api/v1/namespaces", &json!({"metadata": {"name": "team-a"}})).await.expect(201);
+    let team = bearer(&server, "team", json!({"role": "editor", "namespaces": ["team-a"]})).await;
+    let all = bearer(&server, "all", json!({"role": "editor"})).await;
+    (server, [team, all])
+}
+
+/// What each field that reaches the host is set to, and the path that a refusal names.
+fn reaching() -> Vec<(Value, &'static str)> {
+    let volume = |path: &str, read_only: bool| json!({"volumes": [{"name": "v", "mountPath": "/v", "hostPath": path, "readOnly": read_only}]});
+    vec![
+        (volume("/", false), "spec.volumes[0].hostPath"),
+        (volume("/etc", true), "spec.volumes[0].hostPath"),
+        (volume("/var/run/docker.sock", true), "spec.volumes[0].hostPath"),
+        (json!({"security": {"privileged": true}}), "spec.security.privileged"),
+        (json!({"security": {"capAdd": ["CHOWN", "SYS_ADMIN"]}}), "spec.security.capAdd[1]"),
+        (json!({"security": {"capAdd": ["ALL"], "capDrop": ["ALL"]}}), "spec.security.capAdd[0]"),
+        (json!({"security": {"noNewPrivileges": false}}), "spec.security.noNewPrivileges"),
+        (json!({"runtime": "runc"}), "spec.runtime"),
+        (json!({"ports": [{"name": "web", "containerPort": 80, "hostPort": 22}]}), "spec.ports[0].hostPort"),
+    ]
+}
+
+fn with(name: &str, change: &Value) -> Value {
+    let mut object = instance(name);
+    json_patch::merge(&mut object["spec"], change);
+    object
+}
+
+async fn patch(client: &Client, path: &str, media_type: &str, body: &Value) -> Answer {
+    client.send(Method::PATCH, path, &[("content-type", media_type)], body.to_string()).await
+}
+
+#[track_caller]
+fn refused(answer: Answer, field: &str) -> Value {
+    let status = answer.expect(403);
+    assert_eq!(status["reason"], "Forbidden");
+    assert_eq!(status["details"]["causes"][0]["field"], field, "{status}");
+    assert!(status["message"].as_str().is_some_and(|m| m.contains(&format!("{field}: "))), "{status}");
+    status
+}
+
+#[tokio::test]
+async fn an_editor_makes_no_instance_that_reaches_its_host() {
+    let (server, editors) = server().await;
+    for editor in &editors {
+        for (change, field) in reaching() {
+            let object = with("x", &change);
+            for query in ["", "?dryRun=All"] {
+                refused(editor.post(&format!("{TEAM}{query}"), &object).await, field);
+            }
+            for query in ["", "&dryRun=All", "&force=true"] {
+                let path = format!("{TEAM}/x?fieldManager=m{query}");
+                refused(patch(editor, &path, APPLY, &object).await, field);
+            }
+        }
+    }
+    server.client.get(&format!("{TEAM}/x")).await.expect(404);
+    let status = refused(editors[0].post(TEAM, &with("x", &reaching()[3].0)).await, "spec.security.privileged");
+    assert_eq!(
+        status["message"],
+        "instances.portreeve.dev \"x\" is forbidden: User \"team\" may not give an instance access to its host, only \
+         administrators may: spec.security.privileged: gives all rights on the host"
+    );
+    // What is wrong is told before what is not allowed, as by Kubernetes.
+    editors[0].post(TEAM, &with("x", &json!({"security": {"capAdd": ["cap_sys_admin"]}}))).await.expect(422);
+    for (i, (change, _)) in reaching().iter().enumerate() {
+        server.client.post(TEAM, &with(&format!("x{i}"), change)).await.expect(201);
+    }
+}
+
+#[tokio::test]
+async fn an_editor_changes_no_instance_into_one_that_reaches_its_host() {
+    let (_server, editors) = server().await;
+    let path = format!("{TEAM}/x");
+    for editor in &editors {
+        let made = patch(editor, &format!("{path}?fieldManager=m"), APPLY, &instance("x")).await;
+        assert!(made.status.is_success());
+        let before = editor.get(&path).await.expect(200);
+        for (change, field) in reaching() {
+            let mut put = before.clone();
+            json_patch::merge(&mut put["spec"], &change);
+            let (name, value) = change.as_object().unwrap().iter().next().unwrap();
+            let operations = json!([{"op": "add", "path": format!("/spec/{name}"), "value": value}]);
+            for query in ["", "dryRun=All&"] {
+                let path = format!("{path}?{query}fieldManager=m");
+                refused(editor.put(&path, &put).await, field);
+                refused(patch(editor, &path, MERGE, &json!({"spec": change})).await, field);
+                refused(patch(editor, &path, JSON, &operations).await, field);
+                refused(patch(editor, &path, APPLY, &with("x", &change)).await, field);
+            }
+            // Of custom kinds there is no strategic patch, so that is no way either.
+            let strategic = "application/strategic-merge-patch+json";
+            patch(editor, &path, strategic, &json!({"spec": change})).await.expect(415);
+        }
+        assert_eq!(editor.get(&path).await.expect(200), before);
+    }
+}
+
+#[tokio::test]
+async fn what_an_administrator_has_granted_may_stay_and_may_go() {
+    let (server, [team, _]) = server().await;
+    let path = format!("{TEAM}/x");
+    let all = reaching().into_iter().fold(json!({}), |mut all, (change, _)| {
+        json_patch::merge(&mut all, &change);
+        all
+    });
+    let granted = server.client.post(TEAM, &with("x", &all)).await.expect(201);
+    let mut put = granted.clone();
+    put["spec"]["image"] = "app:2".into();
+    put["metadata"]["labels"] = json!({"a": "b"});
+    let put = team.put(&path, &put).await.expect(200);
+    assert_eq!(put["spec"]["security"], granted["spec"]["security"]);
+    team.merge(&path, &json!({"spec": {"idle": {"after": "1m"}}})).await.expect(200);
+    patch(&team, &path, JSON, &json!([{"op": "replace", "path": "/spec/image", "value": "app:3"}])).await.expect(200);
+    patch(&team, &format!("{path}?fieldManager=m&force=true"), APPLY, &with("x", &all)).await.expect(200);
+    team.put(&format!("{path}/scale"), &json!({"spec": {"replicas": 0}})).await.expect(200);
+    // The same and more is more.
+    let more = json!({"spec": {"security": {"capAdd": ["ALL", "SYS_PTRACE"]}}});
+    refused(team.merge(&path, &more).await, "spec.security.capAdd[1]");
+    let writable = json!({"spec": {"volumes": [{"name": "v", "mountPath": "/v", "hostPath": "/var/run/docker.sock"}]}});
+    refused(team.merge(&path, &writable).await, "spec.volumes[0].hostPath");
+    // What is given up does not come back.
+    team.merge(&path, &json!({"spec": {"security": {"privileged": null}}})).await.expect(200);
+    refused(team.merge(&path, &json!({"spec": {"security": {"privileged": true}}})).await, "spec.security.privileged");
+    team.delete(&path).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_impersonated_editor_counts_as_an_editor() {
+    let (server, _) = server().await;
+    let body = with("x", &json!({"security": {"privileged": true}})).to_string();
+    let send = |groups: &'static [&'static str]| {
+        let mut headers = vec![("content-type", "application/json"), ("impersonate-user", "bob")];
+        headers.extend(groups.iter().map(|g| ("impersonate-group", *g)));
+        let (server, body) = (&server, body.clone());
+        async move { server.client.send(Method::POST, &format!("{TEAM}?dryRun=All"), &headers, body).await }
+    };
+    let status = refused(send(&["portreeve:editor:team-a"]).await, "spec.security.privileged");
+    assert!(status["message"].as_str().unwrap().contains("User \"bob\" may not"), "{status}");
+    send(&["portreeve:admin"]).await.expect(201);
+}
+
+#[tokio::test]
+async fn reviews_tell_the_right_to_the_verb() {
+    let (_server, [team, _]) = server().await;
+    let attributes =
+        json!({"namespace": "team-a", "verb": "create", "group": "portreeve.dev", "resource": "instances"});
+    let review = json!({"spec": {"resourceAttributes": attributes}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(team.post(path, &review).await.expect(201)["status"]["allowed"], true);
+    team.post(TEAM, &instance("x")).await.expect(201);
+}
+
+#[tokio::test]
+async fn values_of_another_namespace_cannot_be_named() {
+    let (server, [team, _]) = server().await;
+    let secret = json!({"metadata": {"name": "db"}, "stringData": {"k": "v"}});
+    server.client.post("/api/v1/namespaces/default/secrets", &secret).await.expect(201);
+    let one = |name: &str| json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]});
+    let config = |name: &str| json!({"envFrom": [{"configMapRef": {"name": name}}]});
+    for name in ["default/db", "../default/db", "default%2fdb", "default:db", "/db", ""] {
+        for change in [one(name), config(name), json!({"envFrom": [{"secretRef": {"name": name}}]})] {
+            team.post(TEAM, &with("x", &change)).await.expect(422);
+        }
+        if !name.is_empty() {
+            team.post(TEAM, &with("x", &json!({"imagePullSecret": name}))).await.expect(422);
+        }
+    }
+    // A namespace is no field of a reference: named strictly it is an error, else it is dropped.
+    let mut change = one("db");
+    change["env"][0]["valueFrom"]["secretKeyRef"]["namespace"] = "default".into();
+    team.post(&format!("{TEAM}?fieldValidation=Strict"), &with("x", &change)).await.expect(400);
+    let made = team.post(TEAM, &with("x", &change)).await.expect(201);
+    assert_eq!(made["spec"]["env"], one("db")["env"]);
+}
