@@ -7,6 +7,7 @@
 
 mod attach;
 mod destinations;
+mod previous;
 mod seal;
 
 use std::net::SocketAddr;

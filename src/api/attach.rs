@@ -27,6 +27,9 @@ pub enum AttachError {
     /// The container cannot be reached from outside but at the ports of its instance.
     #[error("{key} has no port {port}; {}", declared(.ports))]
     NoPort { key: Key, port: u16, ports: Vec<(String, u16)> },
+    /// The container runs for the first time.
+    #[error("{0} has no earlier run")]
+    NoPreviousRun(Key),
     #[error("{operation} {key}: {why}")]
     Failed { operation: &'static str, key: Key, why: String },
 }
@@ -46,6 +49,8 @@ pub struct LogOptions {
     pub tail: Option<u64>,
     pub since: Option<Timestamp>,
     pub timestamps: bool,
+    /// Of the run that ended last, instead of all that the container wrote; there is nothing to follow then.
+    pub previous: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,11 @@ impl From<AttachError> for ApiError {
             AttachError::NotRunning(_) | AttachError::NotUp { .. } | AttachError::NoPort { .. } => {
                 ApiError::bad_request(e.to_string())
             }
+            AttachError::NoPreviousRun(key) => ApiError::bad_request(format!(
+                "previous terminated container {:?} in pod {:?} not found",
+                pods::CONTAINER,
+                key.name
+            )),
             AttachError::Unreachable { .. } => ApiError::unavailable(e.to_string()),
             AttachError::Failed { .. } => ApiError::internal(e.to_string()),
         }
@@ -44,6 +49,7 @@ fn options(query: &Query, now: Timestamp) -> Result<LogOptions, ApiError> {
         tail: query.number("tailLines")?,
         since,
         timestamps: query.flag("timestamps"),
+        previous: query.flag("previous"),
     })
 }
 
@@ -59,10 +65,6 @@ pub async fn answer(call: &Call, name: &str) -> Result<Response, ApiError> {
     let namespace = call.place.namespace.clone().unwrap_or_default();
     views::fetch(&call.state, View::Pods, Some(&namespace), name).await?;
     check_container(&call.query, name)?;
-    if call.query.flag("previous") {
-        let message = format!("previous terminated container {:?} in pod {name:?} not found", pods::CONTAINER);
-        return Err(ApiError::bad_request(message));
-    }
     let options = options(&call.query, call.state.clock.now())?;
     let limit = call.query.number("limitBytes")?;
     let output = call.state.attach.logs(&Key::instance(namespace, name), options).await?;

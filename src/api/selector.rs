@@ -83,9 +83,8 @@ fn field(object: &Value, path: &str) -> String {
 /// The field paths that objects of a kind may be selected by.
 pub fn selectable(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Instance | Kind::DockerHost | Kind::AccessToken | Kind::ConfigMap => {
-            &["metadata.name", "metadata.namespace"]
-        }
+        Kind::Instance => &["metadata.name", "metadata.namespace", "status.node", "status.phase"],
+        Kind::DockerHost | Kind::AccessToken | Kind::ConfigMap => &["metadata.name", "metadata.namespace"],
         Kind::Secret => &["metadata.name", "metadata.namespace", "type"],
         Kind::Namespace => &["metadata.name", "metadata.namespace", "status.phase"],
         Kind::Event => &[

@@ -7,12 +7,15 @@ use clap::{Args, Parser, Subcommand};
 use super::apply::ApplyArgs;
 use super::attach::AttachArgs;
 use super::completion::CompletionArgs;
+use super::cordon::{CordonArgs, UncordonArgs};
 use super::delete::DeleteArgs;
 use super::describe::DescribeArgs;
 use super::diff::DiffArgs;
+use super::drain::DrainArgs;
 use super::exec::ExecArgs;
 use super::explain::{ExplainArgs, SchemaArgs};
 use super::get::GetArgs;
+use super::host::HostArgs;
 use super::label::LabelArgs;
 use super::logs::LogsArgs;
 use super::port_forward::PortForwardArgs;
@@ -69,6 +72,10 @@ pub enum Verb {
     Restart(RestartArgs),
     Wake(WakeArgs),
     Upgrade(UpgradeArgs),
+    Cordon(CordonArgs),
+    Uncordon(UncordonArgs),
+    Drain(DrainArgs),
+    Host(HostArgs),
     Explain(ExplainArgs),
     Schema(SchemaArgs),
     Token(TokenArgs),

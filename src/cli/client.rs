@@ -93,7 +93,9 @@ impl Client {
             let body = Limited::new(body, MAX_BODY).collect().await;
             let body = body.map_err(|e| self.broken(&*e))?.to_bytes();
             if !head.status.is_success() {
-                return Err(Error::Server(Box::new(Status::read(head.status.as_u16(), &body))));
+                let retry_after = retry_after(&head.headers);
+                let status = Status { retry_after, ..Status::read(head.status.as_u16(), &body) };
+                return Err(Error::Server(Box::new(status)));
             }
             serde_json::from_slice(&body)
                 .map_err(|e| Error::failed(format!("the answer of {} to {path} is no JSON: {e}", self.server)))
@@ -203,6 +205,12 @@ fn root(e: &(dyn std::error::Error + 'static)) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// `Retry-After` in seconds; a date is taken for none, as no server of ours sends one.
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Says the server's `Warning: 299 - "text"` headers.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -97,6 +98,9 @@ pub struct Status {
     pub reason: String,
     pub code: u16,
     pub details: Option<Details>,
+    /// From the answer's head: how long to wait before another try.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -25,7 +25,7 @@ use super::terminal::{RawTerminal, size};
 use super::url::{self, with_query};
 
 pub const PROTOCOL: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
+pub const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
@@ -84,8 +84,9 @@ pub async fn converse(session: &Session, path: &str, stdin: bool, tty: bool) -> 
     let input = stdin.then(|| tokio::spawn(forward_stdin(queue.clone())));
     let sizes = tty.then(|| tokio::spawn(forward_sizes(queue.clone())));
 
+    let mut own = Own;
     let outcome = tokio::select! {
-        outcome = receive(&mut source, &queue) => outcome,
+        outcome = receive(&mut source, &queue, &mut own) => outcome,
         signal = ended_by_signal() => Ok(Exit::Command(128 + signal)),
     };
     for task in [input, sizes].into_iter().flatten() {
@@ -149,7 +150,7 @@ async fn forward_sizes(queue: mpsc::Sender<Message>) {
 
 /// The number of a signal that asks this process to end. The terminal must be put back first, so they are caught.
 /// In raw mode Ctrl-C is a key for the command and comes here only from outside.
-async fn ended_by_signal() -> u8 {
+pub async fn ended_by_signal() -> u8 {
     let wait = async |kind: SignalKind| match signal(kind) {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,
@@ -161,8 +162,27 @@ async fn ended_by_signal() -> u8 {
     }
 }
 
-/// Writes what comes until the command has ended.
-async fn receive<S>(source: &mut S, queue: &mpsc::Sender<Message>) -> Result<Exit>
+/// Where a command's output goes. Waiting here makes the command wait.
+pub trait Outlet {
+    async fn stdout(&mut self, data: Bytes) -> Result<()>;
+    async fn stderr(&mut self, data: Bytes) -> Result<()>;
+}
+
+/// This process's own output.
+struct Own;
+
+impl Outlet for Own {
+    async fn stdout(&mut self, data: Bytes) -> Result<()> {
+        print_bytes(&data)
+    }
+
+    async fn stderr(&mut self, data: Bytes) -> Result<()> {
+        Ok(std::io::stderr().write_all(&data)?)
+    }
+}
+
+/// Passes on what comes until the command has ended.
+pub async fn receive<S>(source: &mut S, queue: &mpsc::Sender<Message>, out: &mut impl Outlet) -> Result<Exit>
 where
     S: StreamExt<Item = tokio_tungstenite::tungstenite::Result<Message>> + Unpin,
 {
@@ -186,10 +206,10 @@ where
         };
         unanswered = 0;
         match message {
-            Some(Ok(Message::Binary(data))) => match data.split_first() {
-                Some((&STDOUT, data)) => print_bytes(data)?,
-                Some((&STDERR, data)) => std::io::stderr().write_all(data)?,
-                Some((&ERROR, data)) if end.is_none() => end = Some(ended(data)),
+            Some(Ok(Message::Binary(data))) => match data.first() {
+                Some(&STDOUT) => out.stdout(data.slice(1..)).await?,
+                Some(&STDERR) => out.stderr(data.slice(1..)).await?,
+                Some(&ERROR) if end.is_none() => end = Some(ended(&data[1..])),
                 _ => {}
             },
             Some(Ok(Message::Close(_))) | None => return end.unwrap_or_else(|| Err(broken("closed".into()))),
@@ -253,8 +273,8 @@ mod tests {
     async fn a_connection_that_breaks_is_never_taken_for_success() {
         let (queue, _rest) = mpsc::channel(1);
         let mut cut = stream::iter([Ok(frame(STDERR, b""))]);
-        assert!(receive(&mut cut, &queue).await.unwrap_err().to_string().contains("broke before"));
+        assert!(receive(&mut cut, &queue, &mut Own).await.unwrap_err().to_string().contains("broke before"));
         let mut ended = stream::iter([Ok(frame(ERROR, br#"{"status":"Success"}"#)), Ok(Message::Close(None))]);
-        assert_eq!(receive(&mut ended, &queue).await.unwrap(), Exit::Done);
+        assert_eq!(receive(&mut ended, &queue, &mut Own).await.unwrap(), Exit::Done);
     }
 }

@@ -13,13 +13,16 @@ mod attach;
 mod client;
 mod completion;
 mod connect;
+mod cordon;
 mod delete;
 mod describe;
 mod diff;
+mod drain;
 mod error;
 mod exec;
 mod explain;
 mod get;
+mod host;
 mod jsonpath;
 mod kinds;
 mod kubeconfig;
@@ -90,6 +93,10 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Stop(args) => power::run(PowerVerb::Stop, &args.power, &session()?).await,
         Verb::Restart(args) => power::run(PowerVerb::Restart, &args.power, &session()?).await,
         Verb::Wake(args) => power::run(PowerVerb::Wake, &args.power, &session()?).await,
+        Verb::Cordon(args) => cordon::cordon(args, &session()?).await,
+        Verb::Uncordon(args) => cordon::uncordon(args, &session()?).await,
+        Verb::Drain(args) => drain::run(args, &session()?).await,
+        Verb::Host(args) => host::run(args, &session()?).await,
         Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
         Verb::Explain(args) => explain::explain(args),
         Verb::Schema(args) => explain::print_schema(args),

@@ -283,6 +283,8 @@ pub struct LogOptions {
     /// Last lines only.
     pub tail: Option<u64>,
     pub since: Option<Timestamp>,
+    /// Nothing younger. `tail` counts before this is applied, in the daemon as here: do not combine them.
+    pub until: Option<Timestamp>,
     pub timestamps: bool,
 }
 

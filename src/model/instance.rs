@@ -484,6 +484,9 @@ pub struct LastExit {
     /// Whether the kernel killed it for passing its memory limit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub oom_killed: bool,
+    /// When that run of the container began.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub started_at: Option<Time>,
     pub finished_at: Time,
 }
 

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::net::TcpStream;
 
-use super::QueueWaker;
+use super::{QueueWaker, previous};
 use crate::api::attach::{
     Attach, AttachError, AttachOptions, Connection, ExecControl, ExecIo, ExecOptions, LogOptions, OutputStream,
 };
@@ -87,11 +87,6 @@ struct InUse {
 }
 
 impl DockerAttach {
-    fn find(&self, key: &Key) -> Result<(Arc<dyn Engine>, String), AttachError> {
-        let instance = self.cache.instance(key).ok_or_else(|| AttachError::NoContainer(key.clone()))?;
-        self.engine_of(key, &instance)
-    }
-
     fn engine_of(&self, key: &Key, instance: &Instance) -> Result<(Arc<dyn Engine>, String), AttachError> {
         let none = || AttachError::NoContainer(key.clone());
         let id = Some(&instance.status.container_id).filter(|id| !id.is_empty()).ok_or_else(none)?;
@@ -196,6 +191,18 @@ fn output(
     of.map(move |item| item.map(|(of, bytes)| (stream(of), bytes)).map_err(|e| told(operation, &key, e))).boxed()
 }
 
+/// What a container has written to both streams.
+async fn written(
+    engine: &dyn Engine,
+    key: &Key,
+    id: &str,
+    options: engine::LogOptions,
+) -> Result<BoxStream<'static, Result<Bytes, AttachError>>, AttachError> {
+    let lines = engine.logs(id, options).await.map_err(|e| told("logs", key, e))?;
+    let key = key.clone();
+    Ok(lines.map(move |item| item.map(|(_, bytes)| bytes).map_err(|e| told("logs", &key, e))).boxed())
+}
+
 #[async_trait]
 impl Attach for DockerAttach {
     async fn logs(
@@ -203,12 +210,31 @@ impl Attach for DockerAttach {
         key: &Key,
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, AttachError>>, AttachError> {
-        let (engine, id) = self.find(key)?;
-        let LogOptions { follow, tail, since, timestamps } = options;
-        let options = engine::LogOptions { follow, tail, since, timestamps };
-        let lines = engine.logs(&id, options).await.map_err(|e| told("logs", key, e))?;
-        let key = key.clone();
-        Ok(lines.map(move |item| item.map(|(_, bytes)| bytes).map_err(|e| told("logs", &key, e))).boxed())
+        let instance = self.cache.instance(key).ok_or_else(|| AttachError::NoContainer(key.clone()))?;
+        let (engine, id) = self.engine_of(key, &instance)?;
+        let LogOptions { follow, tail, since, timestamps, previous } = options;
+        if !previous {
+            let options = engine::LogOptions { follow, tail, since, until: None, timestamps };
+            return written(engine.as_ref(), key, &id, options).await;
+        }
+        let container = engine.container(&id).await.map_err(|e| told("look at", key, e))?;
+        let container = container.ok_or_else(|| AttachError::NoContainer(key.clone()))?;
+        let window = previous::window(&container, instance.status.last_exit.as_ref());
+        let window = window.ok_or_else(|| AttachError::NoPreviousRun(key.clone()))?;
+        // No tail: the daemon would count the lines of the run under way.
+        let options = engine::LogOptions {
+            follow: false,
+            tail: None,
+            since: since.max(window.since),
+            until: window.until,
+            timestamps,
+        };
+        let output = written(engine.as_ref(), key, &id, options.clone()).await?;
+        let Some(tail) = tail else { return Ok(output) };
+        // Read twice rather than held: it may be all that a container's log has room for.
+        let lines = previous::count_lines(output).await?;
+        let output = written(engine.as_ref(), key, &id, options).await?;
+        Ok(previous::skip_lines(output, lines.saturating_sub(tail)))
     }
 
     async fn exec(&self, key: &Key, options: ExecOptions) -> Result<ExecIo, AttachError> {

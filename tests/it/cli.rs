@@ -2,6 +2,7 @@
 
 mod attach;
 mod interop;
+mod logs;
 mod objects;
 mod power;
 mod serve;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 27] = [
     "serve",
     "apply",
     "diff",
@@ -33,6 +34,10 @@ const VERBS: [&str; 23] = [
     "restart",
     "wake",
     "upgrade",
+    "cordon",
+    "uncordon",
+    "drain",
+    "host",
     "explain",
     "schema",
     "token",

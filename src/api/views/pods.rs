@@ -18,7 +18,7 @@ use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::View;
-use crate::model::{Instance, Key, Kind, Phase, Quantity, RECREATE_ANNOTATION, Time, condition, is_true};
+use crate::model::{Instance, Key, Kind, LastExit, Phase, Quantity, RECREATE_ANNOTATION, Time, condition, is_true};
 
 /// The reason of an instance's Ready condition while it leaves its node; the controller's word.
 const MOVING: &str = "Moving";
@@ -112,12 +112,27 @@ pub fn project(instance: &Value) -> Option<Value> {
             "containerStatuses": [{
                 "name": CONTAINER, "image": typed.spec.image, "imageID": status.image.id,
                 "containerID": format!("docker://{}", status.container_id), "ready": ready,
-                "restartCount": status.restarts, "started": running, "state": state, "lastState": {},
+                "restartCount": status.restarts, "started": running, "state": state, "lastState": last_state(&typed),
             }],
         },
     });
     object::strip_nulls(&mut pod);
     Some(pod)
+}
+
+/// How the run before the present one ended, when it ended by itself.
+fn last_state(instance: &Instance) -> Value {
+    let status = &instance.status;
+    let over = |exit: &&LastExit| status.started_at.is_some_and(|started| exit.finished_at <= started);
+    let Some(exit) = status.last_exit.as_ref().filter(over) else { return json!({}) };
+    let reason = match exit.exit_code {
+        _ if exit.oom_killed => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
+    json!({"terminated": {
+        "exitCode": exit.exit_code, "reason": reason, "startedAt": exit.started_at, "finishedAt": exit.finished_at,
+    }})
 }
 
 /// Since when this incarnation is on its way out: made anew, moved, or deleted with its instance.

@@ -270,7 +270,8 @@ fn new_crash(desired: &Instance, container: &ContainerInfo) -> Option<LastExit> 
     if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at) {
         return None;
     }
-    Some(LastExit { exit_code: container.exit_code, oom_killed: container.oom_killed, finished_at })
+    let started_at = container.started_at.map(Time::from);
+    Some(LastExit { exit_code: container.exit_code, oom_killed: container.oom_killed, started_at, finished_at })
 }
 
 /// A container that runs: is the app up?

@@ -198,6 +198,9 @@ impl EngineRead for BollardEngine {
         if let Some(since) = options.since {
             path.push_str(&format!("&since={}.{:09}", since.as_second(), since.subsec_nanosecond()));
         }
+        if let Some(until) = options.until {
+            path.push_str(&format!("&until={}.{:09}", until.as_second(), until.subsec_nanosecond()));
+        }
         let response = self.open(OP, container, Method::GET, &path, Bytes::new()).await?;
         let object = container.to_owned();
         Ok(streams::demultiplex(data(response)).map(move |item| item.map_err(|e| broken(OP, &object, &e))).boxed())

@@ -59,6 +59,13 @@ impl Attach for Scripted {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, AttachError>>, AttachError> {
         assert_eq!(key.namespace, "default");
+        if options.previous {
+            // `fresh` runs for the first time
+            let none = || AttachError::NoPreviousRun(key.clone());
+            let lines = if key.name == "fresh" { Err(none()) } else { Ok(["begun\n", "crashed\n"]) }?;
+            let skipped = lines.len().saturating_sub(options.tail.map_or(usize::MAX, |t| t as usize));
+            return Ok(stream::iter(lines.into_iter().skip(skipped).map(|l| Ok(Bytes::from(l)))).boxed());
+        }
         let lines = [Bytes::from("one\n"), Bytes::from("two\n")];
         let skipped = lines.len().saturating_sub(options.tail.map_or(usize::MAX, |t| t as usize));
         let lines = stream::iter(lines.into_iter().skip(skipped).map(Ok));
@@ -181,8 +188,15 @@ async fn an_instance_with_a_container_is_seen_as_a_pod() {
     assert_ne!(pod["metadata"]["uid"], instance["metadata"]["uid"]);
     let mut again = running();
     again["containerID"] = "another".into();
-    server.put_status("a", again).await;
+    server.put_status("a", again.clone()).await;
     assert_ne!(server.client.get(POD).await.json()["metadata"]["uid"], pod["metadata"]["uid"], "another incarnation");
+    again["startedAt"] = "2026-01-01T00:05:00Z".into();
+    again["lastExit"] = json!({"exitCode": 137, "oomKilled": true, "startedAt": "2026-01-01T00:00:00Z",
+                               "finishedAt": "2026-01-01T00:04:00Z"});
+    server.put_status("a", again).await;
+    let pod = server.client.get(POD).await.json();
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["reason"], &last["startedAt"]), (&json!("OOMKilled"), &json!("2026-01-01T00:00:00Z")), "{pod:#}");
     let pods = "/api/v1/namespaces/default/pods";
     let mut watch = server.client.watch(&format!("{pods}?watch=1&fieldSelector=status.phase%3DRunning")).await;
     assert_eq!(watch.told().await, ("ADDED".into(), "a".into()));
@@ -203,6 +217,11 @@ async fn logs_stream_and_end_with_the_server() {
     assert_eq!(server.client.get(&format!("{POD}/log")).await.text(), "one\ntwo\n");
     assert_eq!(server.client.get(&format!("{POD}/log?container=main&tailLines=1")).await.text(), "two\n");
     assert_eq!(server.client.get(&format!("{POD}/log?limitBytes=5")).await.text(), "one\nt");
+    assert_eq!(server.client.get(&format!("{POD}/log?previous=true&tailLines=1")).await.text(), "crashed\n");
+    server.client.post(INSTANCES, &instance("fresh")).await.expect(201);
+    server.put_status("fresh", running()).await;
+    let none = server.client.get("/api/v1/namespaces/default/pods/fresh/log?previous=true").await.expect(400);
+    assert_eq!(none["message"], "previous terminated container \"main\" in pod \"fresh\" not found");
     server.client.get(&format!("{POD}/log?container=x")).await.expect(400);
     server.client.get(&format!("{POD}/log?tailLines=x")).await.expect(400);
     server.client.get("/api/v1/namespaces/default/pods/b/log").await.expect(404);

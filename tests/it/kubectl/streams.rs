@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::MANIFEST;
 use crate::api::{Scripted, uses};
-use crate::support::api_server::{ApiServer, PATIENCE, running};
+use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
 
 /// One kubectl, and what to set for it.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ impl World {
         let alice: serde_json::Value = serde_yaml::from_str(MANIFEST).expect("a manifest");
         server.client.post(crate::support::client::INSTANCES, &alice).await.expect(201);
         server.put_status("alice", running()).await;
+        server.client.post(crate::support::client::INSTANCES, &instance("fresh")).await.expect(201);
+        server.put_status("fresh", running()).await;
         World { server, home: tempfile::tempdir().expect("a directory"), open }
     }
 
@@ -199,6 +201,28 @@ async fn many_connections_share_a_port_forward() {
         }
         assert_eq!(asked(ports[1], b"").await, b"hello", "{kubectl:?}");
         child.kill().await.expect("killed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_of_the_run_before_is_told_from_that_of_the_present_one() {
+    with_every_kubectl(async |world, kubectl| {
+        let logs = async |args: &[&str]| {
+            let args = [&["logs"], args].concat();
+            world.run(world.command(kubectl, &args), b"").await
+        };
+        let (code, out, err) = logs(&["alice", "--previous"]).await;
+        assert_eq!((code, out.as_str()), (Some(0), "begun\ncrashed\n"), "{kubectl:?}: {err}");
+        let (code, out, err) = logs(&["alice", "-p", "--tail=1", "-c", "main"]).await;
+        assert_eq!((code, out.as_str()), (Some(0), "crashed\n"), "{kubectl:?}: {err}");
+        assert_eq!(logs(&["alice"]).await.1, "one\ntwo\n", "{kubectl:?}");
+        let (code, out, err) = logs(&["fresh", "-p"]).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{kubectl:?}: {err}");
+        assert!(
+            err.contains("previous terminated container \"main\" in pod \"fresh\" not found"),
+            "{kubectl:?}: {err}"
+        );
     })
     .await;
 }

@@ -428,8 +428,26 @@ async fn logs_come_back_and_follow(s: &Subject<'_>) {
     assert_eq!(run(followed).await, "one line\n", "following ends with the container");
     s.until(&id, RunState::Exited).await;
     assert_eq!(everything(s, &id).await, "one line\n");
+    let first = s.engine.container(&id).await.expect("inspect").expect("there");
+    // apart, so that the two runs can be told by time
+    tokio::time::sleep(Duration::from_secs(1)).await;
     s.engine.start_container(&id).await.expect("start");
+    let second = s.engine.container(&id).await.expect("inspect").expect("there");
+    let over = first.finished_at.expect("it has ended");
+    assert!(second.started_at.is_some_and(|started| started > over), "{first:?} {second:?}");
+    if second.state == RunState::Running {
+        assert_eq!(second.finished_at, Some(over), "a run under way does not hide when the one before it ended");
+    }
     s.until(&id, RunState::Exited).await;
+    let between = over + Duration::from_millis(500);
+    for (options, lines) in [
+        (LogOptions { until: Some(between), ..LogOptions::default() }, 1),
+        (LogOptions { since: Some(between), ..LogOptions::default() }, 1),
+        (LogOptions { since: Some(between), until: Some(between), ..LogOptions::default() }, 0),
+    ] {
+        let part = run(s.engine.logs(&id, options).await.expect("logs")).await;
+        assert_eq!(part, "one line\n".repeat(lines), "a part of a log by its times");
+    }
     assert_eq!(everything(s, &id).await, "one line\none line\n", "logs outlive a run");
     let last = LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() };
     let line = run(s.engine.logs(&id, last).await.expect("logs")).await;

@@ -196,6 +196,7 @@ impl EngineRead for SimEngine {
         });
         Ok(lines
             .filter(move |(at, ..)| std::future::ready(options.since.is_none_or(|since| *at >= since)))
+            .take_while(move |(at, ..)| std::future::ready(options.until.is_none_or(|until| *at <= until)))
             .map(move |(at, stream, line)| {
                 let line =
                     if options.timestamps { Bytes::from([format!("{at} ").as_bytes(), &line].concat()) } else { line };
