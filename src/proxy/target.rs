@@ -2,7 +2,7 @@
 //!
 //! Called by the service for every request and by a hold for every change of the instance.
 
-use crate::model::{Instance, Phase, Power, is_true};
+use crate::model::{Instance, Phase, Power, condition, is_true};
 
 /// What to do with a request for an instance's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
     // The wish counts before the controller has acted on it: nobody's request keeps a stopped app alive.
     if instance.spec.power == Power::Stopped {
         return Decision::Refuse(Refusal::Stopped);
+    }
+    // What rests keeps its phase while its node is away, and nobody could wake it there.
+    if condition(&status.conditions, "Ready").is_some_and(|c| c.reason == "HostUnreachable") {
+        return Decision::Refuse(Refusal::Lost);
     }
     match status.phase {
         Phase::Running if is_true(&status.conditions, "Ready") => match status.host_port(port) {
@@ -112,6 +116,15 @@ mod tests {
             assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Stopped), "{phase:?}, power Stopped");
             stopped.metadata.deletion_timestamp = Some(Time::from(jiff::Timestamp::UNIX_EPOCH));
             assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Gone), "{phase:?}, being deleted");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_node_that_cannot_be_reached() {
+        for phase in [Phase::Asleep, Phase::Stopping, Phase::Stopped, Phase::Pending, Phase::Lost, Phase::Moving] {
+            let mut inst = instance(phase, ConditionStatus::Unknown);
+            inst.status.conditions[0].reason = "HostUnreachable".into();
+            assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Lost), "{phase:?}");
         }
     }
 

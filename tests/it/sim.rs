@@ -5,6 +5,8 @@
 
 #[path = "sim/moving.rs"]
 mod moving;
+#[path = "sim/sick.rs"]
+mod sick;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

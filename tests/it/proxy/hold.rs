@@ -123,8 +123,12 @@ async fn what_cannot_become_ready_is_refused_at_once() {
     deleted.metadata.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
     let failed = with_phase(instance("failed", app.address), Phase::Failed);
     let lost = with_phase(instance("lost", app.address), Phase::Lost);
+    // It sleeps on, and its host is away: holding its visitors would hold them in vain.
+    let mut beyond = asleep("beyond", app.address);
+    beyond.status.conditions[0].reason = "HostUnreachable".into();
     // The controller decides when to try a broken one again; it has to know that someone wants it.
-    for (inst, status, wanted) in [(stopped, 503, false), (failed, 503, true), (lost, 503, true), (deleted, 404, false)]
+    for (inst, status, wanted) in
+        [(stopped, 503, false), (failed, 503, true), (lost, 503, true), (beyond, 503, true), (deleted, 404, false)]
     {
         world.put(&inst).await;
         let name = &inst.metadata.name;
