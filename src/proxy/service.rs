@@ -75,13 +75,18 @@ impl Service {
     async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
-        let routed = self.route(&head).await?;
+        let mut routed = self.route(&head).await?;
         let Routed { key, instance, port } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
             self.note_demand(key, why);
             return Err(refusal(why));
         }
         let open = self.state.activity.open(key);
+        // A stop looks at the uses after its word has reached the cache. Whoever counts first and reads then either
+        // calls it off or sees the word; what was read before may be from before the word, with the count too late.
+        let uid = &instance.metadata.uid;
+        let seen = self.state.cache.instance(key).filter(|now| now.metadata.uid == *uid).ok_or(Page::NotFound)?;
+        routed.instance = seen;
 
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());

@@ -1,10 +1,12 @@
 //! Requests that meet an app on its way down, or one that is not where it is said to be.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
+use portreeve::clock::{Clock, SharedClock, SystemClock};
 use portreeve::model::Phase;
-use portreeve::proxy::Limits;
+use portreeve::proxy::{Activity, Limits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -31,6 +33,45 @@ async fn a_request_that_arrives_while_a_stop_is_in_flight_is_served_after_the_wa
         assert_eq!(soon("the answer", answer).await.unwrap().text(), format!("alice {method} /"));
         world.until_closed("alice").await;
     }
+}
+
+/// A clock that lets something happen when it is next read.
+struct Interrupting {
+    clock: SharedClock,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Clock for Interrupting {
+    fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
+    }
+    fn monotonic(&self) -> Duration {
+        let then = self.then.lock().unwrap().take();
+        if let Some(then) = then {
+            then();
+        }
+        self.clock.monotonic()
+    }
+}
+
+/// The stop's word becomes public just when the request is counted: one that had read the instance before that would go
+/// to an app whose stop has been decided on without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_request_is_counted_before_it_is_read_whether_its_instance_may_be_used() {
+    let clock = Arc::new(Interrupting { clock: SystemClock::new(), then: Mutex::default() });
+    let world = Arc::new(World::with_activity(Limits::default(), Activity::new(clock.clone())).await);
+    let app = App::hello("alice").await;
+    world.put(&awake("alice", app.address)).await;
+    let mut visitor = world.connect().await;
+    let (told, runtime) = (world.clone(), tokio::runtime::Handle::current());
+    let stopping = with_phase(instance("alice", app.address), Phase::Stopping);
+    *clock.then.lock().unwrap() =
+        Some(Box::new(move || tokio::task::block_in_place(|| runtime.block_on(told.put(&stopping)))));
+    let answer = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await });
+    until("the request is held", || world.waker.calls("alice") > 0).await;
+    assert_eq!(app.accepted(), 0, "it went to an app that is being stopped");
+    world.put(&awake("alice", app.address)).await;
+    assert_eq!(soon("the answer", answer).await.unwrap().text(), "alice GET /");
 }
 
 #[tokio::test]

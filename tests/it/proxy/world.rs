@@ -49,10 +49,13 @@ impl World {
     }
 
     pub async fn with(limits: Limits) -> World {
+        World::with_activity(limits, Activity::new(SystemClock::new())).await
+    }
+
+    pub async fn with_activity(limits: Limits, activity: Arc<Activity>) -> World {
         let store = MemoryStore::new();
         let cache = Cache::new("test");
         let clock = SystemClock::new();
-        let activity = Activity::new(clock.clone());
         let waker = Arc::new(FakeWaker { store: store.clone(), calls: Mutex::default(), plans: Mutex::default() });
         let (shutdown, stop_cache) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(cache.clone().run(store.clone(), stop_cache.clone()));
