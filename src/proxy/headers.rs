@@ -33,6 +33,16 @@ const CLAIMS: [HeaderName; 7] = [
     HeaderName::from_static("x-forwarded-server"),
 ];
 
+/// Whether apps may take this for one of [`CLAIMS`]: CGI, WSGI and PHP make `HTTP_X_FORWARDED_FOR` of `X_Forwarded_For`
+/// too, some of them with any other sign in place of the dash.
+fn is_claim_in_disguise(name: &HeaderName) -> bool {
+    let like = |claim: &HeaderName| {
+        let (name, claim) = (name.as_str().bytes(), claim.as_str().bytes());
+        name.len() == claim.len() && name.zip(claim).all(|(n, c)| n == c || c == b'-' && !n.is_ascii_alphanumeric())
+    };
+    CLAIMS.iter().any(like)
+}
+
 /// Fields that a `Connection` list must not remove: they belong to the message or to our own rules, and dropping them
 /// would let a visitor take away what the app relies on.
 const KEPT: [HeaderName; 4] = [HOST, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
@@ -57,6 +67,10 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: IpAddr, upgrade
     let trailers = trailers.map(str::trim).any(|t| t.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
     for name in &CLAIMS {
+        headers.remove(name);
+    }
+    let disguised: Vec<HeaderName> = headers.keys().filter(|name| is_claim_in_disguise(name)).cloned().collect();
+    for name in disguised {
         headers.remove(name);
     }
     headers.insert(FORWARDED_FOR, address_value(peer));
@@ -182,6 +196,22 @@ mod tests {
         assert_eq!(headers[FORWARDED_FOR], "127.0.0.1");
         to_app(&mut headers, &ALICE, IpAddr::V6(Ipv6Addr::LOCALHOST), None);
         assert_eq!(headers[FORWARDED_FOR], "::1");
+    }
+
+    #[test]
+    fn a_claim_in_other_signs_is_a_claim() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "10.0.0.1"),
+            ("x-forwarded_for", "10.0.0.1"),
+            ("x_forwarded-proto", "https"),
+            ("x.forwarded.host", "bob.test"),
+            ("x_real_ip", "10.0.0.1"),
+            ("x_forwarded_for_app", "kept: another name"),
+            ("session_id", "kept: no claim"),
+        ]);
+        to_app(&mut headers, &ALICE, PEER, None);
+        let kept = ["session_id: kept: no claim", "x_forwarded_for_app: kept: another name"];
+        assert_eq!(texts(&headers), [OURS[0], kept[0], OURS[1], OURS[2], OURS[3], kept[1]]);
     }
 
     #[test]
