@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::DockerHostSpec;
+use crate::model::{DaemonEndpoint, DockerHostSpec};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -19,23 +19,14 @@ pub enum Endpoint {
 impl Endpoint {
     /// The error says what is wrong with which field.
     pub fn of(spec: &DockerHostSpec) -> Result<Endpoint, String> {
-        if let Some(path) = spec.endpoint.strip_prefix("unix://") {
-            if !path.starts_with('/') {
-                return Err(format!("endpoint {:?}: the path of a socket is absolute", spec.endpoint));
-            }
-            return Ok(Endpoint::Unix(path.into()));
-        }
-        let Some(rest) = spec.endpoint.strip_prefix("tcp://") else {
-            return Err(format!("endpoint {:?}: neither unix:// nor tcp://", spec.endpoint));
-        };
-        let parts = rest.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let Some((host, port)) = parts.filter(|(host, port)| !host.is_empty() && *port > 0) else {
-            return Err(format!("endpoint {:?}: not tcp://HOST:PORT", spec.endpoint));
+        let (host, port) = match DaemonEndpoint::parse(&spec.endpoint) {
+            Ok(DaemonEndpoint::Unix(path)) => return Ok(Endpoint::Unix(path.into())),
+            Ok(DaemonEndpoint::Tcp { host, port }) => (host.to_owned(), port),
+            Err(why) => return Err(format!("endpoint {:?}: {why}", spec.endpoint)),
         };
         let Some(tls) = spec.tls.as_ref().filter(|tls| !tls.directory.is_empty()) else {
             return Err(format!("endpoint {:?}: a tcp endpoint needs tls.directory", spec.endpoint));
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Endpoint::Tcp { host, port, tls_directory: tls.directory.clone() })
     }
 

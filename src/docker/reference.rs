@@ -54,6 +54,15 @@ pub fn check_image(op: &'static str, reference: &str) -> EngineResult<()> {
     Err(EngineError { op, object: reference.to_owned(), kind: EngineErrorKind::Invalid, message })
 }
 
+/// Passes IP addresses only. A daemon takes any other text for no address, and publishes on every interface.
+pub fn check_host_ip(op: &'static str, object: &str, host_ip: &str) -> EngineResult<()> {
+    if host_ip.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let message = format!("cannot publish on {host_ip:?}: not an IP address");
+    Err(EngineError { op, object: object.to_owned(), kind: EngineErrorKind::Invalid, message })
+}
+
 /// For creating: kept as given, so that it reads back so, unless a daemon could take it for an id prefix.
 pub fn image_as_given(reference: &str) -> String {
     let hex = reference.bytes().all(|b| b.is_ascii_hexdigit());

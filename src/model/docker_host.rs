@@ -22,8 +22,8 @@ pub struct DockerHostSpec {
     /// Credentials of a tcp endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HostTls>,
-    /// The address on which host ports are published and where routes reach them.
-    /// Default: the endpoint's host; 127.0.0.1 for a unix endpoint.
+    /// The IP address on which host ports are published and where routes reach them.
+    /// Default: the endpoint's, if that is an IP address; 127.0.0.1 for a unix endpoint.
     #[serde(default, skip_serializing_if = "is_default")]
     pub address: String,
     /// What instances may use in all. Default: what the daemon reports, less 512Mi.
@@ -100,17 +100,6 @@ pub struct DockerHostStatus {
 }
 
 impl DockerHostSpec {
-    /// Where host ports are published and reached.
-    pub fn reach_address(&self) -> String {
-        if !self.address.is_empty() {
-            return self.address.clone();
-        }
-        match self.endpoint.strip_prefix("tcp://") {
-            Some(rest) => rest.rsplit_once(':').map_or(rest, |(host, _)| host).trim_matches(['[', ']']).to_owned(),
-            None => "127.0.0.1".to_owned(),
-        }
-    }
-
     /// First and last host port for instances. An unreadable range, which validation refuses, gives the default.
     pub fn ports(&self) -> (u16, u16) {
         parse_port_range(&self.port_range).unwrap_or((30000, 39999))
@@ -126,18 +115,6 @@ pub(crate) fn parse_port_range(text: &str) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_reach_address_follows_the_endpoint() {
-        for (endpoint, address) in [
-            ("unix:///var/run/docker.sock", "127.0.0.1"),
-            ("tcp://10.0.0.3:2376", "10.0.0.3"),
-            ("tcp://[fd00::3]:2376", "fd00::3"),
-        ] {
-            let spec = DockerHostSpec { endpoint: endpoint.into(), ..Default::default() };
-            assert_eq!(spec.reach_address(), address);
-        }
-    }
 
     #[test]
     fn port_ranges_are_inclusive_and_ordered() {

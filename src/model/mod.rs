@@ -6,6 +6,7 @@
 mod access_token;
 mod conditions;
 mod docker_host;
+mod endpoint;
 mod env;
 mod event;
 mod host_access;
@@ -24,6 +25,7 @@ mod validate_taints;
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{Capacity, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
+pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use host_access::{HostAccess, HostGrant};

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::docker_host::parse_port_range;
+use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::validate_taints::{validate_taints, validate_tolerations};
 use super::{DockerHost, Instance, Probe, Quantity};
@@ -211,15 +212,20 @@ fn validate_volumes(instance: &Instance, errors: &mut Vec<FieldError>) {
 
 fn validate_resources(instance: &Instance, errors: &mut Vec<FieldError>) {
     let r = &instance.spec.resources;
-    let at_least = |field: &str, q: &Option<Quantity>, min: i64, value: fn(&Quantity) -> i64, why: &str| {
-        q.as_ref()
-            .filter(|q| value(q) < min)
-            .map(|q| FieldError::invalid(format!("spec.resources.{field}"), quoted(&q.to_string()), why))
+    let within = |field: &str, q: &Option<Quantity>, value: fn(&Quantity) -> i64, (min, least), (max, most)| {
+        let q = q.as_ref()?;
+        let why = match value(q) {
+            n if n < min => format!("must be {least}"),
+            n if n > max => format!("must be at most {most}"),
+            _ => return None,
+        };
+        Some(FieldError::invalid(format!("spec.resources.{field}"), quoted(&q.to_string()), &why))
     };
-    // 6Mi is dockerd's own least memory limit.
-    errors.extend(at_least("memory", &r.memory, 6 << 20, Quantity::value, "must be at least 6Mi"));
-    errors.extend(at_least("cpu", &r.cpu, 10, Quantity::milli, "must be at least 10m"));
-    errors.extend(at_least("shm", &r.shm, 1, Quantity::value, "must be greater than 0"));
+    // 6Mi is dockerd's own least memory limit. No machine has more than the most: what is written there is a mistake.
+    let (memory, cores) = ((16 << 40, "16Ti"), (4_096_000, "4096"));
+    errors.extend(within("memory", &r.memory, Quantity::value, (6 << 20, "at least 6Mi"), memory));
+    errors.extend(within("cpu", &r.cpu, Quantity::milli, (10, "at least 10m"), cores));
+    errors.extend(within("shm", &r.shm, Quantity::value, (1, "greater than 0"), memory));
 }
 
 fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut Vec<FieldError>) {
@@ -291,28 +297,7 @@ fn validate_routes(instance: &Instance, errors: &mut Vec<FieldError>) {
 pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
     let spec = &host.spec;
     let mut errors = vec![];
-    if let Some(path) = spec.endpoint.strip_prefix("unix://") {
-        if !path.starts_with('/') {
-            errors.push(FieldError::invalid(
-                "spec.endpoint",
-                quoted(&spec.endpoint),
-                "must be unix:// and an absolute path",
-            ));
-        }
-        if spec.tls.is_some() {
-            errors.push(FieldError::forbidden("spec.tls", "a unix endpoint has no TLS"));
-        }
-    } else if let Some(rest) = spec.endpoint.strip_prefix("tcp://") {
-        if rest.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-            errors.push(FieldError::invalid("spec.endpoint", quoted(&spec.endpoint), "must be tcp://HOST:PORT"));
-        }
-        if spec.tls.as_ref().is_none_or(|t| !t.directory.starts_with('/')) {
-            errors
-                .push(FieldError::required("spec.tls.directory", "a tcp endpoint needs mutual TLS: an absolute path"));
-        }
-    } else {
-        errors.push(FieldError::invalid("spec.endpoint", quoted(&spec.endpoint), "must begin with unix:// or tcp://"));
-    }
+    validate_endpoint(spec, &mut errors);
     if !spec.port_range.is_empty() && parse_port_range(&spec.port_range).is_none() {
         errors.push(FieldError::invalid(
             "spec.portRange",
@@ -373,6 +358,22 @@ mod tests {
             ],
             "{found:#?}"
         );
+    }
+
+    #[test]
+    fn amounts_have_a_least_and_a_most() {
+        let refused = |field: &str, value: &str| errors(json!({"image": "a", "resources": {field: value}}));
+        for (field, good, bad, why) in [
+            ("memory", "16Ti", "17Ti", "must be at most 16Ti"),
+            ("memory", "6Mi", "5Mi", "must be at least 6Mi"),
+            ("cpu", "4096", "4096001m", "must be at most 4096"),
+            ("cpu", "10m", "9m", "must be at least 10m"),
+            ("shm", "1", "0", "must be greater than 0"),
+            ("shm", "16Ti", "8E", "must be at most 16Ti"),
+        ] {
+            assert_eq!(refused(field, good), [""; 0]);
+            assert_eq!(refused(field, bad), [format!("spec.resources.{field}: Invalid value: {bad:?}: {why}")]);
+        }
     }
 
     #[test]

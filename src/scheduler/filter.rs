@@ -76,7 +76,7 @@ pub fn refuse(instance: &Instance, load: &HostLoad) -> Option<Refusal> {
         return Some(Refusal::TooManyInstances);
     }
     if let Some(memory) = &capacity.memory
-        && load.memory + spec.memory_bytes() > memory.value()
+        && load.memory.saturating_add(spec.memory_bytes()) > memory.value()
     {
         return Some(Refusal::NotEnoughMemory);
     }

@@ -44,8 +44,9 @@ impl Fleet {
             load.instances += 1;
             load.ports.extend(instance.status.ports.iter().map(|p| p.host_port));
             if reserves(instance) {
-                load.memory += instance.spec.memory_bytes();
-                load.cpu_milli += instance.spec.cpu_milli();
+                // Limits stored before there was a most of them may be absurd; the sum must not come out small for it.
+                load.memory = load.memory.saturating_add(instance.spec.memory_bytes());
+                load.cpu_milli = load.cpu_milli.saturating_add(instance.spec.cpu_milli());
             }
         }
         fleet

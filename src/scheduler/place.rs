@@ -84,8 +84,9 @@ fn is_disliked(instance: &Instance, load: &HostLoad) -> bool {
 fn share(instance: &Instance, load: &HostLoad) -> f64 {
     let capacity = &load.host.status.capacity;
     let of = |used: i64, all: Option<i64>| used as f64 / all.filter(|a| *a > 0).unwrap_or(1) as f64;
-    let memory = of(load.memory + instance.spec.memory_bytes(), capacity.memory.as_ref().map(|q| q.value()));
-    let cpu = of(load.cpu_milli + instance.spec.cpu_milli(), capacity.cpu.as_ref().map(|q| q.milli()));
+    let memory =
+        of(load.memory.saturating_add(instance.spec.memory_bytes()), capacity.memory.as_ref().map(|q| q.value()));
+    let cpu = of(load.cpu_milli.saturating_add(instance.spec.cpu_milli()), capacity.cpu.as_ref().map(|q| q.milli()));
     memory.max(cpu)
 }
 
@@ -231,6 +232,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_limit_however_large_overflows_a_sum(
+            bound in proptest::collection::vec((prop_oneof![0..=4i64 << 30, 0..=i64::MAX], any::<i64>()), 0..6),
+            asks in (prop_oneof![0..=4i64 << 30, 0..=i64::MAX], any::<i64>()),
+        ) {
+            let sized = |name: String, (memory, cpu): (i64, i64)| {
+                let mut inst = instance(&name, 0);
+                inst.spec.resources.memory = Some(crate::model::Quantity::from_bytes(memory));
+                inst.spec.resources.cpu = Some(crate::model::Quantity::from_milli(cpu));
+                inst.status.node = "a".into();
+                inst.status.phase = Phase::Running;
+                inst
+            };
+            let all = bound.iter().map(|(memory, _)| i128::from(*memory)).sum::<i128>() + i128::from(asks.0);
+            let bound: Vec<_> = bound.into_iter().enumerate().map(|(i, size)| sized(format!("i{i}"), size)).collect();
+            let placed = place(&sized("new".into(), asks), &Fleet::new([host("a", "4Gi", "")], &bound));
+            prop_assert_eq!(placed.is_ok(), all <= 4 << 30);
+        }
+
         #[test]
         fn no_port_is_bound_twice_no_host_is_over_its_memory_and_load_is_even(count in 1usize..60, ports in 0usize..4) {
             let hosts = [host("a", "4Gi", "30000-30099"), host("b", "4Gi", "30000-30099"), host("c", "4Gi", "30000-30099")];

@@ -62,6 +62,7 @@ pub fn body(spec: &ContainerSpec) -> EngineResult<ContainerCreateBody> {
     }
     let mut ports: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &spec.ports {
+        reference::check_host_ip(OP, &spec.name, &port.host_ip)?;
         let binding = PortBinding { host_ip: Some(port.host_ip.clone()), host_port: Some(port.host_port.to_string()) };
         let bindings = ports.entry(format!("{}/tcp", port.container_port)).or_default();
         bindings.get_or_insert_default().push(binding);
@@ -155,6 +156,11 @@ mod tests {
         }
         assert_eq!(made["Healthcheck"]["Test"], serde_json::json!(["NONE"]));
         assert!(made.get("Cmd").is_none() && made.get("Entrypoint").is_none(), "the image's own");
+        for anywhere in ["", "worker-1.example.com", "[fd00::3]"] {
+            let ports = vec![PortMap { host_ip: anywhere.into(), ..spec.ports[0].clone() }];
+            let refused = body(&ContainerSpec { ports, ..spec.clone() }).unwrap_err();
+            assert_eq!(refused.kind, EngineErrorKind::Invalid, "{anywhere:?} would publish on every interface");
+        }
         assert!(bind("/a:b", "/c", false, "x").is_err() && bind("a", "/c", false, "x").is_err());
     }
 }

@@ -232,9 +232,7 @@ impl SimEngine {
     pub fn serving(&self, host_ip: &str, host_port: u16) -> Option<String> {
         let world = self.world();
         let now: Duration = world.now;
-        let at = |p: &PortMap| {
-            p.host_port == host_port && matches!(p.host_ip.as_str(), "" | "0.0.0.0") | (p.host_ip == host_ip)
-        };
+        let at = |p: &PortMap| p.host_port == host_port && (p.host_ip == "0.0.0.0") | (p.host_ip == host_ip);
         let serving = world
             .containers
             .values()

@@ -64,6 +64,9 @@ impl EngineWrite for SimEngine {
 
     async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String> {
         reference::check_name("create container", &spec.name)?;
+        for port in &spec.ports {
+            reference::check_host_ip("create container", &spec.name, &port.host_ip)?;
+        }
         let (owned, pace) = (spec.clone(), self.pace());
         self.write("create container", &spec.name, pace.create, timeouts::HEAVY, |world| world.create(owned)).await
     }
