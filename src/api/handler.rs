@@ -382,6 +382,10 @@ async fn node(call: Call, request: Request) -> Result<Response, ApiError> {
         ("PUT", Some(name), None) => render(nodes::replace(&call, &name, parsed(request).await?).await?, &call),
         ("PATCH", Some(name), None) => {
             let media_type = body::media_type(request.headers());
+            if media_type == patch::APPLY {
+                let bytes = body::read(request.into_body()).await?;
+                return render(nodes::apply(&call, &name, &bytes).await?, &call);
+            }
             let patch = Patch::parse_core(&media_type, &body::read(request.into_body()).await?)?;
             render(nodes::patch(&call, &name, patch).await?, &call)
         }

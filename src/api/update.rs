@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::access::policy;
-use super::apply::{Managers, Schema, Writer};
+use super::apply::{Managers, NODE_VIEW, Schema, Writer};
 use super::body::Parsed;
 use super::create::ATTEMPTS;
 use super::error::{ApiError, Subject};
@@ -51,7 +51,7 @@ pub async fn modify(
         let before = Managers::stored(&old);
         let managers = match (managers, object::take_managers(&mut candidate)) {
             (Some(managers), _) => Owners::Applied(managers),
-            (None, Some(list)) if part == Part::Main && writer.subresource.is_empty() => {
+            (None, Some(list)) if part == Part::Main && ["", NODE_VIEW].contains(&writer.subresource.as_str()) => {
                 Owners::Tracked(Managers::parse(&list).map_err(|e| ApiError::invalid(&subject, &[e]))?)
             }
             (None, _) => Owners::Tracked(before.clone()),

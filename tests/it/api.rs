@@ -5,6 +5,7 @@ mod apply;
 mod configmaps;
 mod discovery;
 mod namespaces;
+mod nodes;
 mod policy;
 mod published;
 mod reach;

@@ -17,6 +17,12 @@ const MOST_UPDATES: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 /// Most entries that a client may hand in.
 const MOST_ENTRIES: usize = 256;
+/// The subresource of what is written to a DockerHost as a Node: a writer of both has an entry for each.
+pub const NODE_VIEW: &str = "node";
+/// The subresource by which a Node shows what was written to its DockerHost.
+pub const HOST_OF_NODE: &str = "dockerhost";
+/// The apiVersion of all entries that a Node shows.
+pub const NODE_VERSION: &str = "v1";
 /// Longest name of a manager, in bytes, as in Kubernetes.
 pub const MOST_MANAGER_BYTES: usize = 128;
 
@@ -40,7 +46,7 @@ impl Operation {
 pub struct Writer {
     pub operation: Operation,
     pub manager: String,
-    /// `status`, `scale`, or empty.
+    /// `status`, `scale`, [`NODE_VIEW`], or empty.
     pub subresource: String,
     pub api_version: String,
 }

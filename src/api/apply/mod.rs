@@ -27,7 +27,10 @@ mod typed;
 use serde_json::Value;
 
 use fieldset::FieldSet;
-pub use managers::{Managers, Operation, Writer, manager_of_agent, manager_problem};
+pub use managers::{
+    HOST_OF_NODE, Managers, NODE_VERSION, NODE_VIEW, Operation, Writer, manager_of_agent, manager_problem,
+};
+pub use takeover::{LAST_APPLIED, NODE_LAST_APPLIED};
 pub use typed::{Schema, list_problems};
 
 /// What applying came to.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::managers::{Operation, Writer};
+use super::managers::{HOST_OF_NODE, NODE_VERSION, NODE_VIEW, Operation, Writer};
 use super::{Applied, Conflict, Managers, Schema, list_problems, takeover};
 use crate::api::access::{self, Attributes};
 use crate::api::admit::{self, Part};
@@ -83,9 +83,9 @@ impl Request {
             Err(conflicts) => {
                 let left = takeover::excuse(schema, live, writer, conflicts);
                 if !left.is_empty() {
-                    return Err(refusal(&left));
+                    return Err(refusal(&left, writer));
                 }
-                super::apply(schema, live, config, before, writer, true).map_err(|c| refusal(&c))
+                super::apply(schema, live, config, before, writer, true).map_err(|c| refusal(&c, writer))
             }
         }
     }
@@ -176,7 +176,7 @@ async fn make(call: &Call, request: &Request, key: &Key, config: &Value) -> Resu
     let none = Managers::default();
     let nothing = json!({"metadata": {}});
     let applied = super::apply(request.schema(), &nothing, config, &none, &request.writer, false);
-    let Applied { object, mut managers } = applied.map_err(|c| refusal(&c))?;
+    let Applied { object, mut managers } = applied.map_err(|c| refusal(&c, &request.writer))?;
     managers.stamp(&request.writer, call.state.clock.now());
     create::store(call, key.kind, &object, &managers, request.options.dry_run).await
 }
@@ -224,9 +224,37 @@ pub async fn apply_scale(
     .await
 }
 
+/// Applies to the Node of a DockerHost: `as_host` says what of the DockerHost a Node's configuration means. It owns that
+/// apart from what the same manager applied to the DockerHost itself. What is not there is not made.
+///
+/// # Errors
+/// As [`apply`]; those of `as_host`.
+pub async fn apply_node(
+    call: &Call,
+    key: &Key,
+    bytes: &[u8],
+    as_host: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Reply, ApiError> {
+    let mut request = Request::of(call, key.kind)?;
+    request.writer.subresource = NODE_VIEW.into();
+    let Parsed { value: mut node, duplicates } = parse(bytes)?;
+    object::strip_nulls(&mut node);
+    if !node.is_object() {
+        return Err(ApiError::bad_request("the request body is not an object"));
+    }
+    if object::meta(&node).is_some_and(|m| m.contains_key("managedFields")) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let mut config = as_host(&node)?;
+    let warnings = admit::known_fields(key.kind, &mut config, &duplicates, request.options.fields)?;
+    let live = |live: &Value| request.candidate(live, &config);
+    let written = modify(call, key, Part::Main, &request.writer, request.options.dry_run, live).await;
+    written.map(|reply| reply.with_warnings(warnings))
+}
+
 /// The 409 of Kubernetes: who owns which of the fields.
-fn refusal(conflicts: &[Conflict]) -> ApiError {
-    let mut sorted: Vec<(String, &Conflict)> = conflicts.iter().map(|c| (named(&c.with), c)).collect();
+fn refusal(conflicts: &[Conflict], told: &Writer) -> ApiError {
+    let mut sorted: Vec<(String, &Conflict)> = conflicts.iter().map(|c| (named(&c.with, told), c)).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     let count: usize = conflicts.iter().map(|c| c.fields.len()).sum();
     let (mut causes, mut lines) = (vec![], vec![]);
@@ -243,14 +271,19 @@ fn refusal(conflicts: &[Conflict]) -> ApiError {
     ApiError::apply_conflict(message, causes)
 }
 
-/// `"m1"`, or of an update `"m1" using portreeve.dev/v1`.
-fn named(writer: &Writer) -> String {
+/// `"m1"`, or of an update `"m1" using portreeve.dev/v1`. One who applies to a Node is told as its `managedFields` show.
+fn named(writer: &Writer, told: &Writer) -> String {
+    let (subresource, version) = match (told.subresource.as_str(), writer.subresource.as_str()) {
+        (NODE_VIEW, NODE_VIEW) => ("", NODE_VERSION),
+        (NODE_VIEW, _) => (HOST_OF_NODE, NODE_VERSION),
+        (_, other) => (other, writer.api_version.as_str()),
+    };
     let mut name = format!("{:?}", writer.manager);
-    if !writer.subresource.is_empty() {
-        name.push_str(&format!(" with subresource {:?}", writer.subresource));
+    if !subresource.is_empty() {
+        name.push_str(&format!(" with subresource {subresource:?}"));
     }
     if writer.operation == Operation::Update {
-        name.push_str(&format!(" using {}", writer.api_version));
+        name.push_str(&format!(" using {version}"));
     }
     name
 }

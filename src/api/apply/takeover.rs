@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use super::Conflict;
 use super::fieldset::FieldSet;
-use super::managers::{Managers, Operation, Writer};
+use super::managers::{Managers, NODE_VIEW, Operation, Writer};
 use super::typed::{Schema, claimed, compare};
 use crate::api::object;
 
 /// Where client-side apply keeps what it applied last.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Where a DockerHost keeps what client-side apply applied last to its Node, which shows it as [`LAST_APPLIED`].
+pub const NODE_LAST_APPLIED: &str = "portreeve.dev/node-last-applied-configuration";
 /// The manager of `kubectl apply --server-side`.
 const KUBECTL: &str = "kubectl";
 /// The managers of `portreeve apply`, server-side and client-side.
@@ -35,14 +37,15 @@ pub fn excuse(schema: Schema<'_>, live: &Value, writer: &Writer, conflicts: Vec<
     if writer.manager != KUBECTL {
         return conflicts;
     }
-    let excused = excused(schema, live);
+    let excused = excused(schema, live, annotation(writer));
     let left = conflicts.into_iter().map(|c| Conflict { fields: c.fields.difference(&excused), ..c });
     left.filter(|c| !c.fields.is_empty()).collect()
 }
 
 /// The fields of the last client-side apply that are as it left them.
-fn excused(schema: Schema<'_>, live: &Value) -> FieldSet {
-    let Some(mut last) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+fn excused(schema: Schema<'_>, live: &Value, annotation: &str) -> FieldSet {
+    let Some(mut last) = last_applied(live, annotation).and_then(|text| serde_json::from_str::<Value>(text).ok())
+    else {
         return FieldSet::default();
     };
     object::strip_nulls(&mut last);
@@ -50,33 +53,42 @@ fn excused(schema: Schema<'_>, live: &Value) -> FieldSet {
     claimed(schema, &last).difference(&change.written).difference(&change.removed)
 }
 
-fn last_applied(object: &Value) -> Option<&str> {
-    object.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str().filter(|text| !text.is_empty())
+/// Where client-side apply of the same object keeps what it applied last.
+fn annotation(writer: &Writer) -> &'static str {
+    if writer.subresource == NODE_VIEW { NODE_LAST_APPLIED } else { LAST_APPLIED }
+}
+
+fn last_applied<'a>(object: &'a Value, annotation: &str) -> Option<&'a str> {
+    object.get("metadata")?.get("annotations")?.get(annotation)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// Keeps the annotation of client-side apply true to what kubectl applies now, where there is one. One that would be
 /// too long goes.
 pub fn remember(live: &Value, config: &Value, writer: &Writer, object: &mut Value) {
-    if writer.manager != KUBECTL || !writer.subresource.is_empty() || last_applied(live).is_none() {
+    let (annotation, whole) = (annotation(writer), ["", NODE_VIEW].contains(&writer.subresource.as_str()));
+    if writer.manager != KUBECTL || !whole || last_applied(live, annotation).is_none() {
         return;
     }
     let Some(annotations) = object.get_mut("metadata").and_then(|m| m.get_mut("annotations")?.as_object_mut()) else {
         return;
     };
-    annotations.insert(LAST_APPLIED.into(), as_kubectl_writes(config).into());
+    annotations.insert(annotation.into(), as_kubectl_writes(config, writer).into());
     let bytes: usize = annotations.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
     if bytes > MOST_ANNOTATION_BYTES {
-        annotations.remove(LAST_APPLIED);
+        annotations.remove(annotation);
     }
 }
 
 /// The text that client-side apply of the same manifest would leave, so that one after the other finds nothing to do:
 /// without the annotation itself, with `annotations` even if there are none, with HTML's characters escaped, and a line end.
-fn as_kubectl_writes(config: &Value) -> String {
+fn as_kubectl_writes(config: &Value, writer: &Writer) -> String {
     let mut config = config.clone();
+    if writer.subresource == NODE_VIEW {
+        (config["apiVersion"], config["kind"]) = ("v1".into(), "Node".into());
+    }
     let annotations = object::meta_mut(&mut config).entry("annotations").or_insert_with(|| json!({}));
     if let Some(annotations) = annotations.as_object_mut() {
-        annotations.remove(LAST_APPLIED);
+        annotations.remove(annotation(writer));
     }
     let mut text = String::new();
     for c in config.to_string().chars() {

@@ -5,6 +5,7 @@
 mod events;
 pub mod eviction;
 pub mod leases;
+mod node_owners;
 pub mod nodes;
 pub mod pods;
 

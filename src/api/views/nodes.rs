@@ -1,12 +1,15 @@
 //! The core/v1 Node view of DockerHosts: what kubectl's typed commands (cordon, taint, drain, top, describe) speak of.
 //!
 //! A Node has the name and the uid of its DockerHost, and is written through to it: labels, annotations,
-//! `spec.unschedulable` and `spec.taints`. Everything else of it is derived. It is neither made nor deleted by itself.
+//! `spec.unschedulable` and `spec.taints`. Everything else of it is derived. It is neither made nor deleted by itself. Who
+//! owns which of its fields is kept with the DockerHost ([`super::node_owners`]).
 
 use jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
+use super::super::apply::request::apply_node;
+use super::super::apply::{NODE_VIEW, Writer};
 use super::super::body::Parsed;
 use super::super::columns::{self, Column};
 use super::super::error::ApiError;
@@ -16,7 +19,7 @@ use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::super::{admit, discovery, object};
-use super::View;
+use super::{View, node_owners};
 use crate::model::{Condition, ConditionStatus, DockerHost, FieldError, Key, Kind, condition};
 
 /// The field paths that Nodes may be selected by.
@@ -48,13 +51,18 @@ pub fn project(host: &Value, now: Timestamp) -> Option<Value> {
     let address = spec.reach_address();
     let address_type = if address.parse::<std::net::IpAddr>().is_ok() { "InternalIP" } else { "InternalDNS" };
     let runtime = if status.version.is_empty() { String::new() } else { format!("docker://{}", status.version) };
+    let mut annotations = host.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
+    if let Some(annotations) = &mut annotations {
+        node_owners::annotations_shown(annotations);
+    }
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version,
             "creationTimestamp": meta.creation_timestamp, "deletionTimestamp": meta.deletion_timestamp,
-            "labels": meta.labels, "annotations": meta.annotations,
+            "labels": (!meta.labels.is_empty()).then_some(&meta.labels), "annotations": annotations,
+            "managedFields": host.pointer("/metadata/managedFields").and_then(node_owners::shown),
         },
         "spec": {
             "unschedulable": spec.unschedulable.then_some(true),
@@ -167,6 +175,25 @@ pub async fn patch(call: &Call, name: &str, patch: Patch) -> Result<Reply, ApiEr
     write(call, name, &duplicates, |node| patch.apply(&subject, node).map(|(patched, _)| patched)).await
 }
 
+/// PATCH of a Node with `application/apply-patch+yaml`.
+pub async fn apply(call: &Call, name: &str, bytes: &[u8]) -> Result<Reply, ApiError> {
+    let (key, now) = (Key::host(name), call.state.clock.now());
+    let applied = apply_node(call, &key, bytes, |node| as_host(node, name)).await;
+    let mut reply = applied.map_err(|e| {
+        if e.code() != http::StatusCode::NOT_FOUND {
+            return e;
+        }
+        let why = format!(
+            "there is no node {name:?}, and none is made by itself: make the DockerHost of that name \
+             (dockerhosts.portreeve.dev)"
+        );
+        ApiError::method_not_allowed(&why)
+    })?;
+    reply.body = project(&reply.body, now)
+        .ok_or_else(|| ApiError::internal(format!("{key}: the stored object cannot be read")))?;
+    Ok(reply)
+}
+
 /// Writes what a changed Node means to its DockerHost. `change` gets the Node as it is.
 async fn write(
     call: &Call,
@@ -178,7 +205,7 @@ async fn write(
     let now = call.state.clock.now();
     let key = Key::host(name);
     let unreadable = || ApiError::internal(format!("{key}: the stored object cannot be read"));
-    let writer = call.writer(Kind::DockerHost, &options);
+    let writer = Writer { subresource: NODE_VIEW.into(), ..call.writer(Kind::DockerHost, &options) };
     let written = modify(call, &key, Part::Main, &writer, options.dry_run, |host| {
         let node = project(host, now).ok_or_else(unreadable)?;
         let mut wanted = change(&node)?;
@@ -193,7 +220,7 @@ async fn write(
 }
 
 /// The parts of a Node that can be written.
-const WRITABLE: [(&str, &str); 4] =
+pub(super) const WRITABLE: [(&str, &str); 4] =
     [("metadata", "labels"), ("metadata", "annotations"), ("spec", "unschedulable"), ("spec", "taints")];
 /// What every client sends back as it was, or not at all.
 const SERVER_SET: [&str; 6] =
@@ -206,26 +233,28 @@ fn written_through(host: &Value, node: &Value, wanted: &Value) -> Result<Value, 
     let given = object::text(wanted, "name");
     admit::same_name(if given.is_empty() { name } else { given }, name)?;
     admit::same_type(wanted, &View::Nodes.api_version(), View::Nodes.kind())?;
+    only_writable(node, wanted)?;
     let mut candidate = host.clone();
     for (part, field) in WRITABLE {
-        let value = wanted.get(part).and_then(|p| p.get(field)).filter(|v| !is_nothing(v)).cloned();
+        let mut value = wanted.get(part).and_then(|p| p.get(field)).cloned();
+        let now = host.get(part).and_then(|p| p.get(field));
+        if field == "annotations"
+            && let Value::Object(annotations) = value.get_or_insert_with(|| json!({}))
+        {
+            node_owners::annotations_stored(now, annotations);
+        }
         let Some(target) = candidate.get_mut(part).and_then(Value::as_object_mut) else { continue };
-        match value {
+        match value.filter(|v| !is_nothing(v)) {
             Some(value) => drop(target.insert(field.into(), value)),
+            // Someone may own that there is nothing.
+            None if now.is_some_and(is_nothing) => {}
             None => drop(target.remove(field)),
         }
     }
-    let mut errors = vec![];
-    for part in ["metadata", "spec"] {
-        let (was, is) = (rest(node, part), rest(wanted, part));
-        let changed = is.iter().filter(|(name, value)| was.get(*name) != Some(*value)).map(|(name, _)| name);
-        errors.extend(changed.map(|name| {
-            let why = "only labels, annotations, spec.unschedulable and spec.taints of a node can be written; the rest is its DockerHost's";
-            FieldError::forbidden(format!("{part}.{name}"), why)
-        }));
-    }
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(&View::Nodes.subject(name), &errors));
+    let meta = |object: &Value| object::meta(object).and_then(|m| m.get("managedFields")).cloned();
+    if let Some(owners) = meta(wanted).filter(|owners| meta(node).as_ref() != Some(owners)) {
+        let stored = node_owners::stored(meta(host).as_ref(), &owners);
+        object::meta_mut(&mut candidate).insert("managedFields".into(), stored);
     }
     // The client's hold on a version and a uid is the DockerHost's to check.
     for field in ["resourceVersion", "uid"] {
@@ -233,6 +262,52 @@ fn written_through(host: &Value, node: &Value, wanted: &Value) -> Result<Value, 
         object::meta_mut(&mut candidate).insert(field.into(), held.into());
     }
     Ok(candidate)
+}
+
+/// What of a DockerHost a Node's configuration means, as one who applies it says it.
+fn as_host(config: &Value, name: &str) -> Result<Value, ApiError> {
+    let given = object::text(config, "name");
+    admit::same_name(if given.is_empty() { name } else { given }, name)?;
+    admit::same_type(config, &View::Nodes.api_version(), View::Nodes.kind())?;
+    only_writable(&json!({"metadata": {"name": name}}), config)?;
+    let kind = Kind::DockerHost;
+    let mut host = json!({"apiVersion": kind.api_version(), "kind": kind.info().name, "metadata": {"name": name}});
+    for field in ["resourceVersion", "uid"] {
+        if let held @ Value::String(_) = &config["metadata"][field] {
+            host["metadata"][field] = held.clone();
+        }
+    }
+    for (part, field) in WRITABLE {
+        if let Some(value) = config.get(part).and_then(|p| p.get(field)) {
+            host[part][field] = value.clone();
+        }
+    }
+    if let Some(Value::Object(annotations)) = host["metadata"].get_mut("annotations") {
+        node_owners::annotations_stored(None, annotations);
+    }
+    Ok(host)
+}
+
+/// Errs when something is wanted that a Node cannot be told.
+fn only_writable(node: &Value, wanted: &Value) -> Result<(), ApiError> {
+    const WHY: &str = "only labels, annotations, spec.unschedulable and spec.taints of a node can be written; the rest is its DockerHost's";
+    let mut errors = vec![];
+    for part in ["metadata", "spec"] {
+        if wanted.get(part).is_some_and(|p| !p.is_object() && !p.is_null()) {
+            return Err(ApiError::bad_request(format!("{part} in the request body is not an object")));
+        }
+        let (was, is) = (rest(node, part), rest(wanted, part));
+        let changed = is.iter().filter(|(name, value)| was.get(*name) != Some(*value)).map(|(name, _)| name);
+        errors.extend(changed.map(|name| FieldError::forbidden(format!("{part}.{name}"), WHY)));
+    }
+    let known = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let strange = wanted.as_object().into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str()));
+    errors.extend(strange.map(|(name, _)| FieldError::forbidden(name, WHY)));
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(&View::Nodes.subject(object::text(node, "name")), &errors))
+    }
 }
 
 /// Whether a value says no more than its absence.

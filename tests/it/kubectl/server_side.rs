@@ -12,6 +12,9 @@ async fn server_side() {
         server_side_gives_up_what_is_left_out,
         server_side_migrates_from_client_side,
         server_side_of_core_kinds,
+        server_side_of_nodes,
+        server_side_of_nodes_migrates,
+        server_side_of_no_node,
         server_side_diff_and_dry_run,
         server_side_refuses_what_is_wrong,
     ])
@@ -94,4 +97,78 @@ async fn server_side_refuses_what_is_wrong(k: &Shell<'_>) {
     let twice = ALICE.to_owned() + "  - {name: web, containerPort: 1}\n";
     has(&k.fails_with("apply --server-side -f -", &twice).await, &["spec.ports"]);
     assert!(k.names("instances").await.is_empty());
+}
+
+/// Makes the DockerHost of the scenario's name by client-side apply.
+async fn host(k: &Shell<'_>) -> Value {
+    let host = json!({"apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": k.namespace},
+                      "spec": {"endpoint": "unix:///x"}});
+    k.ok_with("apply -f -", &host.to_string()).await;
+    host
+}
+
+fn node(k: &Shell<'_>, value: &str) -> String {
+    let name = &k.namespace;
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{zone: {value}}}}}\n\
+         spec: {{taints: [{{key: k, value: {value}, effect: NoSchedule}}]}}\n"
+    )
+}
+
+/// The spec of the DockerHost.
+async fn spec(k: &Shell<'_>) -> Value {
+    let path = format!("/apis/portreeve.dev/v1/dockerhosts/{}", k.namespace);
+    k.server.client.get(&path).await.expect(200)["spec"].take()
+}
+
+async fn server_side_of_nodes(k: &Shell<'_>) {
+    host(k).await;
+    let name = &k.namespace;
+    assert_eq!(
+        k.ok_with("apply --server-side -f -", &node(k, "one")).await,
+        format!("node/{name} serverside-applied\n")
+    );
+    let taints = json!([{"key": "k", "value": "one", "effect": "NoSchedule"}]);
+    assert_eq!(spec(k).await, json!({"endpoint": "unix:///x", "taints": taints}));
+    k.ok(&format!("cordon {name}")).await;
+    k.ok(&format!("label node {name} disk=ssd --field-manager=ops")).await;
+    k.ok(&format!("taint node {name} k=y:NoSchedule --overwrite --field-manager=ops")).await;
+    let error = k.fails_with("apply --server-side -f -", &node(k, "one")).await;
+    has(&error, &["conflict with \"ops\" using v1: .spec.taints"]);
+    k.ok_with("apply --server-side --force-conflicts -f -", &node(k, "one")).await;
+    assert_eq!(spec(k).await, json!({"endpoint": "unix:///x", "taints": taints, "unschedulable": true}));
+    let ran = k.run("diff --server-side -f -", &node(k, "one")).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    k.ok_with("apply --server-side -f -", &node(k, "one").replace("zone: one", "tier: one")).await;
+    let labels = k.ok(&format!("get node {name} -o jsonpath={{.metadata.labels}}")).await;
+    assert_eq!(serde_json::from_str::<Value>(&labels).expect("JSON"), json!({"disk": "ssd", "tier": "one"}));
+    let owners = k
+        .ok(&format!("get node {name} --show-managed-fields -o jsonpath={{.metadata.managedFields[*].manager}}"))
+        .await;
+    has(&owners, &["kubectl", "ops"]);
+    let foreign = node(k, "one").replace("spec: {", "spec: {podCIDR: 10.0.0.0/8, ");
+    let error = k.fails_with("apply --server-side --validate=false -f -", &foreign).await;
+    has(&error, &["spec.podCIDR: Forbidden"]);
+}
+
+async fn server_side_of_nodes_migrates(k: &Shell<'_>) {
+    let host = host(k).await.to_string();
+    k.ok_with("apply -f -", &node(k, "one")).await;
+    k.ok_with("apply -f -", &host).await;
+    assert_eq!(spec(k).await["taints"][0]["value"], "one", "each has its own last applied configuration");
+    k.ok_with("apply --server-side -f -", &node(k, "two")).await;
+    assert_eq!(spec(k).await["taints"][0]["value"], "two");
+    k.ok_with("apply --server-side -f -", &node(k, "three").replace(", labels: {zone: three}", "")).await;
+    let labels = k.ok(&format!("get node {} -o jsonpath={{.metadata.labels}}", k.namespace)).await;
+    assert_eq!(labels, "", "what client-side apply had set went with the migration");
+    // And back, as often as one likes: neither of the two undoes the other.
+    let said = k.ok_with("apply -f -", &node(k, "three").replace(", labels: {zone: three}", "")).await;
+    assert_eq!(said, format!("node/{} unchanged\n", k.namespace));
+    k.ok_with("apply -f -", &host).await;
+    assert_eq!(spec(k).await["taints"][0]["value"], "three");
+}
+
+async fn server_side_of_no_node(k: &Shell<'_>) {
+    let error = k.fails_with("apply --server-side -f -", &node(k, "one")).await;
+    has(&error, &["does not allow this method", "there is no node", "dockerhosts.portreeve.dev"]);
 }
