@@ -8,6 +8,7 @@ use super::apply::ApplyArgs;
 use super::attach::AttachArgs;
 use super::completion::CompletionArgs;
 use super::cordon::{CordonArgs, UncordonArgs};
+use super::cp::CpArgs;
 use super::delete::DeleteArgs;
 use super::describe::DescribeArgs;
 use super::diff::DiffArgs;
@@ -66,6 +67,7 @@ pub enum Verb {
     Logs(LogsArgs),
     Exec(ExecArgs),
     Attach(AttachArgs),
+    Cp(CpArgs),
     PortForward(PortForwardArgs),
     Start(StartArgs),
     Stop(StopArgs),

@@ -272,3 +272,19 @@ impl Stream {
 pub fn not_served(e: &Error) -> bool {
     matches!(e, Error::Server(s) if s.code == StatusCode::NOT_FOUND.as_u16())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_read_from_the_head() {
+        let told = |value: &str| {
+            let head = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+            retry_after(&head)
+        };
+        assert_eq!(told("7"), Some(Duration::from_secs(7)));
+        assert_eq!(told("Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(retry_after(&http::HeaderMap::new()), None);
+    }
+}

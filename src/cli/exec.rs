@@ -98,7 +98,8 @@ pub async fn converse(session: &Session, path: &str, stdin: bool, tty: bool) -> 
     outcome
 }
 
-fn path(args: &ExecArgs, tty: bool, namespace: &str) -> String {
+/// The path of a session with a command.
+pub fn path(args: &ExecArgs, tty: bool, namespace: &str) -> String {
     let path = format!("{}/exec", url::pod(namespace, &args.name));
     let mut query: Vec<(&str, &str)> = args.command.iter().map(|word| ("command", word.as_str())).collect();
     query.push(("stdout", "true"));

@@ -14,6 +14,7 @@ mod client;
 mod completion;
 mod connect;
 mod cordon;
+mod cp;
 mod delete;
 mod describe;
 mod diff;
@@ -88,6 +89,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Logs(args) => logs::run(args, &session()?).await,
         Verb::Exec(args) => exec::run(args, &session()?).await,
         Verb::Attach(args) => attach::run(args, &session()?).await,
+        Verb::Cp(args) => cp::run(args, &session()?).await,
         Verb::PortForward(args) => port_forward::run(args, &session()?).await,
         Verb::Start(args) => power::run(PowerVerb::Start, &args.power, &session()?).await,
         Verb::Stop(args) => power::run(PowerVerb::Stop, &args.power, &session()?).await,

@@ -1,6 +1,8 @@
 //! The command line, as a black box: the real binary, against no server and against the real API.
 
 mod attach;
+mod cp;
+mod hosts;
 mod interop;
 mod logs;
 mod objects;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 28] = [
     "serve",
     "apply",
     "diff",
@@ -28,6 +30,7 @@ const VERBS: [&str; 27] = [
     "logs",
     "exec",
     "attach",
+    "cp",
     "port-forward",
     "start",
     "stop",

@@ -1,12 +1,12 @@
-//! As much of `tar` and `test` as `kubectl cp` runs inside a container.
+//! As much of `tar` and `test` as `kubectl cp` and `portreeve cp` run inside a container. Contents are not held: the
+//! container has less memory than its files may have bytes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 const BLOCK: usize = 512;
-/// Of a file's content; a test has no larger ones.
-const MOST: u64 = 64 << 20;
 
 /// `test -d PATH`
 pub fn is_directory(path: &str) -> Result<(), String> {
@@ -22,27 +22,29 @@ pub fn create(path: &str) -> Result<(), String> {
 
 fn pack(path: &Path, out: &mut impl Write) -> io::Result<()> {
     let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.trim_start_matches('/');
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if path.is_dir() {
-        out.write_all(&header(&format!("{name}/"), 0, b'5')?)?;
+        out.write_all(&header(&format!("{name}/"), 0, b'5', mode)?)?;
         let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<io::Result<_>>()?;
         entries.sort();
         return entries.iter().try_for_each(|entry| pack(entry, out));
     }
-    let mut content = Vec::new();
-    File::open(path)?.take(MOST).read_to_end(&mut content)?;
-    out.write_all(&header(name, content.len(), b'0')?)?;
-    content.resize(content.len().next_multiple_of(BLOCK), 0);
-    out.write_all(&content)
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    out.write_all(&header(name, size, b'0', mode)?)?;
+    let written = io::copy(&mut file.take(size), out)?;
+    let padding = size.next_multiple_of(BLOCK as u64) - written;
+    io::copy(&mut io::repeat(0).take(padding), out).map(drop)
 }
 
-fn header(name: &str, size: usize, kind: u8) -> io::Result<[u8; BLOCK]> {
+fn header(name: &str, size: u64, kind: u8, mode: u32) -> io::Result<[u8; BLOCK]> {
     if name.len() > 100 {
         return Err(io::ErrorKind::InvalidFilename.into());
     }
     let mut block = [0; BLOCK];
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
-    put(100, if kind == b'5' { "0000755" } else { "0000644" });
+    put(100, &format!("{mode:07o}"));
     put(124, &format!("{size:011o}"));
     put(136, "00000000000");
     put(148, "        ");
@@ -72,22 +74,31 @@ fn unpack(input: &mut impl Read, directory: &Path) -> io::Result<()> {
             let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
             String::from_utf8_lossy(&field[..end]).into_owned()
         };
-        let size = u64::from_str_radix(text(124, 136).trim(), 8).map_err(io::Error::other)?;
-        let mut content = Vec::new();
-        input.take(size.min(MOST)).read_to_end(&mut content)?;
-        io::copy(&mut input.take(size.next_multiple_of(BLOCK as u64) - size), &mut io::sink())?;
+        let number = |from, to, radix| u64::from_str_radix(text(from, to).trim(), radix).map_err(io::Error::other);
+        let size = number(124, 136, 8)?;
+        let mode = Permissions::from_mode(number(100, 108, 8)? as u32 & 0o777);
         let path = directory.join(text(0, 100));
         if path.components().any(|c| c == Component::ParentDir) {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
+        let mut content = input.take(size);
         match block[156] {
-            b'5' => fs::create_dir_all(&path)?,
+            b'5' => {
+                fs::create_dir_all(&path)?;
+                fs::set_permissions(&path, mode)?;
+            }
             b'0' | 0 => {
                 fs::create_dir_all(path.parent().unwrap_or(directory))?;
-                fs::write(&path, content)?;
+                let mut file = File::create(&path)?;
+                if io::copy(&mut content, &mut file)? != size {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                file.set_permissions(mode)?;
             }
             // Extended headers: times and the like.
             _ => {}
         }
+        let rest = content.limit() + size.next_multiple_of(BLOCK as u64) - size;
+        io::copy(&mut input.take(rest), &mut io::sink())?;
     }
 }
