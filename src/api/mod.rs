@@ -40,6 +40,7 @@ mod strategic;
 mod streams;
 mod table;
 mod target;
+mod tls_stream;
 mod update;
 mod views;
 mod watch;

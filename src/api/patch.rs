@@ -124,9 +124,24 @@ fn apply_json(subject: &Subject, operations: &[PatchOperation], object: &mut Val
         if levels(operation.path()) + written > MOST_DEPTH {
             return Err(refused(format!("must not be deeper than {MOST_DEPTH} levels")));
         }
+        if let PatchOperation::Test(test) = operation
+            && test.value.is_null()
+            && is_unset(object, &test.path)
+        {
+            continue;
+        }
         json_patch::patch(object, std::slice::from_ref(operation)).map_err(|e| refused(e.to_string()))?;
     }
     Ok(())
+}
+
+/// Whether a field's object is there and the field is not. A test for null holds then, as it does at Kubernetes: clients ask
+/// so whether a list has still to be made.
+fn is_unset(object: &Value, path: &Pointer) -> bool {
+    path.split_back().is_some_and(|(parent, field)| match parent.resolve(object) {
+        Ok(Value::Object(fields)) => !fields.contains_key(field.decoded().as_ref()),
+        _ => false,
+    })
 }
 
 fn levels(path: &Pointer) -> usize {
@@ -175,6 +190,19 @@ mod tests {
         assert_eq!(applied(patch.clone(), json!({"a": 1})).unwrap(), json!({"a": 1, "b": 2}));
         assert_eq!(applied(patch, json!({"a": 2})).unwrap_err().code(), 422);
         assert_eq!(applied(json!([{"op": "gone"}]), json!({})).unwrap_err().code(), 400);
+    }
+
+    #[test]
+    fn a_test_for_null_holds_where_there_is_nothing() {
+        let add = |test: &str| json!([{"op": "test", "path": test, "value": null}, {"op": "add", "path": "/m/f", "value": 1}]);
+        for (at, object) in
+            [("/m/f", json!({"m": {}})), ("/m/f", json!({"m": {"f": null}})), ("/m/~1", json!({"m": {}}))]
+        {
+            assert_eq!(applied(add(at), object).unwrap(), json!({"m": {"f": 1}}), "{at}");
+        }
+        for (at, object) in [("/m/f", json!({"m": {"f": 0}})), ("/n/f", json!({"m": {}})), ("/m/0", json!({"m": []}))] {
+            assert_eq!(applied(add(at), object).unwrap_err().code(), 422, "{at}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::ApiState;
 use super::access::authenticate::identity;
 use super::access::{PeerAddress, PeerIdentity};
 use super::handler::{Shared, router};
+use super::tls_stream::PoliteTls;
 
 /// Most connections at a time; more wait in the listener's backlog.
 const MOST_CONNECTIONS: usize = 2048;
@@ -97,7 +98,8 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 })
             };
             let builder = connection_builder(h2);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(PoliteTls(stream)), service).into_owned();
             let mut connection = pin!(watcher.watch(connection));
             let silent = async {
                 tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;

@@ -8,6 +8,7 @@ mod docker;
 mod docker_wire;
 mod examples;
 mod images;
+mod kube_rs;
 mod kubectl;
 mod namespaces;
 mod plan;

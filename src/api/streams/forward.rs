@@ -31,8 +31,9 @@ use crate::model::Key;
 
 const SPDY_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
-/// Preferred first.
-const WEBSOCKET_PROTOCOLS: [&str; 3] = [TUNNEL_PROTOCOL, V5, V4];
+/// Preferred first. Kubernetes forwards no ports over v5: libraries that offer it for all their sessions (kube-rs does) do not
+/// know here what it tells.
+const WEBSOCKET_PROTOCOLS: [&str; 3] = [TUNNEL_PROTOCOL, V4, V5];
 /// How long a connection may take nothing before it is reset, so that it does not hold up the others.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A stream that waits for its partner is looked at this often, and reset when it is seen the third time.

@@ -60,7 +60,10 @@ pub async fn run(socket: WebSocket, attach: Arc<dyn Attach>, key: Key, ports: Ve
     drop(frames);
     let told = tokio::select! {
         told = speak(&mut sender, to_send) => told,
-        () = listen(&mut receiver, feeds, protocol == V5) => return,
+        () = listen(&mut receiver, feeds, protocol == V5) => {
+            drop(connections);
+            return sender.agree().await;
+        }
     };
     if told.is_ok() && sender.close().await.is_ok() {
         receiver.drain().await;

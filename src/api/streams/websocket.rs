@@ -39,6 +39,8 @@ pub async fn run(socket: WebSocket, attach: &dyn Attach, key: &Key, subject: &Su
     let (mut sender, mut receiver) = split(socket);
     if session::run(attach, key, subject, &mut receiver, &mut sender).await.is_ok() {
         receiver.drain().await;
+    } else {
+        sender.agree().await;
     }
 }
 
@@ -89,6 +91,12 @@ impl Sender {
     pub async fn close(&mut self) -> Result<(), Gone> {
         let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
         self.message(Message::Close(Some(frame))).await
+    }
+
+    /// Answers a client that closes.
+    pub async fn agree(&mut self) {
+        // One that is gone without a word needs no answer.
+        let _ = timeout(CLOSE_TIMEOUT, self.sink.close()).await;
     }
 }
 
