@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Subject};
 use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
-use super::{access, namespaces};
+use super::{access, namespaces, openapi};
 use crate::model::{
     AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, Instance, Kind, OPAQUE, Secret, schema,
     validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
@@ -86,6 +86,30 @@ pub fn known_fields(
             texts.join(", ")
         ))),
     }
+}
+
+/// What clients send of a kind that is not stored, as its schema has it: without nulls and without unknown fields.
+///
+/// # Errors
+/// 400 for what cannot be decoded as this kind.
+pub fn served(group: &'static str, kind: &'static str, mut object: Value) -> Result<Value, ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the request body is not an object"));
+    }
+    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    same_type(&object, &version, kind)?;
+    object::strip_nulls(&mut object);
+    let Some(schema) = openapi::schema_of(group, kind) else {
+        return Err(ApiError::internal(format!("{kind} has no schema")));
+    };
+    let errors = schema::check_by(schema, &object).errors;
+    if !errors.is_empty() {
+        let texts: Vec<String> = errors.iter().take(64).map(ToString::to_string).collect();
+        let message = format!("{kind} in version \"v1\" cannot be handled as a {kind}: {}", texts.join(", "));
+        return Err(ApiError::bad_request(message));
+    }
+    schema::prune_by(schema, &mut object);
+    Ok(object)
 }
 
 fn shortened(path: &str) -> String {

@@ -48,14 +48,24 @@ pub struct Checked {
 
 /// Checks a value against a kind's schema and reports everything at once.
 pub fn check(kind: Kind, value: &Value) -> Checked {
+    check_by(schema(kind), value)
+}
+
+/// As [`check`], by a structural schema of what is not stored.
+pub fn check_by(schema: &Value, value: &Value) -> Checked {
     let mut found = Checked::default();
-    walk(schema(kind), value, "", &mut found);
+    walk(schema, value, "", &mut found);
     found
 }
 
 /// Removes the fields that the kind does not have.
 pub fn prune(kind: Kind, value: &mut Value) {
-    prune_node(schema(kind), value);
+    prune_by(schema(kind), value);
+}
+
+/// As [`prune`], by a structural schema of what is not stored.
+pub fn prune_by(schema: &Value, value: &mut Value) {
+    prune_node(schema, value);
 }
 
 fn generate<T: schemars::JsonSchema>() -> Value {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::admit;
 use super::super::body::Parsed;
 use super::super::error::ApiError;
 use super::super::handler::Call;
@@ -10,12 +11,10 @@ use super::super::reply::Reply;
 use super::authorize::{self, Attributes, Right};
 
 pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
-    let mut review = parsed.value;
-    if !review.is_object() {
-        return Err(ApiError::bad_request("the request body is not an object"));
-    }
-    review["kind"] = call.place.resource.kind.into();
-    review["apiVersion"] = call.place.resource.group_version().into();
+    let resource = call.place.resource;
+    let mut review = admit::served(resource.group, resource.kind, parsed.value)?;
+    review["kind"] = resource.kind.into();
+    review["apiVersion"] = resource.group_version().into();
     if !review.get("metadata").is_some_and(Value::is_object) {
         review["metadata"] = json!({});
     }

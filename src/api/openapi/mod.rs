@@ -1,8 +1,11 @@
 //! OpenAPI v3, made from the models' schemas and the table of resources: kubectl needs it for every write and for
 //! `explain`; client generators, editors and fuzzers take its word for what the API takes and answers.
 
+mod kinds;
 mod paths;
 mod schemas;
+mod views;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,6 +18,8 @@ use serde_json::{Map, Value, json};
 use super::discovery::{cached, fingerprint};
 use super::registry;
 use super::reply::Reply;
+
+pub use kinds::schema_of;
 
 /// The documents by the path they are served at: `apis/portreeve.dev/v1`.
 static DOCUMENTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
@@ -72,3 +77,6 @@ fn make(group: &str, version: &str) -> Value {
         "security": [{"BearerToken": []}],
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::registry::{Resource, Subresource, What};
+use super::kinds;
 use super::schemas::{self, DELETE_OPTIONS, PATCH, STATUS, kind_marks, reference};
 
 /// Verb, HTTP method, the action as Kubernetes marks it, and the word that operation ids begin with.
@@ -90,7 +91,7 @@ fn operation(place: &Place, verb: &Verb) -> Value {
     });
     let parameters = match (place.sub.map(|s| s.name), action) {
         (Some("log"), _) => log_parameters(),
-        (Some(name), _) if STREAMS.contains(&name) => vec![],
+        (Some(name), _) if STREAMS.contains(&name) => stream_parameters(kind),
         (_, "list") => list_parameters(),
         (_, "deletecollection") => [selectors(), vec![dry_run()]].concat(),
         (_, "delete") => vec![dry_run()],
@@ -217,6 +218,21 @@ fn list_parameters() -> Vec<Value> {
         query("sendInitialEvents", "boolean", "Begin a watch with what is there."),
     ];
     [selectors(), own].concat()
+}
+
+/// The options of a session, which are a kind to clients and parameters on the wire.
+fn stream_parameters(kind: &'static str) -> Vec<Value> {
+    let options = kinds::schema_of("", kind).and_then(|schema| schema["properties"].as_object());
+    let own = options.into_iter().flatten().filter(|(name, _)| !["apiVersion", "kind"].contains(&name.as_str()));
+    own.map(|(name, schema)| {
+        let mut schema = schema.clone();
+        let description = schema["description"].take();
+        if let Some(fields) = schema.as_object_mut() {
+            fields.retain(|name, _| name != "description" && !name.starts_with("x-"));
+        }
+        json!({"name": name, "in": "query", "description": description, "schema": schema})
+    })
+    .collect()
 }
 
 fn log_parameters() -> Vec<Value> {

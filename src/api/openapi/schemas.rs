@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::registry::{Resource, Subresource, What};
+use super::kinds;
 use crate::model::{Kind, schema};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -32,6 +33,9 @@ fn named(group: &str, version: &str, kind: &str) -> String {
         "" => format!("io.k8s.api.core.{version}.{kind}"),
         // Kubernetes' own groups go by the names that client generators know.
         "autoscaling" | "policy" => format!("io.k8s.api.{group}.{version}.{kind}"),
+        "authentication.k8s.io" | "authorization.k8s.io" | "coordination.k8s.io" => {
+            format!("io.k8s.api.{}.{version}.{kind}", group.trim_end_matches(".k8s.io"))
+        }
         group => {
             let reversed: Vec<&str> = group.rsplit('.').collect();
             format!("{}.{version}.{kind}", reversed.join("."))
@@ -46,6 +50,9 @@ pub fn kind_marks(group: &str, version: &str, kind: &str) -> Value {
 /// What every document needs.
 pub fn common() -> Map<String, Value> {
     let mut schemas = Map::new();
+    let mut meta = schema::schema(Kind::Namespace)["properties"]["metadata"].clone();
+    mark_free(&mut meta);
+    schemas.insert(META.into(), meta);
     schemas.insert(LIST_META.into(), list_meta());
     schemas.insert(STATUS.into(), status());
     schemas.insert(DELETE_OPTIONS.into(), delete_options());
@@ -59,29 +66,31 @@ pub fn add(resource: &Resource, schemas: &mut Map<String, Value>) {
     let name = name_of(resource);
     let marks = kind_marks(resource.group, resource.version, resource.kind);
     if let What::Stored(kind) = resource.what {
-        let (object, meta) = stored(kind, marks);
-        schemas.insert(META.into(), meta);
-        schemas.insert(name.clone(), object);
+        schemas.insert(name.clone(), published(schema::schema(kind), marks));
     } else {
-        schemas.entry(name.clone()).or_insert_with(|| free(resource.kind, marks));
+        schemas.entry(name.clone()).or_insert_with(|| served(resource.group, resource.kind, marks));
     }
     if resource.verbs.contains(&"list") {
         schemas.insert(format!("{name}List"), list(resource, &name));
     }
     for sub in &resource.subresources {
         let (group, version, kind) = sub.speaks;
-        let make = || if name_at(sub) == SCALE { scale() } else { free(kind, kind_marks(group, version, kind)) };
+        let make =
+            || if name_at(sub) == SCALE { scale() } else { served(group, kind, kind_marks(group, version, kind)) };
         schemas.entry(name_at(sub)).or_insert_with(make);
     }
 }
 
-fn stored(kind: Kind, marks: Value) -> (Value, Value) {
-    let mut object = schema::schema(kind).clone();
+/// A structural schema as a document shows it: with the metadata that all kinds share, if it has any.
+fn published(schema: &Value, marks: Value) -> Value {
+    let mut object = schema.clone();
     mark_free(&mut object);
-    let meta = object["properties"]["metadata"].take();
-    object["properties"]["metadata"] = json!({"description": "Standard object metadata.", "allOf": [reference(META)]});
+    if object["properties"].get("metadata").is_some() {
+        let metadata = json!({"description": "Standard object metadata.", "allOf": [reference(META)]});
+        object["properties"]["metadata"] = metadata;
+    }
     object["x-kubernetes-group-version-kind"] = json!([marks]);
-    (object, meta)
+    object
 }
 
 /// Says by its mark that an object may hold anything, as Kubernetes does: `kubectl explain --recursive` up to 1.30 fails
@@ -100,7 +109,11 @@ fn mark_free(node: &mut Value) {
     }
 }
 
-fn free(kind: &str, marks: Value) -> Value {
+/// A kind that is served and not stored. One that nobody has described may hold anything; a test allows none.
+fn served(group: &'static str, kind: &'static str, marks: Value) -> Value {
+    if let Some(schema) = kinds::schema_of(group, kind) {
+        return published(schema, marks);
+    }
     json!({
         "type": "object", "description": format!("{kind}, as Kubernetes documents it; served for tools."),
         "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-group-version-kind": [marks],
@@ -167,7 +180,7 @@ fn status() -> Value {
     })
 }
 
-fn delete_options() -> Value {
+pub fn delete_options() -> Value {
     json!({
         "type": "object", "description": "How to delete.",
         "properties": {

@@ -13,6 +13,7 @@ async fn discovery() {
         raw_of_nothing_is_not_found,
         config_view_hides_credentials,
         explain_a_kind,
+        explain_a_view,
         explain_recursively_for_every_kind,
         explain_a_field_and_its_enum,
         explain_of_no_field_is_refused,
@@ -99,9 +100,38 @@ async fn explain_a_kind(k: &Shell<'_>) {
             &[&format!("kind:       {kind}"), "version:    v1", "description:", "metadata"],
         );
     }
-    for kind in ["pod", "node"] {
-        has(&k.ok(&format!("explain {kind}")).await, &["VERSION:    v1", "DESCRIPTION:"]);
+}
+
+async fn explain_a_view(k: &Shell<'_>) {
+    for (kind, texts) in [
+        (
+            "pod",
+            &[
+                "KIND:       Pod",
+                "VERSION:    v1",
+                "The container of the Instance of the same name",
+                "metadata\t<",
+                "spec\t<",
+                "status\t<",
+            ][..],
+        ),
+        ("node", &["KIND:       Node", "The DockerHost of the same name", "spec\t<", "status\t<"]),
+        ("lease", &["KIND:       Lease", "When a DockerHost was last heard of", "spec\t<"]),
+        ("service", &["KIND:       Service", "There are none"]),
+        (
+            "pod.spec.containers",
+            &["FIELD: containers <[]Object>", "name\t<string>", "The image, as the Instance names it"],
+        ),
+        ("pod.status.phase", &["FIELD: phase <string>", "Running also while the instance sleeps"]),
+        ("pod.spec.tolerations.effect", &["FIELD: effect <string>"]),
+        ("pod.metadata.ownerReferences", &["FIELD: ownerReferences <[]Object>"]),
+        ("node.spec.taints", &["FIELD: taints <[]Object>", "effect\t<string>", "-required-", "NoSchedule"]),
+        ("node.status.capacity.pods", &["Number of instances"]),
+        ("lease.spec.renewTime", &["FIELD: renewTime <string>", "last heard of"]),
+    ] {
+        has(&k.ok(&format!("explain {kind}")).await, texts);
     }
+    has(&k.fails("explain pod.spec.volumes").await, &["field \"volumes\" does not exist"]);
 }
 
 async fn explain_recursively_for_every_kind(k: &Shell<'_>) {
@@ -116,6 +146,13 @@ async fn explain_recursively_for_every_kind(k: &Shell<'_>) {
         ("configmap", &["binaryData\t<map[string]string>", "data\t<map[string]string>"]),
         ("namespace", &["finalizers\t<[]string>", "phase\t<string>"]),
         ("event", &["involvedObject\t<", "reason\t<string>"]),
+        (
+            "pod",
+            &["containerStatuses\t<[]Object>", "exitCode\t<integer>", "hostPort\t<integer>", "tolerations\t<[]Object>"],
+        ),
+        ("node", &["unschedulable\t<boolean>", "containerRuntimeVersion\t<string>", "allocatable\t<Object>"]),
+        ("lease", &["holderIdentity\t<string>", "leaseDurationSeconds\t<integer>"]),
+        ("service", &["metadata\t<"]),
     ] {
         has(&k.ok(&format!("explain {kind} --recursive")).await, fields);
     }

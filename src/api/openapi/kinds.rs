@@ -1,0 +1,57 @@
+//! The structural schemas of the kinds that are served and not stored: documents show them, and what clients send of them is
+//! checked against them.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::schemas::delete_options;
+use super::views;
+use super::words::{object, text};
+use crate::model::{Kind, schema};
+
+/// Group and kind, and the schema with everything inlined.
+static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLock::new(|| {
+    let reviews = [
+        ("authentication.k8s.io", "SelfSubjectReview"),
+        ("authorization.k8s.io", "SelfSubjectAccessReview"),
+        ("authorization.k8s.io", "SelfSubjectRulesReview"),
+    ];
+    let streams = ["PodExecOptions", "PodAttachOptions", "PodPortForwardOptions"];
+    let made = [
+        (("", "Pod"), views::pod()),
+        (("", "Node"), views::node()),
+        (("", "Service"), views::service()),
+        (("coordination.k8s.io", "Lease"), views::lease()),
+        (("policy", "Eviction"), eviction()),
+    ];
+    let reviews = reviews.into_iter().filter_map(|(group, kind)| Some(((group, kind), views::review(kind)?)));
+    let streams = streams.into_iter().filter_map(|kind| Some((("", kind), views::stream_options(kind)?)));
+    let all = made.into_iter().chain(reviews).chain(streams);
+    all.map(|((group, kind), schema)| ((group, kind), complete(group, kind, schema))).collect()
+});
+
+/// The schema of a kind that is served and not stored.
+pub fn schema_of(group: &'static str, kind: &'static str) -> Option<&'static Value> {
+    SCHEMAS.get(&(group, kind))
+}
+
+fn complete(group: &str, kind: &str, mut schema: Value) -> Value {
+    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    schema["properties"]["apiVersion"] = text(&version);
+    schema["properties"]["kind"] = text(kind);
+    if !kind.ends_with("Options") {
+        schema["properties"]["metadata"] = schema::schema(Kind::Namespace)["properties"]["metadata"].clone();
+    }
+    schema
+}
+
+fn eviction() -> Value {
+    let mut options = delete_options();
+    options["description"] = json!("How: its preconditions and dryRun count.");
+    object(
+        "Moves an Instance to another host; its data does not move, so that one with volumes stays (429).",
+        [("deleteOptions", options)],
+    )
+}

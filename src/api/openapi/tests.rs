@@ -1,0 +1,167 @@
+//! That the documents say what is served, and all of it.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::super::registry;
+use super::super::views::{leases, nodes, pods};
+use super::{DOCUMENTS, schema_of};
+
+fn documents() -> impl Iterator<Item = (&'static str, Value)> {
+    DOCUMENTS.iter().map(|(path, text)| (path.as_str(), serde_json::from_str(text).unwrap()))
+}
+
+#[test]
+fn every_kind_that_is_served_is_described() {
+    for (path, document) in documents() {
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            let open = schema.get("properties").is_none() && !name.ends_with(".Patch");
+            assert!(!open, "{path}: {name} says nothing of its fields");
+            assert!(schema["description"].as_str().is_some_and(|d| !d.is_empty()), "{path}: {name}");
+        }
+    }
+    for resource in registry::all() {
+        for sub in &resource.subresources {
+            let (group, version, kind) = sub.speaks;
+            let place =
+                super::path(if group == "autoscaling" || group == "policy" { resource.group } else { group }, version);
+            let text = DOCUMENTS.get(&place).unwrap_or_else(|| panic!("{}/{}: no {place}", resource.plural, sub.name));
+            assert!(text.contains(&format!(".{kind}\"")), "{}/{}", resource.plural, sub.name);
+        }
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references(node: &Value, found: &mut BTreeSet<String>) {
+        match node {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|inner| references(inner, found));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| references(inner, found)),
+            _ => {}
+        }
+    }
+    for (path, document) in documents() {
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{path}: {reference}");
+        }
+    }
+}
+
+/// Each field by its path, with what is said of it.
+fn described(schema: &Value, at: &str, found: &mut Vec<(String, String)>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{at}.{name}");
+        found.push((path.clone(), field["description"].as_str().unwrap_or_default().to_owned()));
+        described(field, &path, found);
+        described(&field["items"], &path, found);
+    }
+}
+
+#[test]
+fn every_field_of_a_served_kind_has_its_text() {
+    let mut count = 0;
+    for (group, kind) in [
+        ("", "Pod"),
+        ("", "Node"),
+        ("coordination.k8s.io", "Lease"),
+        ("policy", "Eviction"),
+        ("authentication.k8s.io", "SelfSubjectReview"),
+        ("authorization.k8s.io", "SelfSubjectAccessReview"),
+        ("authorization.k8s.io", "SelfSubjectRulesReview"),
+        ("", "PodExecOptions"),
+        ("", "PodAttachOptions"),
+        ("", "PodPortForwardOptions"),
+    ] {
+        let mut found = vec![];
+        described(schema_of(group, kind).unwrap(), "", &mut found);
+        for (path, text) in found.iter().filter(|(path, _)| !path.starts_with(".metadata.")) {
+            assert!(!text.is_empty(), "{kind}{path} has no text");
+            count += 1;
+        }
+    }
+    assert!(count > 150, "{count}");
+}
+
+/// The paths of all that an object has.
+fn filled(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let path = format!("{at}.{name}");
+                found.insert(path.clone());
+                filled(inner, &path, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| filled(item, at, found)),
+        _ => {}
+    }
+}
+
+/// That the fields of a kind are those that at least one of the objects has, and that each object is as described.
+#[track_caller]
+fn same(group: &'static str, kind: &'static str, shown: &[Value]) {
+    let schema = schema_of(group, kind).unwrap();
+    let (mut said, mut there) = (vec![], BTreeSet::new());
+    described(schema, "", &mut said);
+    for object in shown {
+        let errors = crate::model::schema::check_by(schema, object).errors;
+        assert!(errors.is_empty(), "{errors:?}: {object:#}");
+        filled(object, "", &mut there);
+    }
+    let outside = |path: &String| !path.starts_with(".metadata.");
+    let said: BTreeSet<String> = said.into_iter().map(|(path, _)| path).filter(outside).collect();
+    let there: BTreeSet<String> = there.into_iter().filter(outside).collect();
+    let (never, silent) = (said.difference(&there).collect::<Vec<_>>(), there.difference(&said).collect::<Vec<_>>());
+    assert!(never.is_empty() && silent.is_empty(), "{kind}: never filled {never:?}, not described {silent:?}");
+}
+
+#[test]
+fn a_pod_has_what_its_schema_says_and_nothing_else() {
+    let pod = |phase: &str| {
+        let instance = json!({
+            "apiVersion": "portreeve.dev/v1", "kind": "Instance",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
+                         "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"image": "app:1", "ports": [{"name": "web", "containerPort": 80}], "placement": {"tolerations": [
+                {"key": "k", "operator": "Exists", "effect": "NoSchedule"}, {"key": "k", "value": "v"}]}},
+            "status": {
+                "phase": phase, "node": "n", "address": "10.0.0.1", "containerID": "c", "image": {"id": "sha256:1"},
+                "startedAt": "2026-01-02T00:00:00Z", "ports": [{"name": "web", "hostPort": 30000}], "restarts": 1,
+                "lastExit": {"exitCode": 1, "finishedAt": "2026-01-01T12:00:00Z", "startedAt": "2026-01-01T11:00:00Z"},
+                "conditions": [{"type": "Ready", "status": "False", "reason": "R", "message": "m",
+                                "lastTransitionTime": "2026-01-02T00:00:00Z"}],
+            },
+        });
+        pods::project(&instance).unwrap()
+    };
+    same("", "Pod", &["Running", "Asleep", "Failed", "Stopped", "Lost", "Pulling"].map(pod));
+}
+
+#[test]
+fn a_node_and_its_lease_have_what_their_schemas_say_and_nothing_else() {
+    let host = json!({
+        "apiVersion": "portreeve.dev/v1", "kind": "DockerHost",
+        "metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"endpoint": "tcp://10.0.0.3:2376", "unschedulable": true,
+                 "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]},
+        "status": {
+            "version": "27.0", "kernel": "6.1", "os": "Debian", "architecture": "amd64", "daemonID": "d",
+            "capacity": {"memory": "4Gi", "cpu": 4, "instances": 9},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Connected", "message": "m",
+                            "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        },
+    });
+    let unseen = json!({"metadata": {"name": "b", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                        "spec": {"endpoint": "tcp://host.example:2376"}});
+    let node = |host: &Value| nodes::project(host, Timestamp::UNIX_EPOCH).unwrap();
+    same("", "Node", &[node(&host), node(&unseen)]);
+    same("coordination.k8s.io", "Lease", &[leases::project(&host, Timestamp::UNIX_EPOCH).unwrap()]);
+}
