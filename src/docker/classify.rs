@@ -7,6 +7,7 @@ use std::io;
 use ::bollard::errors::Error;
 
 use super::engine::{EngineError, EngineErrorKind};
+use super::identity::wrong_daemon;
 
 pub fn error(op: &'static str, object: &str, error: &Error) -> EngineError {
     let (kind, message) = match error {
@@ -17,6 +18,11 @@ pub fn error(op: &'static str, object: &str, error: &Error) -> EngineError {
             (pull(error), error.clone())
         }
         Error::RequestTimeoutError => (EngineErrorKind::Timeout, "no answer in time".to_owned()),
+        // The library's error shows only what is behind its own cause.
+        Error::IOError { err } if let Some(wrong) = wrong_daemon(err) => {
+            (EngineErrorKind::WrongDaemon, wrong.to_string())
+        }
+        other if let Some(wrong) = wrong_daemon(other) => (EngineErrorKind::WrongDaemon, wrong.to_string()),
         Error::IOError { err } if err.kind() == io::ErrorKind::Unsupported => (EngineErrorKind::Invalid, causes(error)),
         Error::IOError { err } if err.kind() == io::ErrorKind::NotConnected => {
             (EngineErrorKind::Unreachable, causes(error))
@@ -53,7 +59,7 @@ fn status(op: &str, code: u16, message: &str) -> EngineErrorKind {
     if says("no space left on device") || says("disk quota exceeded") {
         return NoSpace;
     }
-    if says("port is already allocated") || says("bind: address already in use") || says("failed to bind port") {
+    if says("port is already allocated") || says("address already in use") || says("failed to bind port") {
         return PortTaken;
     }
     match code {
@@ -128,6 +134,7 @@ mod tests {
             ),
             ("start container", 500, "… Bind for 0.0.0.0:80 failed: port is already allocated", PortTaken),
             ("start container", 500, "… listen tcp 10.0.0.1:80: bind: address already in use", PortTaken),
+            ("start container", 500, "failed to bind host port 0.0.0.0:53/tcp: address already in use", PortTaken),
             ("create container", 500, "mkdir /var/lib/docker/x: no space left on device", NoSpace),
             ("create container", 400, "Minimum memory limit allowed is 6MB", Invalid),
             ("start container", 500, "task 0af9: already exists: unknown", Server),

@@ -49,6 +49,8 @@ pub enum EngineErrorKind {
     Invalid,
     /// 5xx: may pass.
     Server,
+    /// Another daemon answers at the endpoint than the host's own: nothing was done.
+    WrongDaemon,
     /// No connection: nothing was done.
     Unreachable,
     /// No answer in time: unknown whether done.

@@ -13,6 +13,7 @@ mod classify;
 mod endpoint;
 pub mod engine;
 mod gate;
+mod identity;
 pub mod inventory;
 pub mod labels;
 pub mod login;

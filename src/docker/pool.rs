@@ -1,4 +1,5 @@
-//! The real fleet: one client per host, made on first use and again when the host's endpoint or credentials change.
+//! The real fleet: one client per host, made on first use and again when the host's endpoint, credentials
+//! or daemon change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,13 @@ use crate::model::DockerHost;
 pub struct Pool {
     clock: SharedClock,
     /// By host name.
-    clients: Mutex<HashMap<String, (Endpoint, Arc<BollardEngine>)>>,
+    clients: Mutex<HashMap<String, Client>>,
+}
+
+struct Client {
+    endpoint: Endpoint,
+    daemon: String,
+    engine: Arc<BollardEngine>,
 }
 
 impl Pool {
@@ -33,12 +40,13 @@ impl Engines for Pool {
             message,
         })?;
         let mut clients = self.clients.lock().expect("no panic while held");
-        if let Some((_, client)) = clients.get(name).filter(|(made_for, _)| *made_for == endpoint) {
-            return Ok(client.clone());
+        let daemon = host.expected_daemon();
+        if let Some(kept) = clients.get(name).filter(|c| c.endpoint == endpoint && c.daemon == daemon) {
+            return Ok(kept.engine.clone());
         }
-        let client = Arc::new(BollardEngine::new(name, &endpoint, self.clock.clone())?);
-        clients.insert(name.clone(), (endpoint, client.clone()));
-        Ok(client)
+        let engine = Arc::new(BollardEngine::new(name, &endpoint, daemon, self.clock.clone())?);
+        clients.insert(name.clone(), Client { endpoint, daemon: daemon.to_owned(), engine: engine.clone() });
+        Ok(engine)
     }
 
     fn forget(&self, host_name: &str) {

@@ -30,6 +30,7 @@ use tokio_rustls::TlsConnector;
 
 use super::classify::causes;
 use super::endpoint::Endpoint;
+use super::identity::{verified, wrong_daemon};
 use super::timeouts;
 use super::tls::TlsDirectory;
 
@@ -66,13 +67,14 @@ fn for_urls(base64: &HeaderValue) -> Result<HeaderValue, Error> {
 }
 
 impl Transport {
-    pub fn new(endpoint: &Endpoint) -> Arc<Transport> {
+    /// `daemon`: the id of the only daemon to talk to; empty: whoever answers.
+    pub fn new(endpoint: &Endpoint, daemon: &str) -> Arc<Transport> {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(8)
-            .build(Connector::new(endpoint));
+            .build(Connector { way: Way::to(endpoint), daemon: daemon.into() });
         Arc::new(Transport { client, authority: endpoint.authority(), minor: AtomicU16::new(0) })
     }
 
@@ -117,8 +119,10 @@ impl Transport {
         }
         let ping = Request::builder().uri(self.uri("/_ping")?).body(full(Bytes::new()))?;
         // Whatever befalls the ping, the call itself was not sent. A refused client certificate shows here.
-        let unsent = |e: &dyn std::error::Error| io::Error::new(io::ErrorKind::NotConnected, causes(e));
-        let pong = self.client.request(ping).await.map_err(|e| unsent(&e))?;
+        let pong = self.client.request(ping).await.map_err(|e| match wrong_daemon(&e) {
+            Some(wrong) => io::Error::other(wrong.clone()),
+            None => io::Error::new(io::ErrorKind::NotConnected, causes(&e)),
+        })?;
         let told = pong.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let minor = agree(told).map_err(|text| io::Error::new(io::ErrorKind::Unsupported, text))?;
         self.minor.store(minor, Ordering::Relaxed);
@@ -142,16 +146,23 @@ fn agree(told: &str) -> Result<u16, String> {
 
 /// Opens connections to one daemon, whatever the request's address.
 #[derive(Clone)]
-enum Connector {
+struct Connector {
+    way: Way,
+    /// Empty: whoever answers.
+    daemon: Arc<str>,
+}
+
+#[derive(Clone)]
+enum Way {
     Unix(Arc<std::path::PathBuf>),
     Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, directory: Arc<TlsDirectory> },
     Unusable(String),
 }
 
-impl Connector {
-    fn new(endpoint: &Endpoint) -> Connector {
+impl Way {
+    fn to(endpoint: &Endpoint) -> Way {
         match endpoint {
-            Endpoint::Unix(path) => Connector::Unix(Arc::new(path.clone())),
+            Endpoint::Unix(path) => Way::Unix(Arc::new(path.clone())),
             Endpoint::Tcp { host, tls_directory, .. } => {
                 let mut tcp = HttpConnector::new();
                 tcp.set_connect_timeout(Some(timeouts::CONNECT));
@@ -166,9 +177,9 @@ impl Connector {
                 let address = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query("/").build();
                 match (address, ServerName::try_from(host.clone())) {
                     (Ok(address), Ok(name)) => {
-                        Connector::Tls { tcp, address, name, directory: Arc::new(TlsDirectory::new(tls_directory)) }
+                        Way::Tls { tcp, address, name, directory: Arc::new(TlsDirectory::new(tls_directory)) }
                     }
-                    _ => Connector::Unusable(format!("{authority} is no address")),
+                    _ => Way::Unusable(format!("{authority} is no address")),
                 }
             }
         }
@@ -176,19 +187,19 @@ impl Connector {
 
     async fn connect(mut self) -> io::Result<Wire> {
         match &mut self {
-            Connector::Unix(path) => {
+            Way::Unix(path) => {
                 let stream = UnixStream::connect(path.as_path())
                     .await
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
-            Connector::Tls { tcp, address, name, directory } => {
+            Way::Tls { tcp, address, name, directory } => {
                 let config = directory.config().await?;
                 let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name.clone(), stream.into_inner()).await?;
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
-            Connector::Unusable(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why.clone())),
+            Way::Unusable(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why.clone())),
         }
     }
 }
@@ -203,11 +214,18 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let connecting = timeout(timeouts::CONNECT, self.clone().connect());
+        let Connector { way, daemon } = self.clone();
         Box::pin(async move {
-            let limit = timeouts::CONNECT.as_secs();
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit} s"));
-            connecting.await.map_err(late)?
+            let late = |what: &str, limit: Duration| {
+                io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", limit.as_secs()))
+            };
+            let wire = timeout(timeouts::CONNECT, way.connect()).await;
+            let wire = wire.map_err(|_| late("no connection", timeouts::CONNECT))??;
+            if daemon.is_empty() {
+                return Ok(wire);
+            }
+            let known = timeout(timeouts::QUICK, verified(wire, &daemon)).await;
+            known.map_err(|_| late("the daemon did not tell its id", timeouts::QUICK))?
         })
     }
 }

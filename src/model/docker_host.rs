@@ -29,6 +29,11 @@ pub struct DockerHostSpec {
     /// What instances may use in all. Default: what the daemon reports, less 512Mi.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
+    /// The id of the only daemon to talk to. Default: that of the daemon that answered first; to accept another in
+    /// its place, say its id here.
+    #[serde(default, rename = "daemonID", skip_serializing_if = "is_default")]
+    #[schemars(length(max = 256))]
+    pub daemon_id: String,
     /// Host ports for instances, inclusive. Default: 30000-39999.
     #[serde(default, skip_serializing_if = "is_default")]
     pub port_range: String,
@@ -97,6 +102,23 @@ pub struct DockerHostStatus {
     /// What instances may use in all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
+}
+
+/// The reason of a Ready condition: another, older DockerHost leads to the same daemon.
+pub const DAEMON_SHARED: &str = "DaemonShared";
+/// The reason of a Ready condition: another daemon answers than before.
+pub const DAEMON_CHANGED: &str = "DaemonChanged";
+
+impl DockerHost {
+    /// The id of the only daemon to talk to; empty before any was seen.
+    pub fn expected_daemon(&self) -> &str {
+        if self.spec.daemon_id.is_empty() { &self.status.daemon_id } else { &self.spec.daemon_id }
+    }
+
+    /// Whether both records lead to one daemon, as far as is known.
+    pub fn is_same_daemon(&self, other: &DockerHost) -> bool {
+        !self.expected_daemon().is_empty() && self.expected_daemon() == other.expected_daemon()
+    }
 }
 
 impl DockerHostSpec {

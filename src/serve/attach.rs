@@ -166,7 +166,7 @@ fn told(operation: &'static str, key: &Key, error: EngineError) -> AttachError {
     match error.kind {
         EngineErrorKind::NotFound => AttachError::NoContainer(key.clone()),
         EngineErrorKind::Conflict => AttachError::NotRunning(key.clone()),
-        EngineErrorKind::Unreachable | EngineErrorKind::Timeout => {
+        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon | EngineErrorKind::Timeout => {
             AttachError::Unreachable { key: key.clone(), why: error.message }
         }
         _ => AttachError::Failed { operation, key: key.clone(), why: error.message },

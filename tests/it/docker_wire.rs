@@ -72,6 +72,47 @@ async fn a_daemon_that_refuses_the_version_is_asked_again() {
 }
 
 #[tokio::test]
+async fn another_daemon_than_the_hosts_own_is_sent_nothing_but_the_question() {
+    let daemon = Daemon::speaking("1.41", |_, path| match path {
+        "/info" => json(200, r#"{"ID": "own"}"#),
+        _ => gone(),
+    })
+    .await;
+    let pool = Pool::new(SystemClock::new());
+    let mut host = host(&daemon.endpoint(), None);
+    host.status.daemon_id = "own".into();
+    let engine = pool.engine(&host).expect("a client");
+    assert_eq!(engine.container(ID).await, Ok(None));
+    assert_eq!(engine.container(ID).await, Ok(None));
+    assert_eq!(daemon.connections(), 1);
+    assert_eq!(daemon.requests()[..2], ["GET /info", "GET /_ping"], "asked once, before all else");
+
+    // Under the same client: the address changes hands.
+    let before = daemon.requests().len();
+    daemon.now_answers(|_, _| json(200, r#"{"ID": "a stranger"}"#));
+    daemon.hangs_up();
+    let error = engine.container(ID).await.expect_err("another daemon");
+    assert_eq!(error.kind, EngineErrorKind::WrongDaemon);
+    assert!(error.message.contains("a stranger") && error.message.contains("own"), "{error}");
+    assert_eq!(engine.start_container(ID).await.expect_err("still").kind, EngineErrorKind::WrongDaemon);
+    let asked = daemon.requests().split_off(before);
+    assert!(asked.iter().all(|r| r == "GET /info"), "{asked:?}");
+
+    // A client that was never connected is told the same, and one that is to accept it works.
+    let fresh = Pool::new(SystemClock::new()).engine(&host).expect("a client");
+    assert_eq!(fresh.container(ID).await.expect_err("still").kind, EngineErrorKind::WrongDaemon);
+    host.spec.daemon_id = "a stranger".into();
+    let accepted = pool.engine(&host).expect("a client");
+    accepted.info().await.expect("it answers everything");
+
+    // What does not tell its id is not spoken to either.
+    daemon.now_answers(|_, _| json(500, "{\"message\":\"no\"}"));
+    daemon.hangs_up();
+    let error = accepted.container(ID).await.expect_err("nobody knows who it is");
+    assert_eq!(error.kind, EngineErrorKind::Unreachable, "{error}");
+}
+
+#[tokio::test]
 async fn what_could_be_an_id_prefix_is_never_sent() {
     let daemon = Daemon::speaking("1.41", |_, _| gone()).await;
     let engine = engine(&daemon);

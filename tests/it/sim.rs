@@ -3,6 +3,8 @@
 //!
 //! A failing run prints its seed; `PORTREEVE_SIM_SEED=n cargo test --test it sim::` runs that one alone.
 
+#[path = "sim/identity.rs"]
+mod identity;
 #[path = "sim/moving.rs"]
 mod moving;
 #[path = "sim/sick.rs"]

@@ -1,5 +1,6 @@
 //! The host's status: is the daemon there, what is it, what may instances use of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,9 +8,10 @@ use jiff::Timestamp;
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::record;
-use crate::docker::engine::{EngineError, EngineInfo};
+use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
 use crate::model::{
-    Capacity, Condition, ConditionStatus, DockerHost, DockerHostStatus, Key, Quantity, condition, set_condition,
+    Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus, Key, Quantity,
+    condition, set_condition,
 };
 use crate::store::{StoreError, typed};
 
@@ -42,7 +44,11 @@ pub async fn run(ctx: &Context, name: &str) {
 async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineError>) -> Result<(), StoreError> {
     let key = Key::host(name);
     let Some(host) = typed::get::<DockerHost>(&*ctx.store, &key).await? else { return Ok(()) };
-    let status = status(&host, looked, ctx.clock.now());
+    let shared = match looked {
+        Ok(info) => shared_with(&ctx.cache.hosts(), &host, &info.daemon_id),
+        Err(_) => None,
+    };
+    let status = status(&host, looked, shared.as_deref(), ctx.clock.now());
     if status == host.status {
         return Ok(());
     }
@@ -64,11 +70,28 @@ async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineErr
     Ok(())
 }
 
-/// What the status should say: pure.
-fn status(host: &DockerHost, looked: &Result<EngineInfo, EngineError>, now: Timestamp) -> DockerHostStatus {
+/// The older host that leads to the same daemon: two hosts of one daemon would each take the other's containers for
+/// strays.
+fn shared_with(hosts: &[Arc<DockerHost>], host: &DockerHost, daemon_id: &str) -> Option<String> {
+    let age = |h: &DockerHost| (h.metadata.creation_timestamp, h.metadata.name.clone());
+    let older = hosts.iter().filter(|other| age(other) < age(host) && other.metadata.name != host.metadata.name);
+    older.filter(|other| other.expected_daemon() == daemon_id).map(|other| other.metadata.name.clone()).next()
+}
+
+/// What the status should say: pure. `shared`: an older host that leads to the same daemon.
+fn status(
+    host: &DockerHost,
+    looked: &Result<EngineInfo, EngineError>,
+    shared: Option<&str>,
+    now: Timestamp,
+) -> DockerHostStatus {
     let mut status = host.status.clone();
     status.observed_generation = host.metadata.generation;
     let (ready, reason, message) = match looked {
+        Ok(_) if let Some(other) = shared => {
+            let message = format!("DockerHost {other} leads to the same daemon; delete one of the two records");
+            (ConditionStatus::False, DAEMON_SHARED, message)
+        }
         Ok(info) => {
             status.version = info.version.clone();
             status.api_version = info.api_version.clone();
@@ -81,6 +104,10 @@ fn status(host: &DockerHost, looked: &Result<EngineInfo, EngineError>, now: Time
             status.runtimes.sort();
             status.capacity = capacity(&host.spec.capacity, info);
             (ConditionStatus::True, "Connected", format!("Docker {} answers", info.version))
+        }
+        Err(e) if e.kind == EngineErrorKind::WrongDaemon => {
+            let message = format!("{}; to accept it in place of the other, set spec.daemonID to its id", e.message);
+            (ConditionStatus::False, DAEMON_CHANGED, message)
         }
         Err(e) => {
             // The first words stay: those of later tries differ, and each would be a write that wakes everyone.
@@ -115,7 +142,6 @@ fn capacity(spec: &Capacity, info: &EngineInfo) -> Capacity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::engine::EngineErrorKind;
     use crate::model::is_true;
 
     #[test]
@@ -123,7 +149,7 @@ mod tests {
         let mut host = DockerHost::default();
         host.spec.capacity.instances = Some(7);
         let info = EngineInfo { version: "20.10".into(), memory_bytes: 4 << 30, cpus: 2, ..Default::default() };
-        let up = status(&host, &Ok(info), Timestamp::UNIX_EPOCH);
+        let up = status(&host, &Ok(info), None, Timestamp::UNIX_EPOCH);
         assert!(is_true(&up.conditions, "Ready"));
         assert_eq!(up.capacity.memory.as_ref().unwrap().value(), (4 << 30) - RESERVED);
         assert_eq!((up.capacity.cpu.as_ref().unwrap().milli(), up.capacity.instances), (2000, Some(7)));
@@ -133,7 +159,7 @@ mod tests {
             kind: EngineErrorKind::Unreachable,
             message: "refused".into(),
         };
-        let down = status(&DockerHost { status: up, ..host }, &Err(error), Timestamp::UNIX_EPOCH);
+        let down = status(&DockerHost { status: up, ..host }, &Err(error), None, Timestamp::UNIX_EPOCH);
         assert!(!is_true(&down.conditions, "Ready"));
         assert_eq!(down.conditions[0].message, "info h: refused");
         assert_eq!(down.version, "20.10", "what was known of it stays");

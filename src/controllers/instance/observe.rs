@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
 use crate::docker::labels;
-use crate::model::{Instance, Key, Phase, Power, Resource, is_true};
+use crate::model::{DAEMON_SHARED, Instance, Key, Phase, Power, Resource, condition, is_true};
 use crate::scheduler::{Fleet, place};
 
 use super::super::Context;
@@ -47,6 +47,10 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
     seen.node_ready = is_true(&host.status.conditions, "Ready");
     seen.leave = moving::leave(desired, &host, || fleet(ctx));
     seen.address_changed = host.spec.reach_address() != desired.status.address;
+    if let Some(shared) = condition(&host.status.conditions, "Ready").filter(|c| c.reason == DAEMON_SHARED) {
+        seen.node = NodeSeen::Unreachable(format!("{}: {}", desired.status.node, shared.message));
+        return Ok(seen);
+    }
     let looked = match ctx.engines.engine(&host) {
         Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,
         Err(e) => Err(e),
@@ -54,7 +58,13 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
     match looked {
         Ok(()) => Ok(seen),
         Err(e)
-            if matches!(e.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout | EngineErrorKind::Invalid) =>
+            if matches!(
+                e.kind,
+                EngineErrorKind::Unreachable
+                    | EngineErrorKind::WrongDaemon
+                    | EngineErrorKind::Timeout
+                    | EngineErrorKind::Invalid
+            ) =>
         {
             seen.node = NodeSeen::Unreachable(format!("{}: {e}", desired.status.node));
             Ok(seen)

@@ -87,7 +87,7 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
         EngineErrorKind::Timeout if !matches!(action, Action::Pull { .. }) => {
             host_lost(&mut report, &error.to_string());
         }
-        EngineErrorKind::Unreachable => host_lost(&mut report, &error.to_string()),
+        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon => host_lost(&mut report, &error.to_string()),
         _ => {
             let (reason, message) = (failure_reason(action, error.kind), error.to_string());
             let serving = matches!(report.status.phase, Phase::Running);
@@ -152,7 +152,7 @@ pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
         EngineErrorKind::NoSpace => "NoSpace",
         EngineErrorKind::ImageMissing => "ImagePullFailed",
         EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),
-        EngineErrorKind::Unreachable | EngineErrorKind::Timeout => "HostUnreachable",
+        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon | EngineErrorKind::Timeout => "HostUnreachable",
         EngineErrorKind::Invalid => match action {
             Action::CheckValues(_) | Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",
             _ => action.failure_reason(),

@@ -4,7 +4,7 @@
 use crate::docker::engine::{EngineError, EngineErrorKind};
 use crate::docker::inventory::{Sighting, SightingKind};
 use crate::docker::labels;
-use crate::model::{Instance, Key};
+use crate::model::{Instance, Key, is_true};
 use crate::runtime::Error;
 
 use super::super::Context;
@@ -32,6 +32,14 @@ fn is_stray(record: Option<&Instance>, sighting: &Sighting) -> bool {
 
 async fn remove(ctx: &Context, key: &Key, record: Option<&Instance>, sighting: &Sighting) -> Result<(), EngineError> {
     let Some(host) = ctx.cache.host(&sighting.host) else { return Ok(()) };
+    // Of a host that is not known to be itself nothing is taken away: listings come back to it when it is.
+    if !is_true(&host.status.conditions, "Ready") {
+        return Ok(());
+    }
+    let home = record.and_then(|instance| ctx.cache.host(&instance.status.node));
+    if home.is_some_and(|home| home.is_same_daemon(&host)) {
+        return Ok(());
+    }
     let engine = match ctx.engines.engine(&host) {
         Ok(engine) => engine,
         Err(e) if e.kind == EngineErrorKind::Unreachable => return Ok(()),

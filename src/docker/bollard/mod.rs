@@ -45,9 +45,9 @@ pub struct BollardEngine {
 }
 
 impl BollardEngine {
-    /// `host`: the name of the DockerHost, for errors.
-    pub fn new(host: &str, endpoint: &Endpoint, clock: SharedClock) -> EngineResult<BollardEngine> {
-        let transport = Transport::new(endpoint);
+    /// `host`: the name of the DockerHost, for errors. `daemon`: the only id to talk to; empty: whoever answers.
+    pub fn new(host: &str, endpoint: &Endpoint, daemon: &str, clock: SharedClock) -> EngineResult<BollardEngine> {
+        let transport = Transport::new(endpoint, daemon);
         let wire = transport.clone();
         let send = move |request: BollardRequest| {
             let wire = wire.clone();

@@ -25,7 +25,7 @@ async fn evict(world: &World, name: &str) {
         .await;
 }
 
-async fn change_host(world: &World, name: &str, change: impl Fn(&mut DockerHost)) {
+pub async fn change_host(world: &World, name: &str, change: impl Fn(&mut DockerHost)) {
     loop {
         let mut host: DockerHost = typed::get(&*world.store, &Key::host(name)).await.unwrap().unwrap();
         change(&mut host);

@@ -79,9 +79,13 @@ fn mounts(host: &Host) -> Result<()> {
     for dir in ["/run/containerd", "/run/docker", "/run/lock"] {
         fs::create_dir_all(dir)?;
     }
-    // the daemon's own identity, and no settings of this machine's daemon
-    fs::create_dir_all("/etc/docker")?;
-    sys::mount("tmpfs", "/etc/docker", "tmpfs", libc::MS_NOSUID | libc::MS_NODEV, "mode=755").context("/etc/docker")?;
+    // the daemon's own identity, which outlives a power cut, and no settings of this machine's daemon
+    let identity = host.dir.join("etc-docker");
+    for dir in [&identity, Path::new("/etc/docker")] {
+        fs::create_dir_all(dir)?;
+    }
+    let source = identity.to_str().context("the fleet's directory has no UTF-8 name")?;
+    sys::mount(source, "/etc/docker", "", libc::MS_BIND, "").context("/etc/docker")?;
     disk::mount(host)
 }
 

@@ -124,6 +124,10 @@ impl SimEngine {
         }
     }
 
+    pub fn set_daemon_id(&self, id: &str) {
+        self.world().daemon_id = id.to_owned();
+    }
+
     /// Event streams end; events from now on go to new ones.
     pub fn break_event_streams(&self) {
         self.world().live = broadcast::channel(256).0;

@@ -97,6 +97,7 @@ impl SimEngine {
     /// An empty daemon: no images, no networks but the built-in ones.
     pub fn new(name: &str, clock: SharedClock, seed: u64) -> SimEngine {
         let world = World {
+            daemon_id: format!("SIMULATED:{name}"),
             rng: Rng::new(seed),
             wall: clock.now(),
             now: clock.monotonic(),
@@ -133,6 +134,10 @@ impl SimEngine {
             pulls: Mutex::new(HashMap::new()),
         };
         SimEngine { inner: Arc::new(inner) }
+    }
+
+    pub fn daemon_id(&self) -> String {
+        self.world().daemon_id.clone()
     }
 
     fn way(&self) -> MutexGuard<'_, Way> {

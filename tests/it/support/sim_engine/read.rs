@@ -50,7 +50,7 @@ fn described(c: &SimContainer) -> ContainerInfo {
 impl EngineRead for SimEngine {
     async fn info(&self) -> EngineResult<EngineInfo> {
         let info = EngineInfo {
-            daemon_id: format!("SIMULATED:{}", self.inner.name),
+            daemon_id: self.daemon_id(),
             version: "20.10.24".into(),
             api_version: "1.41".into(),
             os: "Simulated Linux".into(),

@@ -96,6 +96,7 @@ pub struct World {
     pub images: BTreeMap<String, SimImage>,
     pub execs: BTreeMap<String, SimExec>,
     /// Host ports taken by processes that are no containers.
+    pub daemon_id: String,
     pub taken_ports: BTreeSet<u16>,
     /// Host paths under which no directory can be made.
     pub forbidden_binds: BTreeSet<String>,
