@@ -10,6 +10,7 @@ mod engine;
 mod failures;
 mod http;
 mod kubectl;
+mod reach;
 mod registry;
 mod relay;
 mod sleep;
