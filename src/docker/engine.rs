@@ -208,6 +208,18 @@ pub struct ContainerSummary {
     pub state: RunState,
 }
 
+/// What a running container has taken, as of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerStats {
+    /// When, by the daemon's clock.
+    pub read_at: Timestamp,
+    /// CPU time since its start, in nanoseconds: over all cores, so it can grow faster than the time. Begins anew with
+    /// each start.
+    pub cpu_nanos: u64,
+    /// Bytes of memory that it cannot do without: what it holds less the file cache that may go (the working set).
+    pub memory: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkInfo {
     pub id: String,
@@ -333,6 +345,9 @@ pub trait EngineRead: Send + Sync {
     async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>>;
     /// `None` when there is none. `container`: a full id or one of our names.
     async fn container(&self, container: &str) -> EngineResult<Option<ContainerInfo>>;
+    /// What a container uses right now: one reading, which the daemon takes at once. `None` when there is no such container
+    /// or it does not run. `container`: a full id or one of our names.
+    async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>>;
     async fn image(&self, reference: &str) -> EngineResult<Option<ImageInfo>>;
     async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>>;
     async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>>;

@@ -8,6 +8,7 @@ mod inspect;
 mod progress;
 mod pull;
 mod read;
+mod stats;
 mod write;
 
 use std::io;

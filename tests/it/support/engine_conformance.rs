@@ -53,6 +53,7 @@ pub async fn holds(subject: &Subject<'_>) {
     events_tell_of_networks_and_volumes_that_go(subject).await;
     commands_run_inside_and_tell_their_exit_code(subject).await;
     logs_come_back_and_follow(subject).await;
+    what_runs_tells_what_it_uses(subject).await;
     clear(subject).await;
 }
 
@@ -456,6 +457,29 @@ async fn logs_come_back_and_follow(s: &Subject<'_>) {
     s.engine.remove_container(&id).await.expect("remove");
     let Err(error) = s.engine.logs(&id, LogOptions::default()).await else { panic!("logs of what is gone") };
     assert_eq!(error.kind, EngineErrorKind::NotFound, "{error}");
+}
+
+async fn what_runs_tells_what_it_uses(s: &Subject<'_>) {
+    let spec = s.spec("use", &[]);
+    let id = s.make(&spec).await;
+    assert_eq!(s.engine.stats(&id).await, Ok(None), "it was never started");
+    s.engine.start_container(&id).await.expect("start");
+    let first = s.engine.stats(&id).await.expect("stats").expect("it runs");
+    assert!(first.cpu_nanos > 0 && first.memory > 0, "{first:?}");
+    assert!(first.memory <= u64::try_from(spec.limits.memory).expect("positive"), "{first:?}");
+    assert!(s.look(&id).await.started_at.is_some_and(|t| t <= first.read_at), "{first:?}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = s.engine.stats(&spec.name).await.expect("stats").expect("it runs");
+    let passed = second.read_at.duration_since(first.read_at).as_nanos();
+    assert!(passed >= 200_000_000, "each is a reading of its own: {first:?} {second:?}");
+    let used = i128::from(second.cpu_nanos) - i128::from(first.cpu_nanos);
+    assert!((0..=passed * 64).contains(&used), "a counter that only grows: {first:?} {second:?}");
+    s.engine.stop_container(&id, Duration::from_secs(5)).await.expect("stop");
+    assert_eq!(s.engine.stats(&id).await, Ok(None), "it does not run");
+    s.engine.remove_container(&id).await.expect("remove");
+    assert_eq!(s.engine.stats(&id).await, Ok(None), "it is gone");
+    let bad = s.engine.stats("cafe").await.expect_err("what could be an id prefix is never sent");
+    assert_eq!(bad.kind, EngineErrorKind::Invalid);
 }
 
 async fn everything(s: &Subject<'_>, container: &str) -> String {

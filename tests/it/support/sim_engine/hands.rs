@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 
 use super::fault::{CrashPoint, Fault, FaultRates};
 use super::image::SimImage;
+use super::world::Usage;
 use super::{Op, Pace, SimEngine};
 
 /// A container as a test compares it.
@@ -260,6 +261,17 @@ impl SimEngine {
         });
     }
 
+    /// The app takes so much of its host from now on: thousandths of a core, and bytes.
+    pub fn set_use(&self, name: &str, cpu_milli: u64, memory: u64) {
+        let id = self.id_of(name);
+        self.by_hand(|world| {
+            let now = world.now;
+            let c = world.find_mut(&id)?;
+            c.usage = Usage { cpu_nanos: c.usage.cpu_at(now), since: now, cpu_milli, memory };
+            Ok(())
+        });
+    }
+
     /// The app writes a line.
     pub fn log(&self, name: &str, stream: OutputStream, line: &str) {
         let id = self.id_of(name);
@@ -318,6 +330,11 @@ impl SimEngine {
 
     pub fn reads(&self) -> u64 {
         self.way().reads
+    }
+
+    /// How often somebody asked what a container uses.
+    pub fn stats_asked(&self) -> u64 {
+        self.way().stats
     }
 
     /// How many pulls reached the registry.

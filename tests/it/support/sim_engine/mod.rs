@@ -89,6 +89,7 @@ struct Way {
     pace: Pace,
     ops: Vec<Op>,
     reads: u64,
+    stats: u64,
     /// Pulls that reached the registry.
     pulls: u64,
 }
@@ -123,6 +124,7 @@ impl SimEngine {
             pace: Pace::default(),
             ops: Vec::new(),
             reads: 0,
+            stats: 0,
             pulls: 0,
         };
         let inner = Inner {

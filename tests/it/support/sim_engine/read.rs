@@ -85,6 +85,21 @@ impl EngineRead for SimEngine {
         self.read("inspect container", container, |world| Ok(world.find(container).map(described))).await
     }
 
+    async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>> {
+        reference::check("stats", container)?;
+        self.way().stats += 1;
+        self.read("stats", container, |world| {
+            let (wall, now) = (world.wall, world.now);
+            let running = world.find(container).filter(|c| c.alive());
+            Ok(running.map(|c| ContainerStats {
+                read_at: wall,
+                cpu_nanos: c.usage.cpu_at(now),
+                memory: c.usage.memory,
+            }))
+        })
+        .await
+    }
+
     async fn image(&self, image: &str) -> EngineResult<Option<ImageInfo>> {
         self.read("inspect image", image, |world| {
             Ok(world

@@ -7,7 +7,7 @@ use portreeve::docker::engine::{EngineErrorKind, Mount, OutputStream, PortMap, R
 use portreeve::docker::reference;
 
 use super::image::Exit;
-use super::world::{Done, PlannedExit, SimContainer, World, refuse};
+use super::world::{Done, PlannedExit, SimContainer, Usage, World, refuse};
 
 impl World {
     pub fn start(&mut self, container: &str) -> Done<()> {
@@ -37,6 +37,7 @@ impl World {
         kept.started_at = Some(wall);
         kept.runs += 1;
         kept.serves_from = now + image.boot;
+        kept.usage = Usage::fresh(now);
         kept.logs.extend(image.log_lines.iter().map(|line| (wall, OutputStream::Stdout, line.clone())));
         let process: Vec<_> = c.spec.entrypoint.iter().chain(&c.spec.cmd).cloned().collect();
         let command = image.commands.get(&process).map(|command| command.outcome(&c.spec));

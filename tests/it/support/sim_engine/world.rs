@@ -48,8 +48,33 @@ pub struct SimContainer {
     /// Monotonic time from which the app answers.
     pub serves_from: Duration,
     pub logs: Vec<(Timestamp, OutputStream, Bytes)>,
+    pub usage: Usage,
     /// A start that a dying daemon left half done: no start works until it is removed.
     pub poisoned: bool,
+}
+
+/// What a container takes of its host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Nanoseconds of CPU up to `since`.
+    pub cpu_nanos: u64,
+    /// Monotonic.
+    pub since: Duration,
+    /// Thousandths of a core from then on.
+    pub cpu_milli: u64,
+    pub memory: u64,
+}
+
+impl Usage {
+    /// What an app takes that has just started.
+    pub fn fresh(now: Duration) -> Usage {
+        Usage { cpu_nanos: 20_000_000, since: now, cpu_milli: 1, memory: 6 << 20 }
+    }
+
+    pub fn cpu_at(&self, now: Duration) -> u64 {
+        let passed = now.saturating_sub(self.since).as_micros() as u64;
+        self.cpu_nanos + passed * self.cpu_milli
+    }
 }
 
 impl SimContainer {
@@ -215,6 +240,7 @@ impl World {
             runs: 0,
             serves_from: Duration::MAX,
             logs: Vec::new(),
+            usage: Usage::default(),
             poisoned: false,
             spec,
         };
