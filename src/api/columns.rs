@@ -56,14 +56,15 @@ static INSTANCE: [Column; 11] = [
     wide("Restarts", "integer", "How often the container was started again after it had ended by itself."),
     wide("Memory", "string", "The memory limit."),
 ];
-static DOCKER_HOST: [Column; 7] = [
+static DOCKER_HOST: [Column; 8] = [
     NAME,
     column("Ready", "string", "Whether the daemon answers."),
     column("Endpoint", "string", "Where the daemon listens."),
     column("Version", "string", "Version of the daemon."),
     column("Instances", "integer", "How many instances are bound to it."),
     AGE,
-    wide("Memory", "string", "What instances may use in all."),
+    wide("Memory", "string", "What instances reserve, of what they may in all."),
+    wide("CPU", "string", "Cores that instances reserve, of those that there are."),
 ];
 static NAMESPACE: [Column; 3] = [NAME, column("Status", "string", "Active or Terminating."), AGE];
 static EVENT: [Column; 6] = [
@@ -145,7 +146,8 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
             shown("/status/version"),
             facts.cache.on_node(object::text(object, "name")).len().into(),
             age(),
-            amount(object, "/status/capacity/memory").unwrap_or_else(|| NONE.into()),
+            reserved(object, "memory"),
+            reserved(object, "cpu"),
         ],
         Kind::Namespace => vec![name(), shown("/status/phase"), age()],
         Kind::Secret => vec![name(), shown("/type"), count("data").into(), age()],
@@ -192,6 +194,19 @@ fn amount(object: &Value, pointer: &str) -> Option<Value> {
         Value::String(text) => Some(text.clone().into()),
         Value::Number(n) => Some(n.to_string().into()),
         _ => None,
+    }
+}
+
+/// What is reserved of a host, of what there is: `512Mi/4Gi`.
+fn reserved(host: &Value, what: &str) -> Value {
+    let amount =
+        |part: &str| amount(host, &format!("/status/{part}/{what}")).and_then(|v| Some(v.as_str()?.to_owned()));
+    match (amount("allocated"), amount("capacity")) {
+        (None, None) => NONE.into(),
+        (allocated, capacity) => {
+            let shown = |amount: Option<String>| amount.unwrap_or_else(|| "?".into());
+            format!("{}/{}", shown(allocated), shown(capacity)).into()
+        }
     }
 }
 

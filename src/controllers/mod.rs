@@ -24,7 +24,9 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::docker::Engines;
 use crate::docker::inventory::Inventory;
-use crate::model::{ConditionStatus, Instance, Key, Kind, Resource, is_true};
+use crate::model::{
+    ConditionStatus, DockerHost, DockerHostSpec, DockerHostStatus, Instance, Key, Kind, Resource, is_true,
+};
 use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::store::SharedStore;
 
@@ -120,6 +122,7 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
     let mut changes = ctx.cache.subscribe();
     let mut wishes: HashMap<Key, Wish> = HashMap::new();
     let mut ready: HashMap<String, (bool, String)> = HashMap::new();
+    let mut offers: HashMap<String, Offer> = HashMap::new();
     for instance in ctx.cache.instances() {
         queue.add(instance.key());
     }
@@ -149,6 +152,7 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
             Kind::DockerHost => {
                 let Some(host) = ctx.cache.host(&key.name) else {
                     ready.remove(&key.name);
+                    offers.remove(&key.name);
                     continue;
                 };
                 // Only what instances can tell apart: whether it is there, and how it is reached.
@@ -159,7 +163,11 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                         queue.add_now(instance.key());
                     }
                 }
-                add_unbound(&ctx, &queue);
+                let offer = Offer::of(&host);
+                if offers.get(&key.name) != Some(&offer) {
+                    offers.insert(key.name.clone(), offer);
+                    add_unbound(&ctx, &queue);
+                }
             }
             Kind::Secret | Kind::ConfigMap => {
                 for instance in ctx.cache.users_of(&key) {
@@ -192,6 +200,30 @@ impl Wish {
             generation: meta.generation,
             deleting: meta.deletion_timestamp.is_some(),
             annotations: meta.annotations.clone(),
+        }
+    }
+}
+
+/// All that placement looks at of a host itself. What is reserved there is the instances' own doing, and telling it must
+/// not set those that wait going again.
+#[derive(Clone, Debug, PartialEq)]
+struct Offer {
+    uid: String,
+    labels: BTreeMap<String, String>,
+    deleting: bool,
+    spec: DockerHostSpec,
+    status: DockerHostStatus,
+}
+
+impl Offer {
+    fn of(host: &DockerHost) -> Offer {
+        let meta = &host.metadata;
+        Offer {
+            uid: meta.uid.clone(),
+            labels: meta.labels.clone(),
+            deleting: meta.deletion_timestamp.is_some(),
+            spec: host.spec.clone(),
+            status: DockerHostStatus { allocated: None, ..host.status.clone() },
         }
     }
 }

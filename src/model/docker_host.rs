@@ -69,6 +69,17 @@ pub struct Capacity {
     pub instances: Option<i64>,
 }
 
+/// What is reserved of a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Allocation {
+    /// Bytes of memory: the limits of the instances that are neither asleep nor stopped.
+    pub memory: Quantity,
+    /// Cores: their CPU limits.
+    pub cpu: Quantity,
+    /// Number of instances bound to it, awake or not.
+    pub instances: i64,
+}
+
 /// The observed state of a DockerHost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -102,6 +113,10 @@ pub struct DockerHostStatus {
     /// What instances may use in all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
+    /// What the instances bound here reserve of the capacity, as placement counts it. What they use at the moment is in
+    /// `metrics.k8s.io`, not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<Allocation>,
 }
 
 /// The reason of a Ready condition: another, older DockerHost leads to the same daemon.

@@ -24,7 +24,9 @@ mod validate_taints;
 
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
-pub use docker_host::{Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec, DockerHostStatus, HostTls};
+pub use docker_host::{
+    Allocation, Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec, DockerHostStatus, HostTls,
+};
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};

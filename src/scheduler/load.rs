@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{DockerHost, Instance, Phase};
+use crate::model::{Allocation, DockerHost, Instance, Phase, Quantity};
 
 /// One host and what is bound to it.
 #[derive(Clone, Debug)]
@@ -16,6 +16,17 @@ pub struct HostLoad {
     pub instances: i64,
     /// Every bound host port, of sleepers too.
     pub ports: BTreeSet<u16>,
+}
+
+impl HostLoad {
+    /// As it is told in the host's status.
+    pub fn allocation(&self) -> Allocation {
+        Allocation {
+            memory: Quantity::from_bytes(self.memory),
+            cpu: Quantity::from_milli(self.cpu_milli),
+            instances: self.instances,
+        }
+    }
 }
 
 /// A snapshot of all hosts, by name.

@@ -1,4 +1,7 @@
-//! The host's status: is the daemon there, what is it, what may instances use of it.
+//! The host's status: is the daemon there, what is it, what may instances use of it, and what do they reserve.
+//!
+//! What is reserved is looked at with each check, so however many instances come and go meanwhile, it is one write in
+//! that time, and none while nothing changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +13,10 @@ use super::super::recorder::EventType;
 use super::record;
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
 use crate::model::{
-    Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus, Key, Quantity,
-    condition, set_condition,
+    Allocation, Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus,
+    Instance, Key, Quantity, condition, set_condition,
 };
+use crate::scheduler::Fleet;
 use crate::store::{StoreError, typed};
 
 /// Between two checks. `info` is a real operation: a daemon whose containerd hangs still answers pings.
@@ -48,7 +52,8 @@ async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineErr
         Ok(info) => shared_with(&ctx.cache.hosts(), &host, &info.daemon_id),
         Err(_) => None,
     };
-    let status = status(&host, looked, shared.as_deref(), ctx.clock.now());
+    let mut status = status(&host, looked, shared.as_deref(), ctx.clock.now());
+    status.allocated = Some(allocated(&host, &ctx.cache.on_node(name)));
     if status == host.status {
         return Ok(());
     }
@@ -70,6 +75,12 @@ async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineErr
     Ok(())
 }
 
+/// What the instances bound to the host reserve, as placement counts it.
+fn allocated(host: &DockerHost, bound: &[Arc<Instance>]) -> Allocation {
+    let fleet = Fleet::new([Arc::new(host.clone())], bound.iter().map(|i| &**i));
+    fleet.hosts[&host.metadata.name].allocation()
+}
+
 /// The older host that leads to the same daemon: two hosts of one daemon would each take the other's containers for
 /// strays.
 fn shared_with(hosts: &[Arc<DockerHost>], host: &DockerHost, daemon_id: &str) -> Option<String> {
@@ -78,7 +89,7 @@ fn shared_with(hosts: &[Arc<DockerHost>], host: &DockerHost, daemon_id: &str) ->
     older.filter(|other| other.expected_daemon() == daemon_id).map(|other| other.metadata.name.clone()).next()
 }
 
-/// What the status should say: pure. `shared`: an older host that leads to the same daemon.
+/// What the status should say of the daemon: pure. `shared`: an older host that leads to the same daemon.
 fn status(
     host: &DockerHost,
     looked: &Result<EngineInfo, EngineError>,

@@ -19,7 +19,7 @@ use portreeve::controllers::{self, Context};
 use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
-
+use portreeve::scheduler::Fleet;
 use portreeve::store::{Keyring, MemoryStore, Revision, SealingStore, SharedStore, StoreError, typed};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -29,6 +29,8 @@ use super::sim_engine::fleet::SimFleet;
 use super::sim_engine::image::SimImage;
 
 pub const CLUSTER: &str = "sim";
+/// Longer than the time between two checks of a host, and one of a daemon that hangs.
+const HOST_CHECK: Duration = Duration::from_secs(30);
 
 /// The simulation.
 pub struct World {
@@ -135,6 +137,11 @@ impl World {
         self.process.as_ref().expect("the control plane runs")
     }
 
+    /// How many reconciles of instances there were.
+    pub fn reconciles(&self) -> u64 {
+        self.process().stats.reconciles.load(Ordering::Relaxed)
+    }
+
     /// A user's request reaches the proxy.
     pub fn request(&self, name: &str) {
         let key = Key::instance("default", name);
@@ -147,7 +154,7 @@ impl World {
         self.process().activity.open(&Key::instance("default", name))
     }
 
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.process().cache
     }
 
@@ -226,8 +233,17 @@ impl World {
         self.fleet.all().map(|(name, engine)| (name.to_owned(), engine.snapshot())).collect()
     }
 
+    /// The hosts tell what is reserved on them.
+    async fn hosts_told(&self) -> bool {
+        let hosts = typed::list::<DockerHost>(&*self.store, None).await.unwrap().items;
+        let instances = self.instances().await;
+        let fleet = Fleet::new(hosts.into_iter().map(Arc::new), &instances);
+        fleet.hosts.values().all(|load| load.host.status.allocated == Some(load.allocation()))
+    }
+
     /// Nothing is written any more, neither to a daemon nor to the store, for this long.
     pub async fn assert_quiet(&self, time: Duration) {
+        self.until("every host tells what is reserved on it", HOST_CHECK, World::hosts_told).await;
         let (begin, revision) = (self.clock.monotonic(), self.store.revision());
         tokio::time::sleep(time).await;
         let new: Vec<_> = self
