@@ -7,6 +7,7 @@
 
 mod attach;
 mod destinations;
+mod metrics;
 mod previous;
 mod seal;
 
@@ -35,6 +36,8 @@ use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
 use crate::runtime::Queue;
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
+
+pub use metrics::DockerLiveUse;
 
 /// The name of this machine's own daemon.
 const LOCAL: &str = "local";
@@ -86,6 +89,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         recorder,
     ));
     let waker = Arc::new(QueueWaker(queue.clone()));
+    let live = DockerLiveUse::new(cache.clone(), engines.clone(), clock.clone());
     let attach = DockerAttach {
         cache: cache.clone(),
         engines,
@@ -96,6 +100,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
+    api_state.live = Arc::new(live);
     api_state.destinations = Arc::new(destinations::Scheduled(cache.clone()));
     let proxy_state =
         Arc::new(ProxyState { cache: cache.clone(), activity, waker, clock: clock.clone(), limits: Limits::default() });

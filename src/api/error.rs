@@ -106,6 +106,12 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "NotFound", message).with_details(subject.details())
     }
 
+    /// There is something of that name, and yet not this.
+    pub fn not_found_because(subject: &Subject, why: &str) -> ApiError {
+        let message = format!("{} {:?} not found: {why}", subject.qualified(), subject.name);
+        ApiError::new(StatusCode::NOT_FOUND, "NotFound", message).with_details(subject.details())
+    }
+
     /// A path that names nothing that is served.
     pub fn no_such_path() -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")

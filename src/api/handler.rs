@@ -31,8 +31,8 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{self, View, eviction, nodes, pods};
 use super::{
-    ApiState, apply, create, delete, discovery, drain, list, logs, negotiate, openapi, patch, scale, streams, update,
-    watch,
+    ApiState, apply, create, delete, discovery, drain, list, logs, metrics, negotiate, openapi, patch, scale, streams,
+    update, watch,
 };
 use crate::model::{Key, Kind};
 
@@ -185,7 +185,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
 fn is_review(place: &Place) -> bool {
     match place.resource.what {
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => true,
-        What::Stored(_) | What::Pods | What::Nodes | What::ReadOnly(_) => false,
+        What::Stored(_) | What::Pods | What::Nodes | What::ReadOnly(_) | What::Measured(_) => false,
     }
 }
 
@@ -247,6 +247,7 @@ async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
         What::Pods => view(call, request).await,
         What::Nodes => node(call, request).await,
         What::ReadOnly(view) => projected(call, view, request.method()).await,
+        What::Measured(view) => metrics::answer(&call, view, request.method()).await,
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => {
             if request.method() != Method::POST || call.place.name.is_some() {
                 return Err(ApiError::method_not_allowed(""));

@@ -24,6 +24,7 @@ mod error;
 mod handler;
 mod list;
 mod logs;
+mod metrics;
 mod namespaces;
 mod negotiate;
 mod object;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 pub use access::{AuditLog, Authenticator, CredentialError, Credentials, OwnCertificate, Serving, User};
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
+pub use metrics::{LiveUse, NoUse, Use};
 pub use server::{ServeError, serve};
 pub use views::eviction::Destinations;
 
@@ -72,6 +74,8 @@ pub struct ApiState {
     pub tls: Arc<rustls::ServerConfig>,
     /// Logs, exec, attach and connections.
     pub attach: Arc<dyn Attach>,
+    /// What runs uses now.
+    pub live: Arc<dyn LiveUse>,
     /// Where instances can go.
     pub destinations: Arc<dyn Destinations>,
     /// The domain under which instances are routed.
@@ -96,6 +100,7 @@ impl ApiState {
             audit: AuditLog::default(),
             tls: credentials.server_config.clone(),
             attach,
+            live: metrics::nobody(),
             destinations: Arc::new(views::eviction::Anywhere),
             domain: domain.into(),
         }

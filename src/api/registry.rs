@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::views::View;
+use super::views::{View, metrics};
 use crate::model::Kind;
 
 /// What stands behind a resource.
@@ -18,6 +18,8 @@ pub enum What {
     Nodes,
     /// A view that is only read.
     ReadOnly(View),
+    /// What something uses now: measured when it is read.
+    Measured(View),
     /// Who am I?
     SelfSubjectReviews,
     /// May I?
@@ -123,6 +125,24 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         verbs: &["get", "list", "watch"],
         subresources: vec![],
     });
+    for (view, plural, singular, namespaced) in
+        [(View::PodMetrics, "pods", "podmetrics", true), (View::NodeMetrics, "nodes", "nodemetrics", false)]
+    {
+        all.push(Resource {
+            what: What::Measured(view),
+            group: metrics::GROUP,
+            version: metrics::VERSION,
+            plural,
+            // Not `pod`, which is the core kind's.
+            singular,
+            kind: view.kind(),
+            namespaced,
+            short_names: &[],
+            categories: &[],
+            verbs: &["get", "list"],
+            subresources: vec![],
+        });
+    }
     for (what, group, plural, kind) in [
         (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
         (What::SelfSubjectAccessReviews, "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),

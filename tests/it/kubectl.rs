@@ -14,6 +14,7 @@ mod records;
 mod remove;
 mod server_side;
 mod streams;
+mod top;
 mod watching;
 
 use std::collections::BTreeMap;

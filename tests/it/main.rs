@@ -10,6 +10,7 @@ mod examples;
 mod images;
 mod kube_rs;
 mod kubectl;
+mod metrics;
 mod namespaces;
 mod plan;
 mod proxy;

@@ -6,9 +6,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::super::views::metrics::{GROUP, VERSION};
 use super::schemas::delete_options;
-use super::views;
 use super::words::{object, text};
+use super::{metrics, views};
 use crate::model::{Kind, schema};
 
 /// Group and kind, and the schema with everything inlined.
@@ -25,6 +26,8 @@ static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLo
         (("", "Service"), views::service()),
         (("coordination.k8s.io", "Lease"), views::lease()),
         (("policy", "Eviction"), eviction()),
+        ((GROUP, "PodMetrics"), metrics::pod()),
+        ((GROUP, "NodeMetrics"), metrics::node()),
     ];
     let reviews = reviews.into_iter().filter_map(|(group, kind)| Some(((group, kind), views::review(kind)?)));
     let streams = streams.into_iter().filter_map(|kind| Some((("", kind), views::stream_options(kind)?)));
@@ -38,7 +41,11 @@ pub fn schema_of(group: &'static str, kind: &'static str) -> Option<&'static Val
 }
 
 fn complete(group: &str, kind: &str, mut schema: Value) -> Value {
-    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    let version = match group {
+        "" => "v1".to_owned(),
+        GROUP => format!("{GROUP}/{VERSION}"),
+        group => format!("{group}/v1"),
+    };
     schema["properties"]["apiVersion"] = text(&version);
     schema["properties"]["kind"] = text(kind);
     if !kind.ends_with("Options") {

@@ -2,6 +2,7 @@
 //! `explain`; client generators, editors and fuzzers take its word for what the API takes and answers.
 
 mod kinds;
+mod metrics;
 mod paths;
 mod schemas;
 mod views;

@@ -92,7 +92,7 @@ fn operation(place: &Place, verb: &Verb) -> Value {
     let parameters = match (place.sub.map(|s| s.name), action) {
         (Some("log"), _) => log_parameters(),
         (Some(name), _) if STREAMS.contains(&name) => stream_parameters(kind),
-        (_, "list") => list_parameters(),
+        (_, "list") => list_parameters(resource.verbs.contains(&"watch")),
         (_, "deletecollection") => [selectors(), vec![dry_run()]].concat(),
         (_, "delete") => vec![dry_run()],
         (_, "post" | "put") => write_parameters(),
@@ -206,18 +206,20 @@ fn selectors() -> Vec<Value> {
     ]
 }
 
-fn list_parameters() -> Vec<Value> {
+fn list_parameters(watched: bool) -> Vec<Value> {
     let own = vec![
         query("limit", "integer", "Most objects of a page."),
         query("continue", "string", "Where to go on, from the page before."),
         query("resourceVersion", "string", "The version to show, or to watch from."),
         choice("resourceVersionMatch", &["Exact", "NotOlderThan"], "How resourceVersion is meant."),
+    ];
+    let watching = vec![
         query("watch", "boolean", "Stream changes instead of listing."),
         query("timeoutSeconds", "integer", "When a watch ends."),
         query("allowWatchBookmarks", "boolean", "Tell the version now and then when nothing changes."),
         query("sendInitialEvents", "boolean", "Begin a watch with what is there."),
     ];
-    [selectors(), own].concat()
+    [selectors(), own, if watched { watching } else { vec![] }].concat()
 }
 
 /// The options of a session, which are a kind to clients and parameters on the wire.

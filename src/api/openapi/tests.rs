@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::super::metrics::Use;
 use super::super::registry;
-use super::super::views::{leases, nodes, pods};
+use super::super::views::{leases, metrics, nodes, pods};
 use super::{DOCUMENTS, schema_of};
 
 fn documents() -> impl Iterator<Item = (&'static str, Value)> {
@@ -73,6 +74,8 @@ fn every_field_of_a_served_kind_has_its_text() {
         ("", "Node"),
         ("coordination.k8s.io", "Lease"),
         ("policy", "Eviction"),
+        ("metrics.k8s.io", "PodMetrics"),
+        ("metrics.k8s.io", "NodeMetrics"),
         ("authentication.k8s.io", "SelfSubjectReview"),
         ("authorization.k8s.io", "SelfSubjectAccessReview"),
         ("authorization.k8s.io", "SelfSubjectRulesReview"),
@@ -164,4 +167,13 @@ fn a_node_and_its_lease_have_what_their_schemas_say_and_nothing_else() {
     let node = |host: &Value| nodes::project(host, Timestamp::UNIX_EPOCH).unwrap();
     same("", "Node", &[node(&host), node(&unseen)]);
     same("coordination.k8s.io", "Lease", &[leases::project(&host, Timestamp::UNIX_EPOCH).unwrap()]);
+}
+
+#[test]
+fn metrics_have_what_their_schemas_say_and_nothing_else() {
+    let now = Timestamp::UNIX_EPOCH;
+    let used = Use { at: now, window: std::time::Duration::from_secs(1), nanocores: 1, memory: 4096 };
+    let of = json!({"metadata": {"name": "a", "namespace": "ns", "labels": {"a": "b"}}});
+    same("metrics.k8s.io", "PodMetrics", &[metrics::of_pod(&of, &used, now)]);
+    same("metrics.k8s.io", "NodeMetrics", &[metrics::of_node(&of, &used, now)]);
 }

@@ -5,6 +5,7 @@
 mod events;
 pub mod eviction;
 pub mod leases;
+pub mod metrics;
 mod node_owners;
 pub mod nodes;
 pub mod pods;
@@ -30,6 +31,10 @@ pub enum View {
     Leases,
     /// core/v1 Services, of which there are none: `kubectl cluster-info` asks for them.
     Services,
+    /// Instances that run, with what they use. Before it is measured, the Pod.
+    PodMetrics,
+    /// DockerHosts, with what the instances on them use. Before it is measured, the Node.
+    NodeMetrics,
 }
 
 impl View {
@@ -37,9 +42,9 @@ impl View {
     pub fn source(self) -> Kind {
         match self {
             View::Records(kind) => kind,
-            View::Pods => Kind::Instance,
+            View::Pods | View::PodMetrics => Kind::Instance,
             // None is shown; the few hosts are the cheapest to pass over.
-            View::Nodes | View::Leases | View::Services => Kind::DockerHost,
+            View::Nodes | View::NodeMetrics | View::Leases | View::Services => Kind::DockerHost,
         }
     }
 
@@ -51,6 +56,8 @@ impl View {
             View::Nodes => "Node",
             View::Leases => "Lease",
             View::Services => "Service",
+            View::PodMetrics => "PodMetrics",
+            View::NodeMetrics => "NodeMetrics",
         }
     }
 
@@ -59,6 +66,7 @@ impl View {
             View::Records(kind) => kind.api_version(),
             View::Pods | View::Nodes | View::Services => "v1".into(),
             View::Leases => "coordination.k8s.io/v1".into(),
+            View::PodMetrics | View::NodeMetrics => format!("{}/{}", metrics::GROUP, metrics::VERSION),
         }
     }
 
@@ -69,6 +77,8 @@ impl View {
             View::Nodes => ("", "nodes"),
             View::Leases => ("coordination.k8s.io", "leases"),
             View::Services => ("", "services"),
+            View::PodMetrics => (metrics::GROUP, "pods"),
+            View::NodeMetrics => (metrics::GROUP, "nodes"),
         };
         Subject { group, plural, kind: self.kind(), name: name.to_owned() }
     }
@@ -82,7 +92,7 @@ impl View {
     fn home(self) -> Option<&'static str> {
         match self {
             View::Leases => Some(leases::NAMESPACE),
-            View::Records(_) | View::Pods | View::Nodes | View::Services => None,
+            View::Records(_) | View::Pods | View::Nodes | View::Services | View::PodMetrics | View::NodeMetrics => None,
         }
     }
 
@@ -95,8 +105,8 @@ impl View {
         }
         match self {
             View::Records(_) => Some(record),
-            View::Pods => pods::project(&record),
-            View::Nodes => nodes::project(&record, facts.now),
+            View::Pods | View::PodMetrics => pods::project(&record),
+            View::Nodes | View::NodeMetrics => nodes::project(&record, facts.now),
             View::Leases => leases::project(&record, facts.now),
             View::Services => None,
         }
@@ -106,8 +116,8 @@ impl View {
     pub fn selectable(self) -> &'static [&'static str] {
         match self {
             View::Records(kind) => selector::selectable(kind),
-            View::Pods => pods::SELECTABLE,
-            View::Nodes => nodes::SELECTABLE,
+            View::Pods | View::PodMetrics => pods::SELECTABLE,
+            View::Nodes | View::NodeMetrics => nodes::SELECTABLE,
             View::Leases => leases::SELECTABLE,
             View::Services => &["metadata.name", "metadata.namespace"],
         }
@@ -120,6 +130,7 @@ impl View {
             View::Nodes => &nodes::COLUMNS,
             View::Leases => &leases::COLUMNS,
             View::Services => &[columns::NAME, columns::AGE],
+            View::PodMetrics | View::NodeMetrics => &metrics::COLUMNS,
         })
     }
 
@@ -130,6 +141,7 @@ impl View {
             View::Nodes => nodes::cells(object, facts.now),
             View::Leases => leases::cells(object, facts.now),
             View::Services => vec![],
+            View::PodMetrics | View::NodeMetrics => metrics::cells(object),
         }
     }
 }

@@ -8,7 +8,10 @@ use portreeve::api::{ApiState, Attach, AttachError, AuditLog, Credentials, attac
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
 use portreeve::controllers::namespace;
+use portreeve::docker::engine::ContainerSpec;
+use portreeve::docker::labels;
 use portreeve::model::{Key, Kind};
+use portreeve::serve::DockerLiveUse;
 use portreeve::store::{Keyring, MemoryStore, Op, SealingStore, SharedStore, Txn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,6 +20,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
+use super::sim_engine::fleet::SimFleet;
+use super::sim_engine::image::SimImage;
+
+/// The names of the daemons of [`ApiServer::fleet`].
+pub const HOSTS: [&str; 2] = ["local", "other"];
 
 /// Bound on everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,6 +34,8 @@ pub struct ApiServer {
     /// As it is behind the seal: what the files would hold.
     pub store: SharedStore,
     pub cache: Arc<Cache>,
+    /// Daemons that live use is measured on; nothing else looks at them.
+    pub fleet: SimFleet,
     pub kubeconfig: PathBuf,
     pub shutdown: CancellationToken,
     pub client: Client,
@@ -54,14 +64,17 @@ impl ApiServer {
         tokio::spawn(namespace::run(store.clone(), cache.clone(), clock.clone(), shutdown.clone()));
         let ring = Arc::new(Keyring::ephemeral().expect("a key"));
         let opened = SealingStore::over(store.clone(), ring, &Kind::Secret.prefix(None));
-        let mut state = ApiState::new(opened, cache.clone(), clock, &credentials, attach, "localhost");
+        let mut state = ApiState::new(opened, cache.clone(), clock.clone(), &credentials, attach, "localhost");
+        let fleet = SimFleet::new(&clock, &HOSTS, 11);
+        let live = DockerLiveUse::new(cache.clone(), Arc::new(fleet.clone()), clock);
+        state.live = Arc::new(live);
         state.audit = AuditLog::to_file(dir.path().join("audit.log")).expect("an audit log");
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move { serve(listener, state, stop).await.expect("serving") });
         tokio::time::timeout(PATIENCE, cache.ready()).await.expect("the cache got ready");
         let kubeconfig = credentials.kubeconfig_path.clone();
         let client = Client::from_kubeconfig(&kubeconfig);
-        ApiServer { dir, store, cache, kubeconfig, shutdown, client, serving }
+        ApiServer { dir, store, cache, fleet, kubeconfig, shutdown, client, serving }
     }
 
     /// The lines of the audit log, once there are so many.
@@ -97,6 +110,53 @@ impl ApiServer {
         let mut object: Value = serde_json::from_slice(&record.value).expect("JSON");
         object["status"] = status;
         self.put(object).await;
+    }
+
+    /// A DockerHost, one of [`HOSTS`], as its controller has found it.
+    pub async fn put_host(&self, name: &str, ready: bool) {
+        let ready = if ready { "True" } else { "False" };
+        self.put(json!({
+            "apiVersion": "portreeve.dev/v1", "kind": "DockerHost",
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "generation": 1, "labels": {"zone": name},
+                         "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"endpoint": "unix:///x", "address": "10.0.0.7"},
+            "status": {
+                "version": "27.3.1", "capacity": {"memory": "1Gi", "cpu": "2", "instances": 100},
+                "allocated": {"memory": "256Mi", "cpu": "500m", "instances": 1},
+                "conditions": [{"type": "Ready", "status": ready, "reason": "Told", "message": "",
+                                "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            },
+        }))
+        .await;
+        self.seen().await;
+    }
+
+    /// Lets an instance that there is run on a host, where it takes thousandths of a core and MiB.
+    pub async fn runs(&self, namespace: &str, name: &str, host: &str, cpu_milli: u64, mib: u64) {
+        let engine = self.fleet.host(host);
+        engine.add_image("app:1", SimImage::server());
+        let container = labels::object_name(&Key::instance(namespace, name));
+        let id = engine.create_by_hand(ContainerSpec {
+            name: container.clone(),
+            image: "app:1".into(),
+            network: "bridge".into(),
+            ..Default::default()
+        });
+        engine.set_use(&container, cpu_milli, mib << 20);
+        let key = Key::instance(namespace, name).to_string();
+        let record = self.store.get(&key).await.expect("a read").expect("the instance");
+        let mut object: Value = serde_json::from_slice(&record.value).expect("JSON");
+        object["status"] = running();
+        object["status"]["containerID"] = id.into();
+        object["status"]["node"] = host.into();
+        self.put(object).await;
+        self.seen().await;
+    }
+
+    /// Until the cache shows what was written.
+    pub async fn seen(&self) {
+        let seen = self.cache.wait_for(self.store.revision());
+        tokio::time::timeout(PATIENCE, seen).await.expect("the cache followed");
     }
 
     /// Removes an object past the API.

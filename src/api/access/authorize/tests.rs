@@ -31,7 +31,7 @@ const VERBS: [(&str, char); 9] = [
 ];
 
 /// group, resource, namespace, name
-const ROWS: [(&str, &str, &str, &str); 39] = [
+const ROWS: [(&str, &str, &str, &str); 42] = [
     (GROUP, "instances", "", ""),
     (GROUP, "instances", "a", "x"),
     (GROUP, "instances", "b", "x"),
@@ -64,6 +64,9 @@ const ROWS: [(&str, &str, &str, &str); 39] = [
     (GROUP, "accesstokens", "", ""),
     (GROUP, "accesstokens", "a", "a"),
     (GROUP, "accesstokens/status", "", "x"),
+    ("metrics.k8s.io", "pods", "", ""),
+    ("metrics.k8s.io", "pods", "a", "x"),
+    ("metrics.k8s.io", "nodes", "", "x"),
     ("authorization.k8s.io", "selfsubjectaccessreviews", "", ""),
     ("authorization.k8s.io", "selfsubjectrulesreviews", "", ""),
     ("authentication.k8s.io", "selfsubjectreviews", "", ""),
