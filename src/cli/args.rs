@@ -23,6 +23,7 @@ use super::port_forward::PortForwardArgs;
 use super::power::{RestartArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
 use super::serve::ServeArgs;
 use super::token::TokenArgs;
+use super::top::TopArgs;
 use super::version::{KubeconfigArgs, VersionArgs};
 use super::wait::WaitArgs;
 use crate::model::Span;
@@ -64,6 +65,7 @@ pub enum Verb {
     Delete(DeleteArgs),
     Label(LabelArgs),
     Wait(WaitArgs),
+    Top(TopArgs),
     Logs(LogsArgs),
     Exec(ExecArgs),
     Attach(AttachArgs),

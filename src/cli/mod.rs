@@ -42,6 +42,7 @@ mod state;
 mod table;
 mod terminal;
 mod token;
+mod top;
 mod until;
 mod url;
 mod version;
@@ -86,6 +87,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Delete(args) => delete::run(args, &session()?).await,
         Verb::Label(args) => label::run(args, &session()?).await,
         Verb::Wait(args) => wait::run(args, &session()?).await,
+        Verb::Top(args) => top::run(args, &session()?).await,
         Verb::Logs(args) => logs::run(args, &session()?).await,
         Verb::Exec(args) => exec::run(args, &session()?).await,
         Verb::Attach(args) => attach::run(args, &session()?).await,

@@ -10,6 +10,7 @@ mod power;
 mod serve;
 mod server_side;
 mod token;
+mod top;
 
 use std::path::Path;
 use std::process::Output;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "serve",
     "apply",
     "diff",
@@ -27,6 +28,7 @@ const VERBS: [&str; 28] = [
     "delete",
     "label",
     "wait",
+    "top",
     "logs",
     "exec",
     "attach",
@@ -139,6 +141,12 @@ async fn usage_errors_exit_with_2_and_change_nothing() {
         &["--kubeconfig", "config", "token", "create", "ci", "--role", "admin", "-n", "a"],
         &["--kubeconfig", "config", "token", "create", "ci", "--role", "viewer", "-n", "a", "--namespaces", "b"],
         &["token", "revoke"],
+        &["top"],
+        &["top", "hosts", "-o", "name"],
+        &["top", "instances", "--sort-by", "name"],
+        &["--kubeconfig", "config", "top", "instances", "alice", "-A"],
+        &["--kubeconfig", "config", "top", "hosts", "a", "-l", "b=c"],
+        &["--kubeconfig", "config", "top", "instances", ".."],
         &["--kubeconfig", "config", "get", "inst,dh", "alice"],
         &["--kubeconfig", "config", "get", "inst/a", "b"],
         &["--kubeconfig", "config", "-n", "Not_A_Name", "get"],
