@@ -345,7 +345,7 @@ pub trait EngineRead: Send + Sync {
     async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>>;
     /// `None` when there is none. `container`: a full id or one of our names.
     async fn container(&self, container: &str) -> EngineResult<Option<ContainerInfo>>;
-    /// What a container uses right now: one reading, which the daemon takes at once. `None` when there is no such container
+    /// What a container uses right now: one reading, which the daemon takes at once or within a second. `None` when there is no such container
     /// or it does not run. `container`: a full id or one of our names.
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>>;
     async fn image(&self, reference: &str) -> EngineResult<Option<ImageInfo>>;

@@ -19,12 +19,17 @@ const LIGHT: usize = 32;
 /// Apart, because each may take its container's whole grace: sleepers must keep no reader waiting.
 const STOPS: usize = 16;
 
+/// Apart, because older daemons (20.10 at least) answer each only at their next full second.
+pub const READINGS: usize = 64;
+
 #[derive(Clone, Copy)]
 pub enum Weight {
     /// Create, start, remove.
     Heavy,
     Light,
     Stop,
+    /// What a container uses.
+    Reading,
 }
 
 pub struct Gate {
@@ -32,6 +37,7 @@ pub struct Gate {
     heavy: Semaphore,
     light: Semaphore,
     stops: Semaphore,
+    readings: Semaphore,
     breaker: Mutex<Breaker>,
 }
 
@@ -45,8 +51,8 @@ pub struct Pass<'a> {
 impl Gate {
     pub fn new(clock: SharedClock) -> Gate {
         let breaker = Mutex::new(Breaker::new());
-        let [heavy, light, stops] = [HEAVY, LIGHT, STOPS].map(Semaphore::new);
-        Gate { clock, heavy, light, stops, breaker }
+        let [heavy, light, stops, readings] = [HEAVY, LIGHT, STOPS, READINGS].map(Semaphore::new);
+        Gate { clock, heavy, light, stops, readings, breaker }
     }
 
     /// Waits for its turn, which every holder's time limit bounds, then makes the call within `limit`.
@@ -62,6 +68,7 @@ impl Gate {
             Weight::Heavy => &self.heavy,
             Weight::Light => &self.light,
             Weight::Stop => &self.stops,
+            Weight::Reading => &self.readings,
         };
         let _turn = turns.acquire().await.expect("never closed");
         let pass = self.enter(op, object)?;

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A CPU counter says something only beside an earlier one. A daemon would take the second reading itself, and hold the
-//! call for a second or two, for each container; so both are ours, taken at once each. The last reading is kept, so
+//! call for two seconds, each time and for each container. Both are ours instead: a newer daemon answers each at once,
+//! an older one at its next full second, so a rate takes two seconds at most from either. The last reading is kept, so
 //! whoever looks again within a minute costs one call per container, over a longer window.
 //!
 //! Invariants: nothing is asked of a daemon unless somebody waits for it; of one container one reading is under way,
@@ -21,21 +22,25 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::Engines;
 use super::engine::{ContainerStats, Engine};
+use super::{Engines, gate};
 use crate::clock::SharedClock;
 use crate::model::DockerHost;
 
 /// What was measured is good for this long.
 const FRESH: Duration = Duration::from_secs(10);
-/// Between two readings at least: the counters are moved by whole ticks.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// Between two readings at least: several periods of the limits that a container is held to (100 ms). Less than a second,
+/// so that an older daemon's next full second is not missed.
+const SHORTEST: Duration = Duration::from_millis(700);
 /// At most: longer ago is another matter than now.
 const LONGEST: Duration = Duration::from_secs(60);
 /// How long an answer may take. What a host has not told by then is unknown.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Readings at once of one host: a part of what the gate lets through, so that a reconcile need not wait for onlookers.
-const AT_ONCE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Readings at once of one host.
+const OF_A_HOST: usize = gate::READINGS;
+/// Of all hosts: each is a connection, and a process has about a thousand unless it is given more. Taken after the host's
+/// turn, so that a host that hangs holds no more than its share.
+const OF_ALL: usize = 256;
 
 /// One run of a container: from a start to its end, over which the counters only grow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +80,7 @@ pub struct Meter {
     slots: Mutex<HashMap<Run, Arc<Slot>>>,
     /// By host name.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    all: Semaphore,
 }
 
 /// The place of one run.
@@ -141,7 +147,7 @@ fn rate(old: &ContainerStats, new: &ContainerStats) -> Option<(Duration, u64)> {
 
 impl Meter {
     pub fn new(engines: Arc<dyn Engines>, clock: SharedClock) -> Meter {
-        Meter { engines, clock, slots: Mutex::default(), turns: Mutex::default() }
+        Meter { engines, clock, slots: Mutex::default(), turns: Mutex::default(), all: Semaphore::new(OF_ALL) }
     }
 
     /// What these containers of a host use, in their order. Answers within [`PATIENCE`]. Cancel safe: what was read stays
@@ -155,7 +161,8 @@ impl Meter {
                 return vec![Reading::Unknown; runs.len()];
             }
         };
-        let turns = lock(&self.turns).entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone();
+        let turns =
+            lock(&self.turns).entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(OF_A_HOST))).clone();
         let slots: Vec<Arc<Slot>> = runs.iter().map(|run| self.slot(run)).collect();
         let each = slots.iter().zip(runs).map(|(slot, run)| self.measure(&*engine, &turns, slot, run));
         let told = match timeout(PATIENCE, join_all(each)).await {
@@ -180,7 +187,8 @@ impl Meter {
                 Step::Wait(time) => sleep(time).await,
                 Step::Read => {
                     let read = {
-                        let _call = turns.acquire().await.expect("never closed");
+                        let _host = turns.acquire().await.expect("never closed");
+                        let _all = self.all.acquire().await.expect("never closed");
                         engine.stats(&run.container).await
                     };
                     match read {
@@ -244,7 +252,7 @@ mod tests {
         let (mut known, wall) = (Known::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(known.next(5000 * MS), Step::Read);
         known.take(stats(0, 100, 1), 5000 * MS, wall);
-        assert_eq!(known.next(5300 * MS), Step::Wait(700 * MS));
+        assert_eq!(known.next(5300 * MS), Step::Wait(400 * MS));
         assert_eq!(known.next(6000 * MS), Step::Read);
         known.take(stats(1000, 200, 2), 6000 * MS, wall);
         let used = Used { at: wall, window: 1000 * MS, nanocores: 100_000_000, memory: 2 };

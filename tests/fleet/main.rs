@@ -14,3 +14,4 @@ mod reach;
 mod registry;
 mod relay;
 mod sleep;
+mod top;

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use super::inspect::{self, sorted};
 use super::{BollardEngine, accepted, broken, data, escaped, stats};
 use crate::docker::engine::*;
-use crate::docker::{reference, streams};
+use crate::docker::gate::Weight;
+use crate::docker::{reference, streams, timeouts};
 
 /// What we want to hear of; health checks and commands would drown it. Of images only how they come: what goes leaves
 /// those alone that run, and those that wait are none the better for it.
@@ -110,13 +111,15 @@ impl EngineRead for BollardEngine {
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>> {
         const OP: &str = "stats";
         reference::check(OP, container)?;
-        // The daemon's own second sample would take a second or two of one of our turns, for each container.
+        // Not the daemon's own two samples: see `docker::usage`.
         let path = format!("/containers/{container}/stats?stream=false&one-shot=true");
         let call = async {
             let response = accepted(self.transport.request(Method::GET, &path, Bytes::new()).await?).await?;
             stats::whole(response.into_body()).await
         };
-        let Some(told) = self.quick(OP, container, async { found(call.await) }).await? else { return Ok(None) };
+        let call = async { found(call.await) };
+        let told = self.gate.call(OP, container, Weight::Reading, timeouts::QUICK, call).await?;
+        let Some(told) = told else { return Ok(None) };
         stats::parse(&told).map_err(|e| EngineError {
             op: OP,
             object: container.to_owned(),

@@ -21,6 +21,7 @@
 //! | `START_DELAY_MS` | wait so long before listening |
 //! | `EXIT_AFTER_MS`, `EXIT_CODE` | exit so long after the start, with this code (1) |
 //! | `HEALTH` | `fail`: `/health` answers 503 |
+//! | `BURN` | `1`: one thread is busy for good |
 //! | `ALLOC` | take and keep so many MiB before listening |
 
 mod connection;
@@ -49,6 +50,7 @@ pub struct Settings {
     exit_after: Option<Duration>,
     exit_code: i32,
     alloc_mib: usize,
+    burn: bool,
 }
 
 fn main() -> ExitCode {
@@ -150,6 +152,7 @@ fn settings() -> Result<Settings, String> {
         start_delay: millis("START_DELAY_MS")?.unwrap_or_default(),
         exit_after: millis("EXIT_AFTER_MS")?,
         exit_code: text("EXIT_CODE").map_or(Ok(1), |v| number(&v, "EXIT_CODE"))?,
+        burn: text("BURN").as_deref() == Some("1"),
         alloc_mib: text("ALLOC").map_or(Ok(0), |v| number(&v, "ALLOC"))?,
     })
 }
@@ -166,6 +169,13 @@ fn serve(settings: Settings) -> Result<(), String> {
         None => {}
     }
     hold_memory(settings.alloc_mib);
+    if settings.burn {
+        thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
     thread::sleep(settings.start_delay);
 
     let settings = Arc::new(settings);

@@ -41,12 +41,14 @@ pub struct Pace {
     pub write: Duration,
     pub create: Duration,
     pub start: Duration,
+    /// Readings of what containers use are answered at multiples of this time, as older daemons do; zero: at once.
+    pub reading: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
         let ms = Duration::from_millis;
-        Pace { read: ms(2), write: ms(10), create: ms(60), start: ms(150) }
+        Pace { read: ms(2), write: ms(10), create: ms(60), start: ms(150), reading: ms(0) }
     }
 }
 

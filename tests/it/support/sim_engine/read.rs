@@ -87,7 +87,15 @@ impl EngineRead for SimEngine {
 
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>> {
         reference::check("stats", container)?;
-        self.way().stats += 1;
+        let period = {
+            let mut way = self.way();
+            way.stats += 1;
+            way.pace.reading
+        };
+        if !period.is_zero() {
+            let into = self.inner.clock.monotonic().as_micros() % period.as_micros();
+            tokio::time::sleep(period - Duration::from_micros(into as u64)).await;
+        }
         self.read("stats", container, |world| {
             let (wall, now) = (world.wall, world.now);
             let running = world.find(container).filter(|c| c.alive());
