@@ -436,6 +436,10 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub ports: Vec<BoundPort>,
+    /// Host ports of the node that something else holds, which kept a start from succeeding: others are bound in their
+    /// place. Forgotten when the app runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refused_ports: Vec<u16>,
     /// The Docker volumes that the container was made with: one of these that is gone is lost data, not a new volume.
     #[serde(default, skip_serializing_if = "is_default")]
     pub volumes: Vec<String>,

@@ -122,7 +122,7 @@ impl Model {
                 c.state = RunState::Exited;
                 c.finished_at = Some(now());
             }
-            Action::RemoveContainer { id } => {
+            Action::RemoveContainer { id } | Action::RemoveStray { id } => {
                 self.seen.containers.retain(|c| c.id != id);
                 self.seen.strays.retain(|s| *s != id);
             }

@@ -7,6 +7,8 @@
 mod identity;
 #[path = "sim/moving.rs"]
 mod moving;
+#[path = "sim/ports.rs"]
+mod ports;
 #[path = "sim/sick.rs"]
 mod sick;
 

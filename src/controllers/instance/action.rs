@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::docker::engine::{ContainerSpec, Limits};
+use crate::docker::engine::{ContainerSpec, EngineErrorKind, Limits};
 use crate::model::{InstanceStatus, Key};
 
 use super::probe::ProbeTarget;
@@ -46,6 +46,10 @@ pub enum Action {
     RemoveContainer {
         id: String,
     },
+    /// A container in the way of order, not of the app: when it stays, the rest goes on without.
+    RemoveStray {
+        id: String,
+    },
     Rename {
         id: String,
         name: String,
@@ -69,6 +73,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the rest of a plan goes on when this fails so.
+    pub fn may_be_left(&self, kind: EngineErrorKind) -> bool {
+        let away = [EngineErrorKind::Unreachable, EngineErrorKind::WrongDaemon, EngineErrorKind::Timeout];
+        matches!(self, Action::RemoveStray { .. }) && !away.contains(&kind)
+    }
+
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
@@ -80,7 +90,7 @@ impl Action {
             Action::CheckValues(_) | Action::CreateContainer(_) => "CreateFailed",
             Action::Start { .. } => "StartFailed",
             Action::Stop { .. } => "StopFailed",
-            Action::RemoveContainer { .. } => "RemoveFailed",
+            Action::RemoveContainer { .. } | Action::RemoveStray { .. } => "RemoveFailed",
             Action::Rename { .. } => "RenameFailed",
             Action::UpdateLimits { .. } => "UpdateFailed",
             Action::AwaitStartup { .. } => "StartupProbeFailed",
@@ -107,7 +117,7 @@ impl fmt::Display for Action {
             Action::Stop { id, only_if_idle } => {
                 write!(f, "stop {}{}", short(id), if *only_if_idle { " if still idle" } else { "" })
             }
-            Action::RemoveContainer { id } => write!(f, "remove container {}", short(id)),
+            Action::RemoveContainer { id } | Action::RemoveStray { id } => write!(f, "remove container {}", short(id)),
             Action::Rename { id, name } => write!(f, "rename {} to {name}", short(id)),
             Action::UpdateLimits { id, limits } => write!(
                 f,

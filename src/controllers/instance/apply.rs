@@ -80,6 +80,7 @@ impl<'a> Executor<'a> {
             Err(e) => return Err(Error::retry(e)),
         }
         let acts = !plan.actions.is_empty();
+        let mut left = None;
         for action in plan.actions {
             match self.is_current().await {
                 Ok(true) => {}
@@ -93,8 +94,15 @@ impl<'a> Executor<'a> {
                 Err(StepError::Store(StoreError::Conflict { .. })) => return again,
                 Err(StepError::Store(e)) => return Err(Error::retry(e)),
                 Err(StepError::Told(why)) => return Err(Error::retry(why)),
+                Err(StepError::Engine(e)) if action.may_be_left(e.kind) => {
+                    self.event(EventType::Warning, action.failure_reason(), e.to_string());
+                    left = Some(e);
+                }
                 Err(StepError::Engine(e)) => return self.failed(&action, e).await,
             }
+        }
+        if let Some(left) = left {
+            return Err(Error::retry(left));
         }
         Ok(match plan.recheck {
             _ if acts => Outcome::Recheck(Duration::ZERO),
@@ -261,7 +269,7 @@ impl<'a> Executor<'a> {
                 self.event(EventType::Normal, "Started", "started the container");
             }
             Action::Stop { id, .. } => engine.stop_container(id, STOP_GRACE).await?,
-            Action::RemoveContainer { id } => {
+            Action::RemoveContainer { id } | Action::RemoveStray { id } => {
                 engine.remove_container(id).await?;
                 self.event(EventType::Normal, "Removed", action.to_string());
             }
@@ -310,8 +318,10 @@ impl<'a> Executor<'a> {
         if rebinding {
             // The node stays, because the data is there; ports that are still asked for stay, too.
             candidate.spec.placement.node = candidate.status.node.clone();
+            let fixed: Vec<u16> = candidate.spec.ports.iter().filter_map(|p| p.host_port).collect();
+            let kept = |port: &u16| !fixed.contains(port) && !candidate.status.refused_ports.contains(port);
             for port in &mut candidate.spec.ports {
-                port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name));
+                port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name).filter(kept));
             }
         }
         let mut fleet = fleet(self.ctx);
@@ -319,6 +329,7 @@ impl<'a> Executor<'a> {
             for port in &candidate.status.ports {
                 load.ports.remove(&port.host_port);
             }
+            load.ports.extend(&candidate.status.refused_ports);
             // It is there already: only its ports are in question, not whether the node would take it anew.
             load.memory = 0;
             load.instances = 0;
@@ -352,6 +363,9 @@ impl<'a> Executor<'a> {
         report.status.ports = bound_ports(&placement);
         if rebinding {
             report.status.observed_generation = self.instance.status.observed_generation;
+            if report.status.phase == Phase::Running {
+                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports change");
+            }
         } else {
             report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
         }

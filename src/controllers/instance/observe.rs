@@ -13,7 +13,7 @@ use crate::scheduler::{Fleet, place};
 use super::super::Context;
 use super::desired::{container_spec, named_volumes};
 use super::moving;
-use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, want};
+use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
 use super::probe::ProbeTarget;
 use super::running::started;
 use super::values::ValueNames;
@@ -135,8 +135,10 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     let spec = container_spec(&ctx.site.cluster, desired);
     let current =
         seen.containers.iter().find(|c| c.labels.get(labels::SPEC_HASH) == spec.labels.get(labels::SPEC_HASH));
+    let must_bind = must_bind(desired, seen);
     let in_place = |c: &&ContainerInfo| {
-        c.state == RunState::Running
+        !must_bind
+            && c.state == RunState::Running
             && seen.network == Presence::Ours
             && c.networks == [spec.network.clone()]
             && !desired.is_condemned(&c.id)
@@ -149,7 +151,14 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
             }
         }
         // A container may have to be made.
-        None => seen.image_present = Some(engine.image(&spec.image).await?.is_some()),
+        None => {
+            seen.image_present = Some(match engine.image(&spec.image).await {
+                Ok(found) => found.is_some(),
+                // No image can have such a name: the pull tells so, and what serves goes on.
+                Err(e) if e.kind == EngineErrorKind::Invalid => false,
+                Err(e) => return Err(e),
+            });
+        }
     }
     Ok(())
 }

@@ -9,14 +9,14 @@
 //!
 //! Planning twice changes nothing: the plan for the world that a plan leads to has no actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION, is_true};
+use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
@@ -183,14 +183,6 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
         }
         NodeSeen::Reachable if let Some(plan) = plan_move(desired, seen, want, &mut report) => plan,
         NodeSeen::Reachable => match want {
-            // A port that the spec gained, or a fixed one that it changed, is bound before anything is made.
-            Want::Run if !ports_bound(desired) || seen.address_changed => {
-                if is_true(&desired.status.conditions, "Ready") {
-                    // What serves is of the old spec until it is replaced.
-                    report.status.observed_generation = desired.status.observed_generation;
-                }
-                Plan { status: report.take(), actions: vec![Action::Bind], recheck: None }
-            }
             Want::Run => running::plan_run(site, desired, seen, report, now),
             Want::Sleep => plan_rest(site, desired, seen, report, Phase::Asleep, now),
             Want::Stop => plan_rest(site, desired, seen, report, Phase::Stopped, now),
@@ -198,16 +190,23 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
     }
 }
 
-/// Whether the bound ports are just those that the spec asks for.
+/// Whether the bound ports are just those that the spec asks for, each once, and none that the node refuses.
 pub fn ports_bound(desired: &Instance) -> bool {
     let (wanted, bound) = (&desired.spec.ports, &desired.status.ports);
+    let distinct: BTreeSet<u16> = bound.iter().map(|p| p.host_port).collect();
     wanted.len() == bound.len()
+        && distinct.len() == bound.len()
         && wanted.iter().all(|p| {
-            desired
-                .status
-                .host_port(&p.name)
-                .is_some_and(|host_port| p.host_port.is_none_or(|fixed| fixed == host_port))
+            desired.status.host_port(&p.name).is_some_and(|host_port| match p.host_port {
+                Some(fixed) => fixed == host_port,
+                None => !desired.status.refused_ports.contains(&host_port),
+            })
         })
+}
+
+/// Whether ports are to be chosen before a container can be made.
+pub fn must_bind(desired: &Instance, seen: &Observed) -> bool {
+    seen.address_changed || !ports_bound(desired)
 }
 
 fn plan_binding(want: Want, placement: &Result<Placement, Unplaced>, mut report: Report) -> Plan {
@@ -251,7 +250,7 @@ fn plan_rest(
     let spec = container_spec(&site.cluster, desired);
     let (best, others) = running::choose(&seen.containers, &spec);
     let mut actions = remove_strays(seen);
-    actions.extend(others.iter().map(|c| Action::RemoveContainer { id: c.id.clone() }));
+    actions.extend(others.iter().map(|c| Action::RemoveStray { id: c.id.clone() }));
     if let Some(container) = best {
         let id = container.id.clone();
         match container.state {
@@ -301,7 +300,7 @@ fn plan_rest(
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {
-    seen.strays.iter().map(|id| Action::RemoveContainer { id: id.clone() }).collect()
+    seen.strays.iter().map(|id| Action::RemoveStray { id: id.clone() }).collect()
 }
 
 /// Stops and removes all that the instance has on its node but its volumes.

@@ -99,6 +99,10 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
                     report.status.observed_generation = desired.status.observed_generation;
                     report.up_to_date(false, reason, message);
                 }
+                Action::Start { .. } if error.kind == EngineErrorKind::PortTaken => {
+                    refuse_ports(&mut report.status, desired, &error.message);
+                    report.phase(Phase::Failed).not_ready(reason, message);
+                }
                 Action::Stop { .. }
                 | Action::RemoveContainer { .. }
                 | Action::RemoveNetwork { .. }
@@ -112,6 +116,27 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
         }
     }
     report.take()
+}
+
+/// How many ports that something else holds are remembered.
+const MOST_REFUSED: usize = 8;
+
+/// Takes note of the ports that something else holds, when it is not the first time: what held one may have been a late
+/// container of this very instance. Ports that the user fixed are theirs to change.
+fn refuse_ports(status: &mut InstanceStatus, desired: &Instance, message: &str) {
+    if condition(&desired.status.conditions, "Ready").is_none_or(|c| c.reason != "PortTaken") {
+        return;
+    }
+    let free = desired.spec.ports.iter().filter(|p| p.host_port.is_none());
+    let bound: Vec<u16> = free.filter_map(|p| desired.status.host_port(&p.name)).collect();
+    let numbers: Vec<&str> = message.split(|c: char| !c.is_ascii_digit()).collect();
+    let named: Vec<u16> = bound.iter().copied().filter(|p| numbers.contains(&p.to_string().as_str())).collect();
+    for port in if named.is_empty() { bound } else { named } {
+        status.refused_ports.retain(|p| *p != port);
+        status.refused_ports.push(port);
+    }
+    let surplus = status.refused_ports.len().saturating_sub(MOST_REFUSED);
+    status.refused_ports.drain(..surplus);
 }
 
 /// The status with how far a pull is, where a pull is what it tells of: a failure that is being retried stays told.

@@ -10,7 +10,7 @@ use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExi
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
-use super::plan::{Observed, Presence, Site, idle, remove_strays};
+use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays};
 use super::probe::ProbeTarget;
 use super::report::{Report, told_failing};
 use super::values;
@@ -34,7 +34,7 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Re
     let spec = container_spec(&site.cluster, desired);
     let (best, others) = choose(&seen.containers, &spec);
     let mut actions = remove_strays(seen);
-    actions.extend(others.iter().map(|c| Action::RemoveContainer { id: c.id.clone() }));
+    actions.extend(others.iter().map(|c| Action::RemoveStray { id: c.id.clone() }));
 
     if let Some(lost) = lost_volume(desired, seen) {
         report.phase(Phase::Failed).not_ready("VolumeLost", lost);
@@ -44,7 +44,7 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Re
         report.phase(Phase::Failed).not_ready("NameConflict", foreign);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if best.is_none() || best.is_some_and(|c| needs_replacement(desired, c, seen, &spec)) {
+    if must_bind(desired, seen) || best.is_none_or(|c| needs_replacement(desired, c, seen, &spec)) {
         return plan_container(desired, seen, report, spec, best, actions);
     }
     let Some(container) = best else { unreachable!("handled above") };
@@ -178,6 +178,12 @@ fn plan_container(
     if check {
         actions.push(Action::CheckValues(Box::new(spec.clone())));
     }
+    if must_bind(desired, seen) {
+        // What serves goes on until here. From the commit of the new ports on nobody is led to the old container, which
+        // does not publish them, and which publishes others that may be another's by now.
+        actions.push(Action::Bind);
+        return Plan { status: *before, actions, recheck: None };
+    }
     if !retrying {
         let (phase, reason) =
             if old.is_some() && stale { (Phase::Upgrading, "Upgrading") } else { (Phase::Starting, "Creating") };
@@ -297,6 +303,7 @@ fn plan_running(
     let target = ProbeTarget::startup(desired);
     if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
         report.phase(Phase::Running).ready("Running", "the app has started");
+        report.status.refused_ports.clear();
         if desired.status.phase != Phase::Running {
             report.status.last_active = Some(last_active(desired, seen, now));
         }
