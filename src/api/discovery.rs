@@ -164,7 +164,8 @@ fn aggregated_resource(resource: &Resource) -> Value {
 pub fn cached(headers: &HeaderMap, body: String, media_type: &str) -> Response {
     let tag = format!("\"{}\"", fingerprint(&body));
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
-    let same = known.flat_map(|v| v.split(',')).any(|t| t.trim() == tag || t.trim() == "*");
+    let same =
+        known.flat_map(|v| v.split(',')).any(|t| [tag.as_str(), "*"].contains(&t.trim().trim_start_matches("W/")));
     let mut response = if same {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;

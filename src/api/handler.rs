@@ -31,8 +31,8 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{self, View, eviction, nodes, pods};
 use super::{
-    ApiState, apply, create, delete, discovery, drain, list, logs, metrics, negotiate, openapi, patch, scale, streams,
-    update, watch,
+    ApiState, apply, compress, create, delete, discovery, drain, list, logs, metrics, negotiate, openapi, patch, scale,
+    streams, update, watch,
 };
 use crate::model::{Key, Kind};
 
@@ -83,6 +83,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/readyz", get(ready))
         .fallback(answer)
         .layer(middleware::map_response(common_headers))
+        .layer(middleware::from_fn_with_state(compress::Encoders::new(), compress::large))
         .layer(middleware::from_fn(drain::unread))
         .with_state(shared)
 }

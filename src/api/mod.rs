@@ -15,6 +15,7 @@ mod apply;
 pub mod attach;
 mod body;
 mod columns;
+mod compress;
 mod create;
 mod cross;
 mod delete;

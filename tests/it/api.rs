@@ -2,8 +2,10 @@
 
 mod access;
 mod apply;
+mod compress;
 mod configmaps;
 mod discovery;
+mod errors;
 mod namespaces;
 mod nodes;
 mod policy;

@@ -314,6 +314,62 @@ async fn who_did_what_is_written_down_without_bodies() {
 }
 
 #[tokio::test]
+async fn all_that_is_done_to_tokens_is_written_down() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let before = server.audit(0).await.len();
+    let editor = bearer(&server, "e", json!({"role": "editor"})).await;
+    let one = format!("{TOKENS}/e");
+    client.post(&format!("{TOKENS}?dryRun=All"), &token("d", json!({"role": "admin"}))).await.expect(201);
+    client.post(TOKENS, &token("e", json!({"role": "viewer"}))).await.expect(409);
+    client.post(TOKENS, &token("bad", json!({"role": "root"}))).await.expect(422);
+    client.merge(&one, &json!({"spec": {"role": "viewer"}})).await.expect(200);
+    let stored = client.get(&one).await.expect(200);
+    client.put(&one, &stored).await.expect(200);
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let applied = token("f", json!({"role": "viewer"})).to_string();
+    let made = client.send(Method::PATCH, &format!("{TOKENS}/f?fieldManager=m"), &apply, applied).await.expect(201);
+    editor.post(TOKENS, &token("mine", json!({"role": "admin"}))).await.expect(403);
+    editor.merge(&one, &json!({"spec": {"role": "admin"}})).await.expect(403);
+    editor.delete(&one).await.expect(403);
+    client.delete(&one).await.expect(200);
+    client.delete(&one).await.expect(404);
+    client.delete(TOKENS).await.expect(200);
+    let lines = server.audit(before + 13).await.split_off(before);
+    let told: Vec<String> = lines
+        .iter()
+        .map(|l| {
+            assert_eq!((&l["resource"], &l["group"]), (&json!("accesstokens"), &json!("portreeve.dev")));
+            let text = |name: &str| l[name].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {} {} {}", text("user"), text("verb"), text("name"), l["dryRun"], l["code"])
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "admin create e false 201",
+            "admin create d true 201",
+            "admin create e false 409",
+            "admin create bad false 422",
+            "admin patch e false 200",
+            "admin update e false 200",
+            "admin patch f false 201",
+            "e create - false 403",
+            "e patch e false 403",
+            "e delete e false 403",
+            "admin delete e false 200",
+            "admin delete e false 404",
+            "admin deletecollection - false 200",
+        ]
+    );
+    let text = std::fs::read_to_string(server.dir.path().join("audit.log")).unwrap();
+    for secret in [editor.token.as_deref().unwrap(), made["status"]["token"].as_str().unwrap()] {
+        assert!(!text.contains(secret));
+    }
+    assert!(!text.contains(stored["status"]["hash"].as_str().unwrap()), "nor what it is compared with");
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_told_to_wait_and_good_ones_are_not() {
     let server = ApiServer::start().await;
     let mut guesser = server.client.clone();
