@@ -3,7 +3,7 @@
 //! ```text
 //! main ─► demo    from nothing to instances that sleep and wake, and back
 //!      ─► fleet   real Docker daemons in network namespaces of their own
-//!      ─► bench   what a wake and an instance cost
+//!      ─► bench   what a wake, an instance and the API cost
 //!      ─► test    every check, with real daemons
 //!      ─► image   the test image, made without a registry
 //! ```
@@ -48,7 +48,10 @@ cargo xtask <command>
                         alone takes to start the same container
   bench memory [-o json]
                         resident memory with 2 and with 1,000 instances
-                        (both: --binary PATH instead of the release build)
+  bench api [--cycles N] [--only creates|lists|watches|fsyncs] [--etcd PATH] [-o json]
+                        durable creates, lists of 10,000 objects and 1,000 watchers,
+                        beside etcd on the same disk
+                        (all: --binary PATH instead of the release build)
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--bare]
                         N Docker daemons, each in a network namespace of its own; with

@@ -174,6 +174,19 @@ pub fn become_subreaper() {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Lets this process and those that it starts have so many descriptors open.
+pub fn raise_descriptors(wanted: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid place for the answer.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    if limit.rlim_cur >= wanted {
+        return Ok(());
+    }
+    limit.rlim_cur = wanted.min(limit.rlim_max);
+    // SAFETY: a valid limit.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+}
+
 /// From now on SIGINT, SIGTERM and SIGHUP only set a flag: whoever waits looks at it, and cleans up.
 pub fn catch_interrupts() {
     extern "C" fn note(_: libc::c_int) {

@@ -1,13 +1,14 @@
-//! `cargo xtask bench`: what a wake and an instance cost, measured on the release build.
+//! `cargo xtask bench`: what a wake, an instance and the API cost, measured on the release build.
 //!
 //! ```text
 //! wake ──► serve, one instance that sleeps ─┐
-//!      └─► raw: its container's twin       ─┴─► a private Docker daemon        memory ──► serve, no daemon
+//!      └─► raw: its container's twin       ─┴─► a private Docker daemon        memory, api ──► serve, no daemon
 //! ```
 //!
 //! Both use the demo's modules and clean up as it does: also after an error, an interrupt, or an earlier run that was
 //! killed. `--binary PATH` measures another build, of an older version for example. Figures are only worth comparing with those of the same run.
 
+mod api;
 mod first_byte;
 mod memory;
 mod raw;
@@ -32,12 +33,16 @@ use server::Server;
 /// Of the directory and of the fleet.
 const NAME: &str = "bench";
 const ROUNDS: usize = 12;
+const CYCLES: usize = 6;
 const DOMAIN: &str = "localhost";
 
 pub fn run(mut args: Args) -> Result<ExitCode> {
     let format = args.option("-o")?;
     let rounds = args.option("--rounds")?;
     let binary = args.option("--binary")?.map(PathBuf::from);
+    let cycles = args.option("--cycles")?;
+    let only = args.option("--only")?;
+    let etcd = args.option("--etcd")?.map(PathBuf::from);
     let verb = args.word();
     args.finish()?;
     let json = match format.as_deref() {
@@ -45,15 +50,27 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         Some("json") => true,
         Some(other) => bail!("-o {other}: only json"),
     };
+    if verb.as_deref() != Some("api") && (cycles.is_some() || only.is_some() || etcd.is_some()) {
+        bail!("--cycles, --only and --etcd are for bench api");
+    }
+    if let Some(only) = only.as_deref().filter(|o| !api::PARTS.contains(o)) {
+        bail!("--only {only}: one of {}", api::PARTS.join(", "));
+    }
     let what = match (verb.as_deref(), rounds) {
+        (Some("api"), None) => {
+            let text = cycles.unwrap_or_else(|| CYCLES.to_string());
+            let cycles = text.parse().ok().filter(|n| (1..=30).contains(n));
+            let cycles = cycles.with_context(|| format!("--cycles {text}: a number from 1 to 30"))?;
+            What::Api(api::Options { cycles, only, etcd })
+        }
         (Some("wake"), None) => What::Wake(ROUNDS),
         (Some("wake"), Some(rounds)) => {
             let count = rounds.parse().ok().filter(|n| (1..=1000).contains(n));
             What::Wake(count.with_context(|| format!("--rounds {rounds}: a number from 1 to 1000"))?)
         }
         (Some("memory"), None) => What::Memory,
-        (Some("memory"), Some(_)) => bail!("--rounds is for bench wake"),
-        _ => bail!("bench wake, or bench memory? See cargo xtask help"),
+        (Some("memory" | "api"), Some(_)) => bail!("--rounds is for bench wake"),
+        _ => bail!("bench wake, bench memory, or bench api? See cargo xtask help"),
     };
 
     let place = Place::take(NAME)?;
@@ -80,6 +97,7 @@ enum What {
     /// So many rounds.
     Wake(usize),
     Memory,
+    Api(api::Options),
 }
 
 /// One run: what it has made, so that it can be removed.
@@ -117,6 +135,7 @@ impl Bench {
         match what {
             What::Wake(rounds) => wake::measure(self, *rounds),
             What::Memory => memory::measure(self),
+            What::Api(options) => api::measure(self, options),
         }
     }
 
