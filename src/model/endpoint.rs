@@ -2,7 +2,7 @@
 //!
 //! Called by validation, by the scheduler (where ports are published) and by the docker room (whom to call). Pure.
 
-use std::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use super::validate::{FieldError, quoted};
 use super::{DockerHostSpec, is_subdomain};
@@ -37,7 +37,7 @@ fn tcp(text: &str) -> Option<DaemonEndpoint<'_>> {
     // A number for people may begin with a sign; one of an endpoint may not.
     let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse::<u16>().ok())?.filter(|p| *p > 0)?;
     let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.strip_suffix(']').filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())?,
+        Some(bracketed) => bracketed.strip_suffix(']').filter(|inner| inner.parse::<Ipv6Addr>().is_ok())?,
         None if is_host_name(host) => host,
         None => return None,
     };
