@@ -1,8 +1,9 @@
 //! What was last listed on each host: hints, from which keys are woken and strays are found. Never a base for an
 //! effect by itself: whoever acts looks at the daemon again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::engine::{ContainerSummary, NetworkInfo, RunState};
 use super::labels;
@@ -31,46 +32,73 @@ pub enum SightingKind {
     Network,
 }
 
-/// One listing per host, the newest.
+/// One listing per host, the newest; and all of them by instance, as every reconcile asks.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    hosts: Mutex<BTreeMap<String, HostInventory>>,
+    state: Mutex<State>,
+}
+
+/// Invariant: `by_key` has just the sightings of `hosts`, those of a key in the order of their hosts' names.
+#[derive(Debug, Default)]
+struct State {
+    hosts: BTreeMap<String, HostInventory>,
+    by_key: HashMap<Key, Vec<Sighting>>,
+}
+
+impl State {
+    fn take_out(&mut self, host: &str) -> HostInventory {
+        let old = self.hosts.remove(host).unwrap_or_default();
+        for key in parts(&old).into_keys() {
+            if let Entry::Occupied(mut seen) = self.by_key.entry(key) {
+                seen.get_mut().retain(|sighting| sighting.host != host);
+                if seen.get().is_empty() {
+                    seen.remove();
+                }
+            }
+        }
+        old
+    }
+
+    fn put_in(&mut self, host: &str, new: HostInventory) {
+        let containers = new.containers.iter().map(|c| (&c.labels, &c.id, SightingKind::Container));
+        let networks = new.networks.iter().map(|n| (&n.labels, &n.name, SightingKind::Network));
+        for (labels, id, kind) in containers.chain(networks) {
+            let Some(key) = labels::instance_key(labels) else { continue };
+            let uid = labels.get(labels::UID).cloned().unwrap_or_default();
+            let seen = self.by_key.entry(key).or_default();
+            let at = seen.partition_point(|other| other.host.as_str() <= host);
+            seen.insert(at, Sighting { host: host.to_owned(), uid, id: id.clone(), kind });
+        }
+        self.hosts.insert(host.to_owned(), new);
+    }
 }
 
 impl Inventory {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in a new listing; returns the instances whose part of it changed.
     pub fn replace(&self, host: &str, new: HostInventory) -> Vec<Key> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = hosts.insert(host.to_owned(), new).unwrap_or_default();
-        let new = &hosts[host];
-        changed(&old, new).into_iter().collect()
+        let mut state = self.state();
+        let old = state.take_out(host);
+        let changed = changed(&old, &new).into_iter().collect();
+        state.put_in(host, new);
+        changed
     }
 
     /// Every instance that the host's last listing shows something of.
     pub fn keys(&self, host: &str) -> Vec<Key> {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.get(host).map_or_else(Vec::new, |inventory| parts(inventory).into_keys().collect())
+        self.state().hosts.get(host).map_or_else(Vec::new, |inventory| parts(inventory).into_keys().collect())
     }
 
     pub fn forget(&self, host: &str) {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+        self.state().take_out(host);
     }
 
     /// All that was last seen, on any host, under an instance's name.
     pub fn sightings(&self, key: &Key) -> Vec<Sighting> {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = vec![];
-        for (host, inventory) in hosts.iter() {
-            let containers = inventory.containers.iter().map(|c| (&c.labels, &c.id, SightingKind::Container));
-            let networks = inventory.networks.iter().map(|n| (&n.labels, &n.name, SightingKind::Network));
-            for (labels, id, kind) in containers.chain(networks) {
-                if labels::speak_of(labels, key) {
-                    let uid = labels.get(labels::UID).cloned().unwrap_or_default();
-                    found.push(Sighting { host: host.clone(), uid, id: id.clone(), kind });
-                }
-            }
-        }
-        found
+        self.state().by_key.get(key).cloned().unwrap_or_default()
     }
 }
 
@@ -102,6 +130,8 @@ fn changed(old: &HostInventory, new: &HostInventory) -> BTreeSet<Key> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn container(name: &str, id: &str, state: RunState) -> ContainerSummary {
@@ -128,5 +158,42 @@ mod tests {
         assert_eq!(inventory.sightings(&Key::instance("default", "a"))[0].id, "1");
         inventory.forget("h");
         assert!(inventory.sightings(&Key::instance("default", "a")).is_empty());
+    }
+
+    proptest! {
+        /// Whatever is listed and forgotten, and in what order: the index shows what a search of the listings would.
+        #[test]
+        fn the_index_shows_just_what_was_last_listed(
+            steps in proptest::collection::vec((0usize..3, proptest::option::of(proptest::collection::vec(0usize..5, 0..6))), 0..12)
+        ) {
+            let inventory = Inventory::default();
+            let mut listed: BTreeMap<String, Vec<(Key, String)>> = BTreeMap::new();
+            for (step, (host, names)) in steps.into_iter().enumerate() {
+                let host = format!("h{host}");
+                let Some(names) = names else {
+                    inventory.forget(&host);
+                    listed.remove(&host);
+                    continue;
+                };
+                let containers: Vec<_> = names
+                    .iter()
+                    .enumerate()
+                    .map(|(i, n)| container(&format!("n{n}"), &format!("{host}-{step}-{i}"), RunState::Running))
+                    .collect();
+                let seen = containers.iter().map(|c| (labels::instance_key(&c.labels).unwrap(), c.id.clone())).collect();
+                listed.insert(host.clone(), seen);
+                inventory.replace(&host, HostInventory { containers, networks: vec![] });
+            }
+            for n in 0..5 {
+                let key = Key::instance("default", format!("n{n}"));
+                let found: Vec<_> = inventory.sightings(&key).into_iter().map(|s| (s.host, s.id)).collect();
+                let all = listed.iter().flat_map(|(host, seen)| seen.iter().map(move |(of, id)| (of, host, id)));
+                let expected: Vec<_> =
+                    all.filter(|(of, ..)| **of == key).map(|(_, host, id)| (host.clone(), id.clone())).collect();
+                prop_assert_eq!(found, expected);
+            }
+            let known: BTreeSet<&Key> = listed.values().flatten().map(|(key, _)| key).collect();
+            prop_assert_eq!(inventory.state().by_key.len(), known.len(), "an instance that is gone is left in the index");
+        }
     }
 }

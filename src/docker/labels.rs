@@ -41,11 +41,6 @@ pub fn instance_key(labels: &BTreeMap<String, String>) -> Option<Key> {
     Some(Key::instance(labels.get(NAMESPACE)?, labels.get(NAME)?))
 }
 
-/// Whether labels speak of this instance: [`instance_key`] without making a key of each.
-pub fn speak_of(labels: &BTreeMap<String, String>, key: &Key) -> bool {
-    labels.get(NAME) == Some(&key.name) && labels.get(NAMESPACE) == Some(&key.namespace)
-}
-
 /// The instance that a name made by [`object_name`] or [`volume_name`] speaks of.
 pub fn key_of_name(name: &str) -> Option<Key> {
     let mut parts = name.split('.');
