@@ -209,8 +209,8 @@ impl ActivityView for Activity {
     fn seen(&self, key: &Key) -> ActivitySeen {
         ActivitySeen { idle: self.idle(key), open: self.open_count(key) }
     }
-    fn touch(&self, key: &Key) {
-        Activity::touch(self, key);
+    fn touch_ahead(&self, key: &Key, by: Duration) {
+        Activity::touch_ahead(self, key, by);
     }
     fn forget(&self, key: &Key) {
         Activity::forget(self, key);

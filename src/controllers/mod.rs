@@ -16,6 +16,7 @@ mod repeats;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -31,15 +32,15 @@ use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::store::SharedStore;
 
 use host::Relist;
-use instance::{ActivitySeen, Prober, Site, VALUE_REASONS};
+use instance::{ActivitySeen, Prober, Site, VALUE_REASONS, Want, want};
 use recorder::Recorder;
 use repeats::Repeats;
 
 /// How the use of instances is known; implemented over the proxy's table.
 pub trait ActivityView: Send + Sync {
     fn seen(&self, key: &Key) -> ActivitySeen;
-    /// Counts as a use.
-    fn touch(&self, key: &Key);
+    /// Counts as a use, so much later than now: uses before that time do not shorten it.
+    fn touch_ahead(&self, key: &Key, by: Duration);
     fn forget(&self, key: &Key);
 }
 
@@ -60,6 +61,8 @@ pub struct Context {
     /// Held while a node and ports are chosen and committed.
     pub binding: tokio::sync::Mutex<()>,
     pub repeats: Repeats,
+    /// Pulls that reconciles wait for now.
+    pub pulling: AtomicU32,
 }
 
 impl Context {
@@ -89,9 +92,13 @@ impl Context {
             relist: Relist::default(),
             binding: tokio::sync::Mutex::new(()),
             repeats: Repeats::default(),
+            pulling: AtomicU32::new(0),
         }
     }
 }
+
+/// As many as a host has instances by default: a host that hangs holds a quarter of what may run at once.
+const RECONCILES_PER_HOST: usize = 1024;
 
 /// The queue of instances to look at; wakes from the proxy go into it, too.
 pub type InstanceQueue = Arc<Queue<Key>>;
@@ -103,7 +110,12 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
         () = ctx.cache.ready() => {}
     }
     let mut runner = Runner::new(queue.clone());
-    runner.stats = stats;
+    runner.stats = stats.clone();
+    runner.share = RECONCILES_PER_HOST;
+    runner.lane = {
+        let cache = ctx.cache.clone();
+        Box::new(move |key| cache.instance(key).map(|i| i.status.node.clone()).unwrap_or_default())
+    };
     let reconcile = {
         let ctx = ctx.clone();
         move |key| instance::reconcile(ctx.clone(), key)
@@ -112,7 +124,7 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
         runner.run(reconcile, shutdown.clone()),
         feed(ctx.clone(), queue.clone(), shutdown.clone()),
         namespace::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), shutdown.clone()),
-        host::run(ctx, queue, shutdown),
+        host::run(ctx, queue, stats, shutdown),
     );
 }
 
@@ -234,9 +246,12 @@ fn waits_for_values(instance: &Instance) -> bool {
     told.filter(|c| c.status == ConditionStatus::False).any(|c| VALUE_REASONS.contains(&c.reason.as_str()))
 }
 
-/// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once.
+/// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once. Those that rest
+/// wait for none.
 fn add_unbound(ctx: &Context, queue: &Queue<Key>) {
-    for (i, instance) in ctx.cache.on_node("").into_iter().enumerate() {
+    let now = ctx.clock.now();
+    let waits = |i: &Arc<Instance>| want(i, ctx.activity.seen(&i.key()), now) == Want::Run;
+    for (i, instance) in ctx.cache.on_node("").into_iter().filter(waits).enumerate() {
         queue.add_after(instance.key(), Duration::from_millis(i as u64 / 10));
     }
 }

@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 use super::labels;
 use super::login::Login;
+use super::turns::Turn;
 use crate::model::{Key, SecretText};
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
@@ -55,6 +56,8 @@ pub enum EngineErrorKind {
     Unreachable,
     /// No answer in time: unknown whether done.
     Timeout,
+    /// The daemon has as many calls as it gets at once: nothing was done; try again soon.
+    Busy,
 }
 
 pub type EngineResult<T> = Result<T, EngineError>;
@@ -390,8 +393,15 @@ pub trait EngineWrite: Send + Sync {
     /// Returns the id. A name that is taken is `Conflict`: the caller looks whether it is ours.
     async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String>;
     async fn start_container(&self, id: &str) -> EngineResult<()>;
-    /// Asks to stop, and kills after `grace` (whole seconds).
-    async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()>;
+    /// A turn to stop a container with, for who must not announce a stop that has to wait; `Busy` when none comes soon.
+    async fn stop_turn(&self, id: &str) -> EngineResult<Turn>;
+    /// Asks to stop, at once, and kills after `grace` (whole seconds).
+    async fn stop_in_turn(&self, turn: Turn, id: &str, grace: Duration) -> EngineResult<()>;
+    /// Waits for a turn, then stops.
+    async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()> {
+        let turn = self.stop_turn(id).await?;
+        self.stop_in_turn(turn, id, grace).await
+    }
     /// Removes by force, with its anonymous volumes.
     async fn remove_container(&self, id: &str) -> EngineResult<()>;
     async fn rename_container(&self, id: &str, name: &str) -> EngineResult<()>;

@@ -6,38 +6,16 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ::bollard::errors::Error;
-use tokio::sync::Semaphore;
 
 use super::breaker::{Admission, Breaker};
 use super::classify;
 use super::engine::{EngineError, EngineErrorKind, EngineResult};
+use super::turns::{Turn, Turns, Weight};
 use crate::clock::SharedClock;
-
-/// More starts at once only make each slower.
-const HEAVY: usize = 4;
-const LIGHT: usize = 32;
-/// Apart, because each may take its container's whole grace: sleepers must keep no reader waiting.
-const STOPS: usize = 16;
-
-/// Apart, because older daemons (20.10 at least) answer each only at their next full second.
-pub const READINGS: usize = 64;
-
-#[derive(Clone, Copy)]
-pub enum Weight {
-    /// Create, start, remove.
-    Heavy,
-    Light,
-    Stop,
-    /// What a container uses.
-    Reading,
-}
 
 pub struct Gate {
     clock: SharedClock,
-    heavy: Semaphore,
-    light: Semaphore,
-    stops: Semaphore,
-    readings: Semaphore,
+    turns: Turns,
     breaker: Mutex<Breaker>,
 }
 
@@ -51,11 +29,14 @@ pub struct Pass<'a> {
 impl Gate {
     pub fn new(clock: SharedClock) -> Gate {
         let breaker = Mutex::new(Breaker::new());
-        let [heavy, light, stops, readings] = [HEAVY, LIGHT, STOPS, READINGS].map(Semaphore::new);
-        Gate { clock, heavy, light, stops, readings, breaker }
+        Gate { clock, turns: Turns::default(), breaker }
     }
 
-    /// Waits for its turn, which every holder's time limit bounds, then makes the call within `limit`.
+    pub async fn turn(&self, op: &'static str, object: &str, weight: Weight) -> EngineResult<Turn> {
+        self.turns.take(op, object, weight).await
+    }
+
+    /// Waits for a turn, then makes the call within `limit`.
     pub async fn call<T>(
         &self,
         op: &'static str,
@@ -64,13 +45,19 @@ impl Gate {
         limit: Duration,
         call: impl Future<Output = Result<T, Error>>,
     ) -> EngineResult<T> {
-        let turns = match weight {
-            Weight::Heavy => &self.heavy,
-            Weight::Light => &self.light,
-            Weight::Stop => &self.stops,
-            Weight::Reading => &self.readings,
-        };
-        let _turn = turns.acquire().await.expect("never closed");
+        let turn = self.turn(op, object, weight).await?;
+        self.call_in(turn, op, object, limit, call).await
+    }
+
+    /// Makes the call within `limit`, in a turn taken before.
+    pub async fn call_in<T>(
+        &self,
+        _turn: Turn,
+        op: &'static str,
+        object: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> EngineResult<T> {
         let pass = self.enter(op, object)?;
         let result = match tokio::time::timeout(limit, call).await {
             Ok(result) => result.map_err(|e| classify::error(op, object, &e)),

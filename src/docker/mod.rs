@@ -23,6 +23,7 @@ mod streams;
 pub mod timeouts;
 mod tls;
 mod transport;
+pub mod turns;
 pub mod usage;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::engine::{ContainerStats, Engine};
-use super::{Engines, gate};
+use super::{Engines, turns};
 use crate::clock::SharedClock;
 use crate::model::DockerHost;
 
@@ -37,7 +37,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long an answer may take. What a host has not told by then is unknown.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Readings at once of one host.
-const OF_A_HOST: usize = gate::READINGS;
+const OF_A_HOST: usize = turns::READINGS;
 /// Of all hosts: each is a connection, and a process has about a thousand unless it is given more. Taken after the host's
 /// turn, so that a host that hangs holds no more than its share.
 const OF_ALL: usize = 256;

@@ -430,6 +430,12 @@ pub struct InstanceStatus {
     /// When the container was last started.
     #[serde(default, skip_serializing_if = "is_default")]
     pub started_at: Option<Time>,
+    /// When that start was first seen, by the control plane's clock: what a daemon's clock says may be off.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_seen_at: Option<Time>,
+    /// When the container ended that was last stopped on purpose, by its daemon's clock: this end is no crash.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ended_at: Option<Time>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub image: ImageStatus,
     /// The host ports bound to the instance, whether it runs or not.
@@ -492,6 +498,9 @@ pub struct LastExit {
     #[serde(default, skip_serializing_if = "is_default")]
     pub started_at: Option<Time>,
     pub finished_at: Time,
+    /// When that end was first seen, by the control plane's clock; the next start is reckoned from here.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seen_at: Option<Time>,
 }
 
 impl InstanceStatus {

@@ -62,6 +62,11 @@ impl Activity {
         self.entry(key).touch(self.clock.monotonic());
     }
 
+    /// Records a use as of a time to come: until then it counts as used, and earlier uses do not shorten that.
+    pub fn touch_ahead(&self, key: &Key, by: Duration) {
+        self.entry(key).touch(self.clock.monotonic() + by);
+    }
+
     /// Records a use that lasts until the guard is dropped: a request, or an upgraded connection.
     pub fn open(&self, key: &Key) -> OpenGuard {
         let entry = self.entry(key);

@@ -18,6 +18,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// For what was not even begun: someone may be waiting for it.
+    pub fn while_busy() -> Backoff {
+        Backoff { base: Duration::from_secs(1), max: Duration::from_secs(15) }
+    }
+
     /// The delay after `failures` failures in a row (from 1 on): doubling up to `max`, within ±20 %.
     pub fn delay(&self, key: &impl Hash, failures: u32) -> Duration {
         let plain = self.base.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.max);

@@ -9,6 +9,7 @@
 //! a key added while it is reconciled is reconciled again afterwards; a panic costs only its own key a back-off.
 
 mod backoff;
+mod lanes;
 mod outcome;
 mod queue;
 mod runner;

@@ -17,6 +17,9 @@ pub enum Error {
     /// May pass: try again with back-off.
     #[error("{0}")]
     Retry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing was done, because something else has to end first: no failure, tried again soon.
+    #[error("{0}")]
+    Busy(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Trying again will not help until the object changes; already told by a condition.
     #[error("{0}")]
     Terminal(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -11,6 +11,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::lanes::Lanes;
 use super::{Backoff, Error, Outcome, Queue};
 
 /// Counters since start, for metrics and tests.
@@ -25,15 +26,20 @@ pub struct RunnerStats {
 pub struct Runner<K> {
     pub queue: Arc<Queue<K>>,
     /// Most reconciles at once. Generous: a reconcile that waits for a sick daemon holds only a task, and the limits
-    /// per daemon are the engine's. A small cap would let one hung daemon block all others.
+    /// per daemon are the engine's.
     pub cap: usize,
+    /// Most reconciles at once of the keys of one lane.
+    pub share: usize,
+    /// What a key shares its fate with: what is stuck in one lane holds no more than the lane's share.
+    pub lane: Box<dyn Fn(&K) -> String + Send + Sync>,
     pub backoff: Backoff,
     pub stats: Arc<RunnerStats>,
 }
 
 impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
     pub fn new(queue: Arc<Queue<K>>) -> Runner<K> {
-        Runner { queue, cap: 2048, backoff: Backoff::default(), stats: Arc::default() }
+        let lane = Box::new(|_: &K| String::new());
+        Runner { queue, cap: 4096, share: 4096, lane, backoff: Backoff::default(), stats: Arc::default() }
     }
 
     /// Runs until shutdown; then waits for nothing: dropping the tasks is a crash, which every reconcile survives.
@@ -43,29 +49,45 @@ impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
         Fut: Future<Output = Result<Outcome, Error>> + Send + 'static,
     {
         let mut tasks: JoinSet<Result<Outcome, Error>> = JoinSet::new();
-        let mut keys: HashMap<Id, K> = HashMap::new();
-        let mut failures: HashMap<K, u32> = HashMap::new();
+        let mut keys: HashMap<Id, (K, String)> = HashMap::new();
+        let mut lanes = Lanes::new(self.share);
+        let mut tries = Tries { failures: HashMap::new(), busy: HashMap::new() };
         loop {
-            tokio::select! {
+            let (key, lane) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 Some(ended) = tasks.join_next_with_id() => {
                     let id = match &ended { Ok((id, _)) => *id, Err(e) => e.id() };
-                    let Some(key) = keys.remove(&id) else { continue };
-                    self.conclude(&key, ended.map(|(_, result)| result), &mut failures);
+                    let Some((key, lane)) = keys.remove(&id) else { continue };
+                    self.conclude(&key, ended.map(|(_, result)| result), &mut tries);
                     self.queue.done(&key);
+                    let Some(next) = lanes.leave(&lane) else { continue };
+                    (next, lane)
                 }
                 key = self.queue.next(), if tasks.len() < self.cap => {
-                    self.stats.reconciles.fetch_add(1, Ordering::Relaxed);
-                    let span = tracing::info_span!("reconcile", %key);
-                    let handle = tasks.spawn(reconcile(key.clone()).instrument(span));
-                    keys.insert(handle.id(), key);
+                    let lane = (self.lane)(&key);
+                    let Some(key) = lanes.enter(&lane, key) else { continue };
+                    (key, lane)
                 }
-            }
+            };
+            self.stats.reconciles.fetch_add(1, Ordering::Relaxed);
+            let span = tracing::info_span!("reconcile", %key);
+            let handle = tasks.spawn(reconcile(key.clone()).instrument(span));
+            keys.insert(handle.id(), (key, lane));
         }
     }
 
-    fn conclude(&self, key: &K, ended: Result<Result<Outcome, Error>, JoinError>, failures: &mut HashMap<K, u32>) {
+    fn conclude(&self, key: &K, ended: Result<Result<Outcome, Error>, JoinError>, tries: &mut Tries<K>) {
+        let Tries { failures, busy } = tries;
+        if let Ok(Err(Error::Busy(cause))) = ended {
+            // Not begun: it says nothing of the failures before.
+            let attempt = busy.entry(key.clone()).and_modify(|n| *n = n.saturating_add(1)).or_insert(1);
+            let delay = Backoff::while_busy().delay(key, *attempt);
+            tracing::debug!(%key, attempt = *attempt, retry_in = ?delay, error = %Chain(&*cause), "busy");
+            self.queue.hold(key.clone(), delay);
+            return;
+        }
+        busy.remove(key);
         let cause = match ended {
             Ok(Ok(outcome)) => {
                 // A step forward that is to be followed at once says nothing about the step that failed.
@@ -82,7 +104,7 @@ impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
                 tracing::warn!(%key, error = %Chain(&*cause), "cannot be reconciled until it changes");
                 return;
             }
-            Ok(Err(Error::Retry(cause))) => cause,
+            Ok(Err(Error::Retry(cause) | Error::Busy(cause))) => cause,
             Err(e) => {
                 self.stats.panics.fetch_add(1, Ordering::Relaxed);
                 Box::new(e) as _
@@ -94,6 +116,12 @@ impl<K: Clone + Eq + Hash + Ord + Display + Send + Sync + 'static> Runner<K> {
         tracing::warn!(%key, attempt = *attempt, retry_in = ?delay, error = %Chain(&*cause), "reconcile failed");
         self.queue.hold(key.clone(), delay);
     }
+}
+
+/// How often in a row keys failed, or could not be begun.
+struct Tries<K> {
+    failures: HashMap<K, u32>,
+    busy: HashMap<K, u32>,
 }
 
 /// Prints an error with all its sources.
@@ -156,6 +184,62 @@ mod tests {
         assert_eq!((count("panics"), count("fails"), count("works")), (3, 3, 1), "{seen:?}");
         assert_eq!(stats.panics.load(Ordering::Relaxed), 2);
         assert_eq!(queue.len(), (0, 0));
+    }
+
+    /// As with a daemon that answers reads and hangs at every start.
+    #[tokio::test(start_paused = true)]
+    async fn three_thousand_keys_of_a_stuck_lane_keep_no_other_waiting() {
+        let clock = VirtualClock::new();
+        let queue = Arc::new(Queue::new(clock.clone()));
+        let shutdown = CancellationToken::new();
+        let places = Arc::new(tokio::sync::Semaphore::new(4));
+        let most: Arc<Mutex<(usize, usize)>> = Arc::default();
+        let reconcile = {
+            let (clock, most) = (clock.clone(), most.clone());
+            move |key: String| {
+                let (clock, most, places) = (clock.clone(), most.clone(), places.clone());
+                async move {
+                    if key.starts_with("well") {
+                        let asked: u64 = key.rsplit('-').next().unwrap().parse().unwrap();
+                        assert_eq!(clock.monotonic().as_secs(), asked, "{key} had to wait");
+                        return Ok(Outcome::Done);
+                    }
+                    let count = |up: bool| {
+                        let (now, peak) = &mut *most.lock().unwrap();
+                        *now = if up { *now + 1 } else { *now - 1 };
+                        *peak = (*peak).max(*now);
+                    };
+                    count(true);
+                    let turn = tokio::time::timeout(Duration::from_secs(10), places.acquire()).await;
+                    let result = match turn {
+                        Ok(_turn) => {
+                            tokio::time::sleep(Duration::from_secs(60)).await;
+                            Err(Error::retry("no answer"))
+                        }
+                        Err(_) => Err(Error::Busy("no turn".into())),
+                    };
+                    count(false);
+                    result
+                }
+            }
+        };
+        (0..3000).for_each(|n| queue.add(format!("hung-{n}")));
+        let mut runner = Runner::new(queue.clone());
+        runner.cap = 2000;
+        runner.share = 500;
+        runner.lane = Box::new(|key: &String| key.split('-').next().unwrap().to_owned());
+        let stats = runner.stats.clone();
+        let running = tokio::spawn(runner.run(reconcile, shutdown.clone()));
+        for second in 1..120 {
+            tokio::time::sleep(Duration::from_secs(second) - clock.monotonic()).await;
+            queue.add(format!("well-{second}"));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        shutdown.cancel();
+        running.await.unwrap();
+        assert_eq!(most.lock().unwrap().1, 500);
+        assert_eq!(stats.panics.load(Ordering::Relaxed), 0);
+        assert!(stats.failures.load(Ordering::Relaxed) <= 8, "being busy is no failure");
     }
 
     #[tokio::test(start_paused = true)]

@@ -166,9 +166,10 @@ fn told(operation: &'static str, key: &Key, error: EngineError) -> AttachError {
     match error.kind {
         EngineErrorKind::NotFound => AttachError::NoContainer(key.clone()),
         EngineErrorKind::Conflict => AttachError::NotRunning(key.clone()),
-        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon | EngineErrorKind::Timeout => {
-            AttachError::Unreachable { key: key.clone(), why: error.message }
-        }
+        EngineErrorKind::Unreachable
+        | EngineErrorKind::WrongDaemon
+        | EngineErrorKind::Timeout
+        | EngineErrorKind::Busy => AttachError::Unreachable { key: key.clone(), why: error.message },
         _ => AttachError::Failed { operation, key: key.clone(), why: error.message },
     }
 }

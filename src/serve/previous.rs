@@ -109,7 +109,7 @@ mod tests {
 
     fn exit(started: Option<i64>, finished: i64) -> LastExit {
         let started_at = started.map(|t| Time::from(at(t)));
-        LastExit { exit_code: 1, oom_killed: false, started_at, finished_at: at(finished).into() }
+        LastExit { exit_code: 1, oom_killed: false, started_at, finished_at: at(finished).into(), seen_at: None }
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Model {
     pub fn new(desired: Instance) -> Model {
         let seen = Observed {
             node: if desired.status.node.is_empty() {
-                NodeSeen::Unbound(Ok(placement(&desired)))
+                NodeSeen::Unbound(Some(Ok(placement(&desired))))
             } else {
                 NodeSeen::Reachable
             },
@@ -98,7 +98,7 @@ impl Model {
                 assert!(self.seen.containers.is_empty(), "it left its container behind");
                 assert_ne!(self.seen.network, Presence::Ours, "it left its network behind");
                 self.desired.status = Default::default();
-                self.seen.node = NodeSeen::Unbound(Ok(placement(&self.desired)));
+                self.seen.node = NodeSeen::Unbound(Some(Ok(placement(&self.desired))));
                 self.seen.leave = None;
             }
             Action::Mark(status) => self.desired.status = *status,

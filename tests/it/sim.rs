@@ -11,6 +11,8 @@ mod moving;
 mod ports;
 #[path = "sim/sick.rs"]
 mod sick;
+#[path = "sim/turns.rs"]
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

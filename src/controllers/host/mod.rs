@@ -12,14 +12,17 @@ mod images;
 mod listing;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, InstanceQueue};
 use crate::model::{DockerHost, DockerHostSpec, Kind, Resource};
+use crate::runtime::RunnerStats;
 
 /// Requests to list a host again, from anyone who found it different than thought.
 #[derive(Debug, Default)]
@@ -48,43 +51,91 @@ impl Relist {
     }
 }
 
-/// Keeps one watcher per DockerHost until shutdown.
-pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationToken) {
-    let mut changes = ctx.cache.subscribe();
-    let mut tasks = JoinSet::new();
-    let mut watchers: HashMap<String, (DockerHostSpec, String, tokio::task::AbortHandle)> = HashMap::new();
-    let mut ensure =
-        |host: &DockerHost, watchers: &mut HashMap<String, (DockerHostSpec, String, tokio::task::AbortHandle)>| {
-            let (name, uid) = (host.metadata.name.clone(), host.metadata.uid.clone());
-            if watchers
-                .get(&name)
-                .is_some_and(|(spec, of, task)| *spec == host.spec && *of == uid && !task.is_finished())
-            {
-                return;
-            }
-            if let Some((.., old)) = watchers.remove(&name) {
-                old.abort();
-            }
-            let task = tasks.spawn(watch(ctx.clone(), queue.clone(), name.clone()));
-            watchers.insert(name, (host.spec.clone(), uid, task));
+/// Pause before a watcher that panicked is made again.
+const REMAKE: Duration = Duration::from_secs(5);
+
+/// The watchers, one per DockerHost. Invariant: every task of `tasks` that was not aborted is some watcher's.
+struct Watchers {
+    ctx: Arc<Context>,
+    queue: InstanceQueue,
+    tasks: JoinSet<()>,
+    by_host: HashMap<String, Watcher>,
+}
+
+struct Watcher {
+    spec: DockerHostSpec,
+    uid: String,
+    task: AbortHandle,
+}
+
+impl Watchers {
+    /// Makes the host's watcher, anew if the host is another than it was made for.
+    fn ensure(&mut self, host: &DockerHost) {
+        let found = self.by_host.get(&host.metadata.name);
+        if found.is_some_and(|w| w.spec == host.spec && w.uid == host.metadata.uid && !w.task.is_finished()) {
+            return;
+        }
+        self.make(host, Duration::ZERO);
+    }
+
+    fn make(&mut self, host: &DockerHost, after: Duration) {
+        let name = host.metadata.name.clone();
+        self.remove(&name);
+        let (ctx, queue, watched) = (self.ctx.clone(), self.queue.clone(), name.clone());
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            watch(ctx, queue, watched).await;
+        });
+        self.by_host.insert(name, Watcher { spec: host.spec.clone(), uid: host.metadata.uid.clone(), task });
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(old) = self.by_host.remove(name) {
+            old.task.abort();
+        }
+    }
+
+    /// A task has ended: by our hand, because its host has no record, or in a panic. A host that nobody watches would be
+    /// neither checked nor listed, and its record need not change for ever.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>, stats: &RunnerStats) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let Some(name) = self.by_host.iter().find(|(_, w)| w.task.id() == id).map(|(name, _)| name.clone()) else {
+            return;
         };
+        self.by_host.remove(&name);
+        if let Err(e) = ended {
+            stats.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(host = name, error = %e, again_in = ?REMAKE, "the watcher of a host panicked");
+        }
+        if let Some(host) = record(&self.ctx, &name) {
+            self.make(&host, REMAKE);
+        }
+    }
+}
+
+/// Keeps one watcher per DockerHost until shutdown.
+pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats>, shutdown: CancellationToken) {
+    let mut changes = ctx.cache.subscribe();
+    let mut watchers = Watchers { ctx: ctx.clone(), queue, tasks: JoinSet::new(), by_host: HashMap::new() };
     for host in ctx.cache.hosts() {
-        ensure(&host, &mut watchers);
+        watchers.ensure(&host);
     }
     loop {
         let key = tokio::select! {
             () = shutdown.cancelled() => return,
+            Some(ended) = watchers.tasks.join_next_with_id() => {
+                watchers.ended(ended, &stats);
+                continue;
+            }
             key = changes.next() => key,
         };
         if key.kind != Kind::DockerHost {
             continue;
         }
         match ctx.cache.host(&key.name) {
-            Some(host) => ensure(&host, &mut watchers),
+            Some(host) => watchers.ensure(&host),
             None => {
-                if let Some((.., task)) = watchers.remove(&key.name) {
-                    task.abort();
-                }
+                watchers.remove(&key.name);
                 ctx.inventory.forget(&key.name);
                 ctx.engines.forget(&key.name);
             }

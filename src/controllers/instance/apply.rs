@@ -1,11 +1,14 @@
 //! Doing: a thin executor of plans. Actions run in order; the first that fails ends the run and becomes a condition
 //! and an Event in the daemon's own words. There is no rollback: the next look decides afresh.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod pulling;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind};
 use crate::docker::labels;
+use crate::docker::turns::Turn;
 use crate::model::{
     ConditionStatus, EVICT_ANNOTATION, FINALIZER, ImageStatus, Instance, InstanceStatus, Key, Phase, Resource,
     condition,
@@ -17,18 +20,17 @@ use crate::store::{Revision, StoreError, typed};
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
+use super::engine_error;
 use super::moving::elsewhere;
 use super::observe::{activity, fleet};
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
-use super::report::{Report, after_failure, failure_reason, pull_told};
+use super::report::{Report, after_failure, failure_reason};
 use super::running::bound_ports;
 use super::values::{self, OpenError, Opened};
 
 /// How long one step waits for an app before everything is looked at again.
 const AWAIT_SLICE: Duration = Duration::from_secs(1);
-/// How often a pull tells how far it is, and looks whether it is still wanted.
-const PULL_TICK: Duration = Duration::from_secs(2);
 
 /// One run of one plan.
 pub struct Executor<'a> {
@@ -37,6 +39,8 @@ pub struct Executor<'a> {
     /// As stored at `revision`.
     instance: Instance,
     revision: Revision,
+    /// To stop a container with, taken before it is said that it will be stopped.
+    turn: Option<Turn>,
 }
 
 /// What a step says about the steps after it.
@@ -68,12 +72,13 @@ impl From<StoreError> for StepError {
 impl<'a> Executor<'a> {
     pub fn new(ctx: &'a Context, instance: Instance) -> Executor<'a> {
         let revision = typed::revision_of(&instance).unwrap_or_default();
-        Executor { ctx, key: instance.key(), instance, revision }
+        Executor { ctx, key: instance.key(), instance, revision, turn: None }
     }
 
     /// Writes what is seen, then acts.
     pub async fn run(mut self, plan: Plan) -> Result<Outcome, Error> {
         let again = Ok(Outcome::Recheck(Duration::ZERO));
+        self.take_turn(&plan.actions).await.map_err(engine_error)?;
         match self.write_status(plan.status).await {
             Ok(()) => {}
             Err(StoreError::Conflict { .. }) => return again,
@@ -81,24 +86,28 @@ impl<'a> Executor<'a> {
         }
         let acts = !plan.actions.is_empty();
         let mut left = None;
-        for action in plan.actions {
+        for (n, action) in plan.actions.iter().enumerate() {
+            if matches!(action, Action::Mark(_)) {
+                self.take_turn(&plan.actions[n..]).await.map_err(engine_error)?;
+            }
             match self.is_current().await {
                 Ok(true) => {}
                 Ok(false) => return again,
                 Err(e) => return Err(Error::retry(e)),
             }
             tracing::debug!(%action, "acting");
-            match self.step(&action).await {
+            match self.step(action).await {
                 Ok(Step::Next) => {}
                 Ok(Step::LookAgain) => return again,
                 Err(StepError::Store(StoreError::Conflict { .. })) => return again,
                 Err(StepError::Store(e)) => return Err(Error::retry(e)),
                 Err(StepError::Told(why)) => return Err(Error::retry(why)),
+                Err(StepError::Engine(e)) if e.kind == EngineErrorKind::Busy => return Err(engine_error(e)),
                 Err(StepError::Engine(e)) if action.may_be_left(e.kind) => {
                     self.event(EventType::Warning, action.failure_reason(), e.to_string());
                     left = Some(e);
                 }
-                Err(StepError::Engine(e)) => return self.failed(&action, e).await,
+                Err(StepError::Engine(e)) => return self.failed(action, e).await,
             }
         }
         if let Some(left) = left {
@@ -115,6 +124,21 @@ impl<'a> Executor<'a> {
     async fn is_current(&self) -> Result<bool, StoreError> {
         let record = self.ctx.store.get(&self.key.to_string()).await?;
         Ok(record.is_some_and(|r| r.modified == self.revision))
+    }
+
+    /// Takes a turn if these actions stop a container without a long wait before it. What has to wait for its turn goes
+    /// on serving meanwhile: nothing is said of the stop, and no visitor held for it, before it can be made at once.
+    async fn take_turn(&mut self, actions: &[Action]) -> Result<(), EngineError> {
+        let next = actions.iter().find(|a| {
+            matches!(
+                a,
+                Action::Stop { .. } | Action::Pull { .. } | Action::CheckValues(_) | Action::AwaitStartup { .. }
+            )
+        });
+        if let (Some(Action::Stop { id, .. }), None) = (next, &self.turn) {
+            self.turn = Some(self.engine()?.stop_turn(id).await?);
+        }
+        Ok(())
     }
 
     async fn failed(&mut self, action: &Action, error: EngineError) -> Result<Outcome, Error> {
@@ -268,7 +292,10 @@ impl<'a> Executor<'a> {
                 engine.start_container(id).await?;
                 self.event(EventType::Normal, "Started", "started the container");
             }
-            Action::Stop { id, .. } => engine.stop_container(id, STOP_GRACE).await?,
+            Action::Stop { id, .. } => match self.turn.take() {
+                Some(turn) => engine.stop_in_turn(turn, id, STOP_GRACE).await?,
+                None => engine.stop_container(id, STOP_GRACE).await?,
+            },
             Action::RemoveContainer { id } | Action::RemoveStray { id } => {
                 engine.remove_container(id).await?;
                 self.event(EventType::Normal, "Removed", action.to_string());
@@ -392,6 +419,8 @@ impl<'a> Executor<'a> {
         status.container_id.clear();
         status.volumes.clear();
         status.started_at = None;
+        status.start_seen_at = None;
+        status.ended_at = None;
         status.image = ImageStatus::default();
         status.crashes = 0;
         let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
@@ -426,43 +455,6 @@ impl<'a> Executor<'a> {
         Ok(Step::LookAgain)
     }
 
-    async fn pull(&mut self, engine: &dyn Engine, image: &str, secret: Option<&Key>) -> Result<Step, StepError> {
-        let login = match secret {
-            None => None,
-            Some(secret) => match self.there(values::open_login(&*self.ctx.opened, secret, image).await).await? {
-                Some(login) => Some(login),
-                None => return Ok(Step::LookAgain),
-            },
-        };
-        self.event(EventType::Normal, "Pulling", format!("pulling image {image}"));
-        let progress = Arc::new(Mutex::new(String::new()));
-        let hear = {
-            let progress = progress.clone();
-            move |text: String| *progress.lock().unwrap_or_else(PoisonError::into_inner) = text
-        };
-        let began = self.ctx.clock.monotonic();
-        let pulling = engine.pull_with(image, login.as_ref(), &hear);
-        tokio::pin!(pulling);
-        loop {
-            match tokio::time::timeout(PULL_TICK, &mut pulling).await {
-                Ok(Ok(())) => break,
-                Ok(Err(e)) => return Err(e.into()),
-                Err(_) => {}
-            }
-            if !self.is_current().await? {
-                return Ok(Step::LookAgain);
-            }
-            let said = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if !said.is_empty() {
-                let told = pull_told(&self.instance, format!("pulling image {image}: {said}"), self.ctx.clock.now());
-                self.write_status(told).await?;
-            }
-        }
-        let took = self.ctx.clock.monotonic() - began;
-        self.event(EventType::Normal, "Pulled", format!("pulled image {image} in {:.1} s", took.as_secs_f64()));
-        Ok(Step::Next)
-    }
-
     /// Probes at intervals of a fiftieth of the time waited so far: a fast app is found up at once, a slow one is not
     /// hammered. Ends early when it passes, or when the object changes.
     async fn await_startup(&self, target: &ProbeTarget) -> Result<Step, StoreError> {
@@ -470,7 +462,7 @@ impl<'a> Executor<'a> {
         let before = self
             .instance
             .status
-            .started_at
+            .start_seen_at
             .and_then(|t| Duration::try_from(self.ctx.clock.now().duration_since(t.timestamp())).ok())
             .filter(|_| self.instance.status.phase != Phase::Starting)
             .unwrap_or_default();

@@ -18,7 +18,12 @@ mod running;
 mod sweep;
 mod values;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, Shared, select};
 
 pub use action::{Action, Plan, STOP_GRACE};
 pub use desired::container_spec;
@@ -29,13 +34,17 @@ pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
 
 use super::Context;
-use crate::model::{Instance, Key};
+use crate::docker::engine::{EngineError, EngineErrorKind};
+use crate::model::{Instance, Key, Resource};
 use crate::runtime::{Error, Outcome};
 use crate::store::typed;
 use apply::Executor;
 
 /// How often the same plan may be carried out in a row before it counts as leading nowhere.
 const MAX_REPEATS: u32 = 5;
+
+/// How often a sweep that takes its time looks whether it keeps the instance from something.
+const SWEEP_LOOK: Duration = Duration::from_millis(250);
 
 /// Brings one instance closer to what it should be.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
@@ -46,26 +55,77 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
         ctx.repeats.forget(&key);
         return Ok(Outcome::Done);
     };
-    if let Err(e) = sweep::sweep(&ctx, &key, Some(&instance)).await {
-        // A sick host that holds a stray must not keep the instance from its own; every listing comes back to it.
-        tracing::debug!(%key, error = %e, "a stray was not removed");
+    // A host that hangs and holds a stray must not keep the instance from its own.
+    let sweeping: Sweeping<'_> = async {
+        if let Err(e) = sweep::sweep(&ctx, &key, Some(&instance)).await {
+            // Every listing comes back to it.
+            tracing::debug!(%key, error = %e, "a stray was not removed");
+        }
     }
-    let seen = observe::observe(&ctx, &instance).await.map_err(Error::retry)?;
-    let plan = plan::plan(&ctx.site, &instance, &seen, ctx.clock.now());
+    .boxed()
+    .shared();
+    let acting = pin!(act(&ctx, &instance, sweeping.clone()));
+    let result = match select(acting, sweeping.clone()).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), acting)) => acting.await,
+    };
+    // Where there is more to do, the next look begins the sweep again.
+    if !matches!(result, Ok(Outcome::Recheck(Duration::ZERO))) && !finish(&ctx, &instance, sweeping).await {
+        return result.map(|_| Outcome::Recheck(Duration::ZERO));
+    }
+    result
+}
+
+type Sweeping<'a> = Shared<BoxFuture<'a, ()>>;
+
+/// Looks, decides, and does.
+async fn act(ctx: &Context, instance: &Instance, sweeping: Sweeping<'_>) -> Result<Outcome, Error> {
+    let key = instance.key();
+    let seen = observe::observe(ctx, instance).await.map_err(engine_error)?;
+    let plan = plan::plan(&ctx.site, instance, &seen, ctx.clock.now());
     tracing::debug!(%plan, "planned");
-    if leads_nowhere(&ctx, &key, &plan) {
+    if leads_nowhere(ctx, &key, &plan) {
         return Err(Error::retry(format!("the same plan was carried out {MAX_REPEATS} times without effect: {plan}")));
     }
-    let node = instance.status.node.clone();
-    let result = Executor::new(&ctx, instance).run(plan).await;
+    if plan.actions.iter().any(|a| matches!(a, Action::Bind | Action::Leave)) {
+        // What is a stray now may lie on the very host that is taken next, and be its own then.
+        sweeping.await;
+    }
+    let result = Executor::new(ctx, instance.clone()).run(plan).await;
     if result.is_err() {
         // Failures have their own back-off; and what could not be done may have met something not listed yet.
         ctx.repeats.forget(&key);
-        if !node.is_empty() {
-            ctx.relist.request(&node);
+        let node = &instance.status.node;
+        if !node.is_empty() && !matches!(result, Err(Error::Busy(_))) {
+            ctx.relist.request(node);
         }
     }
     result
+}
+
+/// Lets the sweep end. `false` when it was given up, because something else is wanted of the instance by now.
+async fn finish(ctx: &Context, instance: &Instance, sweeping: Sweeping<'_>) -> bool {
+    let wish = |i: &Instance| {
+        let seen = ctx.activity.seen(&i.key());
+        let meta = &i.metadata;
+        let deleting = meta.deletion_timestamp.is_some();
+        (meta.uid.clone(), meta.generation, deleting, meta.annotations.clone(), want(i, seen, ctx.clock.now()))
+    };
+    let now = || ctx.cache.instance(&instance.key());
+    let before = now().map(|i| wish(&i));
+    loop {
+        if tokio::time::timeout(SWEEP_LOOK, sweeping.clone()).await.is_ok() {
+            return true;
+        }
+        if now().map(|i| wish(&i)) != before {
+            return false;
+        }
+    }
+}
+
+/// A daemon that was busy did nothing: that is no failure.
+fn engine_error(e: EngineError) -> Error {
+    if e.kind == EngineErrorKind::Busy { Error::Busy(e.into()) } else { Error::retry(e) }
 }
 
 /// A daemon can acknowledge a change and not make it (a limit that its kernel does not know): without this check the

@@ -1,8 +1,10 @@
 //! Looking: everything that one decision needs, and no more. Reads only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::try_join_all;
+use sha2::{Digest, Sha256};
 
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
@@ -37,7 +39,10 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         leave: None,
     };
     if desired.status.node.is_empty() {
-        seen.node = NodeSeen::Unbound(place(desired, &fleet(ctx)));
+        // The whole fleet's load is reckoned for it: not for each of thousands that rest.
+        let runs = want(desired, seen.activity, ctx.clock.now()) == Want::Run;
+        let runs = runs && desired.metadata.deletion_timestamp.is_none();
+        seen.node = NodeSeen::Unbound(runs.then(|| place(desired, &fleet(ctx))));
         return Ok(seen);
     }
     let Some(host) = ctx.cache.host(&desired.status.node) else {
@@ -84,16 +89,29 @@ pub fn fleet(ctx: &Context) -> Fleet {
     Fleet::new(ctx.cache.hosts(), instances.iter().map(|i| &**i))
 }
 
+/// The longest time by which the grace after a restart is lengthened.
+const SPREAD: Duration = Duration::from_secs(10 * 60);
+
 /// The use of an instance. One that this process sees awake for the first time counts as used now: what happened
-/// before is not known, and a restart of the control plane must not put everyone to sleep.
+/// before is not known, and a restart of the control plane must not put everyone to sleep. Nor may it let everyone fall
+/// asleep in one moment, one time without use later: what has a container already counts as used a little later still.
 pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
     if seen.idle.is_none() && desired.spec.power == Power::Auto && desired.status.phase != Phase::Asleep {
-        ctx.activity.touch(&key);
+        let made_before = !desired.status.container_id.is_empty();
+        let by = if made_before { spread(desired) } else { Duration::ZERO };
+        ctx.activity.touch_ahead(&key, by);
         seen = ctx.activity.seen(&key);
     }
     seen
+}
+
+/// Up to a quarter of the time without use, by a hash of the uid: the same at every restart.
+fn spread(desired: &Instance) -> Duration {
+    let digest = Sha256::digest(desired.metadata.uid.as_bytes());
+    let share = f64::from(u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])) / f64::from(u32::MAX);
+    (desired.spec.idle_after() / 4).min(SPREAD).mul_f64(share)
 }
 
 async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut Observed) -> EngineResult<()> {

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION};
+use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION};
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
@@ -74,7 +74,8 @@ pub struct Observed {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeSeen {
-    Unbound(Result<Placement, Unplaced>),
+    /// Where it would go; `None`: not asked, because it is not to run.
+    Unbound(Option<Result<Placement, Unplaced>>),
     /// Bound to a DockerHost that has no record.
     Missing,
     Unreachable(String),
@@ -171,7 +172,7 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
     }
     let want = want(desired, seen.activity, now);
     match &seen.node {
-        NodeSeen::Unbound(placement) => plan_binding(want, placement, report),
+        NodeSeen::Unbound(placement) => plan_binding(want, placement.as_ref(), report),
         NodeSeen::Missing => {
             let message = format!("DockerHost {} has no record", desired.status.node);
             host_lost(&mut report, &message);
@@ -209,7 +210,7 @@ pub fn must_bind(desired: &Instance, seen: &Observed) -> bool {
     seen.address_changed || !ports_bound(desired)
 }
 
-fn plan_binding(want: Want, placement: &Result<Placement, Unplaced>, mut report: Report) -> Plan {
+fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut report: Report) -> Plan {
     match (want, placement) {
         (Want::Stop, _) => {
             report.phase(Phase::Stopped).not_ready("Stopped", "spec.power is Stopped");
@@ -220,8 +221,10 @@ fn plan_binding(want: Want, placement: &Result<Placement, Unplaced>, mut report:
             Plan { status: report.take(), actions: vec![], recheck: None }
         }
         // The status is written by the binding itself, in the same commit as the ports.
-        (Want::Run, Ok(_)) => Plan { status: report.take(), actions: vec![Action::Bind], recheck: None },
-        (Want::Run, Err(why)) => {
+        (Want::Run, Some(Ok(_))) => Plan { status: report.take(), actions: vec![Action::Bind], recheck: None },
+        // It began to be wanted between the look and the decision.
+        (Want::Run, None) => Plan { status: report.take(), actions: vec![], recheck: Some(Duration::ZERO) },
+        (Want::Run, Some(Err(why))) => {
             let message = why.to_string();
             report.phase(Phase::Pending);
             report.condition("Scheduled", ConditionStatus::False, "Unschedulable", message.clone());
@@ -288,6 +291,8 @@ fn plan_rest(
             report.status.last_active = Some((now - idle).into());
         }
         report.status.container_id = best.map(|c| c.id.clone()).unwrap_or_default();
+        report.status.ended_at =
+            best.filter(|c| c.state == RunState::Exited).and_then(|c| c.finished_at).map(Time::from);
     } else {
         let status = desired.status.clone();
         if actions.iter().any(|a| matches!(a, Action::Stop { .. })) {

@@ -177,7 +177,10 @@ pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
         EngineErrorKind::NoSpace => "NoSpace",
         EngineErrorKind::ImageMissing => "ImagePullFailed",
         EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),
-        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon | EngineErrorKind::Timeout => "HostUnreachable",
+        EngineErrorKind::Unreachable
+        | EngineErrorKind::WrongDaemon
+        | EngineErrorKind::Timeout
+        | EngineErrorKind::Busy => "HostUnreachable",
         EngineErrorKind::Invalid => match action {
             Action::CheckValues(_) | Action::CreateContainer(_) | Action::Start { .. } => "InvalidConfiguration",
             _ => action.failure_reason(),

@@ -218,8 +218,8 @@ fn plan_start(
     mut actions: Vec<Action>,
     now: Timestamp,
 ) -> Plan {
-    record_container(&mut report.status, desired, container);
-    if let Some(exit) = new_crash(desired, container) {
+    record_container(&mut report.status, desired, container, now);
+    if let Some(exit) = new_crash(desired, container, now) {
         let ran = container.started_at.zip(container.finished_at).map(|(from, to)| to.duration_since(from));
         let recovered = ran.is_some_and(|ran| ran.as_secs() >= RECOVERED.as_secs() as i64);
         report.status.crashes = if recovered { 1 } else { report.status.crashes + 1 };
@@ -229,8 +229,12 @@ fn plan_start(
     if report.status.crashes > 1
         && let Some(exit) = report.status.last_exit.clone()
     {
-        let next = exit.finished_at.timestamp() + crash_delay(report.status.crashes);
-        if next > now {
+        // By our own clock: a daemon's may be minutes off, which would shorten or lengthen every wait.
+        let delay = crash_delay(report.status.crashes);
+        let next = exit.seen_at.unwrap_or(exit.finished_at).timestamp() + delay;
+        let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+        // One that is longer than the delay is of a clock that has been put back meanwhile: it says nothing.
+        if !wait.is_zero() && wait <= delay {
             let how = if exit.oom_killed { "killed for passing its memory limit" } else { "ended by itself" };
             let message = format!(
                 "{how} with exit code {}, {} times in a row; next start at {}",
@@ -239,9 +243,6 @@ fn plan_start(
                 Time::from(next)
             );
             report.phase(Phase::Failed).not_ready("CrashLoopBackOff", message);
-            // A daemon's clock ahead of ours must not make the wait longer than it is.
-            let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
-            let wait = wait.min(crash_delay(report.status.crashes));
             return Plan { status: report.take(), actions, recheck: Some(wait) };
         }
     }
@@ -249,6 +250,8 @@ fn plan_start(
     let retrying =
         desired.status.phase == Phase::Failed && desired.status.observed_generation == desired.metadata.generation;
     if !retrying {
+        // Should the start not take place, the end that is seen again is no new one.
+        report.status.ended_at = container.finished_at.map(Time::from);
         report.phase(Phase::Starting).not_ready("Starting", "the container is being started");
         actions.push(Action::Mark(report.snapshot()));
     }
@@ -258,7 +261,7 @@ fn plan_start(
 }
 
 /// An end that is not told yet and that was not ours: what we stop is marked Stopping, Asleep or Stopped first.
-fn new_crash(desired: &Instance, container: &ContainerInfo) -> Option<LastExit> {
+fn new_crash(desired: &Instance, container: &ContainerInfo, now: Timestamp) -> Option<LastExit> {
     if container.state != RunState::Exited || container.id != desired.status.container_id {
         return None;
     }
@@ -273,11 +276,19 @@ fn new_crash(desired: &Instance, container: &ContainerInfo) -> Option<LastExit> 
         Phase::Asleep | Phase::Stopped | Phase::Stopping | Phase::Moving => return None,
     }
     let finished_at = Time::from(container.finished_at?);
-    if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at) {
+    if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at)
+        || desired.status.ended_at == Some(finished_at)
+    {
         return None;
     }
     let started_at = container.started_at.map(Time::from);
-    Some(LastExit { exit_code: container.exit_code, oom_killed: container.oom_killed, started_at, finished_at })
+    Some(LastExit {
+        exit_code: container.exit_code,
+        oom_killed: container.oom_killed,
+        started_at,
+        finished_at,
+        seen_at: Some(now.into()),
+    })
 }
 
 /// A container that runs: is the app up?
@@ -289,7 +300,7 @@ fn plan_running(
     mut actions: Vec<Action>,
     now: Timestamp,
 ) -> Plan {
-    record_container(&mut report.status, desired, container);
+    record_container(&mut report.status, desired, container, now);
     if actions.iter().any(|a| matches!(a, Action::Rename { .. } | Action::UpdateLimits { .. })) {
         if is_true(&desired.status.conditions, "Ready") {
             report.status.observed_generation = desired.status.observed_generation;
@@ -309,8 +320,8 @@ fn plan_running(
         }
         return Plan { status: report.take(), actions, recheck: Some(next_look(desired, seen, now)) };
     }
-    let since =
-        container.started_at.map_or(Duration::ZERO, |t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
+    let began = report.status.start_seen_at.or(report.status.started_at).map_or(now, |t| t.timestamp());
+    let since = Duration::try_from(now.duration_since(began)).unwrap_or_default();
     let last = match &seen.startup {
         Some(Err(why)) => why.as_str(),
         Some(Ok(())) | None => "not probed yet",
@@ -337,9 +348,13 @@ pub fn started(desired: &Instance, container: &ContainerInfo) -> bool {
         && status.started_at == container.started_at.map(Time::from)
 }
 
-fn record_container(status: &mut InstanceStatus, desired: &Instance, container: &ContainerInfo) {
+fn record_container(status: &mut InstanceStatus, desired: &Instance, container: &ContainerInfo, now: Timestamp) {
+    let started_at = container.started_at.map(Time::from);
+    if status.container_id != container.id || status.started_at != started_at {
+        status.start_seen_at = started_at.map(|_| now.into());
+    }
     status.container_id = container.id.clone();
-    status.started_at = container.started_at.map(Time::from);
+    status.started_at = started_at;
     status.image.reference = container.image.clone();
     status.image.id = container.image_id.clone();
     status.volumes = named_volumes(desired).map(|(_, name)| name).collect();

@@ -10,13 +10,14 @@ use crate::runtime::Error;
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::STOP_GRACE;
+use super::engine_error;
 
 /// Removes what the inventory shows of this name that belongs to no record, or to this record on another host.
 /// Everything is looked at again on its daemon before it is touched. Volumes are never strays: they hold data.
 pub async fn sweep(ctx: &Context, key: &Key, record: Option<&Instance>) -> Result<(), Error> {
     for sighting in ctx.inventory.sightings(key) {
         if is_stray(record, &sighting) {
-            remove(ctx, key, record, &sighting).await.map_err(Error::retry)?;
+            remove(ctx, key, record, &sighting).await.map_err(engine_error)?;
         }
     }
     Ok(())

@@ -28,9 +28,10 @@ use tokio_util::io::ReaderStream;
 
 use super::endpoint::Endpoint;
 use super::engine::{EngineError, EngineErrorKind, EngineResult};
-use super::gate::{Gate, Weight};
+use super::gate::Gate;
 use super::timeouts;
 use super::transport::{FLOOR, Transport, full};
+use super::turns::Weight;
 use crate::clock::SharedClock;
 
 /// No refusal of a daemon is longer.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::inspect::{self, sorted};
 use super::{BollardEngine, accepted, broken, data, escaped, stats};
 use crate::docker::engine::*;
-use crate::docker::gate::Weight;
+use crate::docker::turns::Weight;
 use crate::docker::{reference, streams, timeouts};
 
 /// What we want to hear of; health checks and commands would drown it. Of images only how they come: what goes leaves

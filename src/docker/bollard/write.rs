@@ -15,12 +15,14 @@ use http::Method;
 use super::create::{self, nano_cpus, never_restart};
 use super::{BollardEngine, broken};
 use crate::docker::engine::*;
-use crate::docker::gate::Weight;
 use crate::docker::login::Login;
+use crate::docker::turns::{Turn, Weight};
 use crate::docker::{reference, streams, timeouts};
 
 /// How often a removal that is under way is looked at.
 const REMOVAL_LOOK: Duration = Duration::from_millis(100);
+
+const STOP: &str = "stop container";
 
 /// Success for answers of this status whose words contain `text`.
 fn already<T: Default>(result: Result<T, Error>, status: u16, text: &str) -> Result<T, Error> {
@@ -71,13 +73,17 @@ impl EngineWrite for BollardEngine {
         self.heavy("start container", id, self.docker.start_container(id, None)).await
     }
 
-    async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()> {
-        const OP: &str = "stop container";
-        reference::check(OP, id)?;
+    async fn stop_turn(&self, id: &str) -> EngineResult<Turn> {
+        reference::check(STOP, id)?;
+        self.gate.turn(STOP, id, Weight::Stop).await
+    }
+
+    async fn stop_in_turn(&self, turn: Turn, id: &str, grace: Duration) -> EngineResult<()> {
+        reference::check(STOP, id)?;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = query::StopContainerOptions { t: Some(seconds), ..Default::default() };
         let call = self.docker.stop_container(id, Some(options));
-        self.gate.call(OP, id, Weight::Stop, timeouts::stop(grace), call).await
+        self.gate.call_in(turn, STOP, id, timeouts::stop(grace), call).await
     }
 
     async fn remove_container(&self, id: &str) -> EngineResult<()> {

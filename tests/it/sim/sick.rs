@@ -1,8 +1,9 @@
 //! Hosts that are away, hang, or have another idea of the time.
 
-use portreeve::model::Phase;
+use portreeve::docker::engine::ContainerSpec;
 
 use super::*;
+use crate::support::sim_engine::image::SimImage;
 
 fn ready_reason(instance: &Instance) -> Option<&str> {
     instance.status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.as_str())
@@ -33,6 +34,118 @@ fn a_sleeper_whose_host_is_away_sleeps_on_unless_someone_asks_for_it() {
         let rests = async |w: &World| ready_reason(&w.get("unasked").await.unwrap()) == Some("Asleep");
         world.until("the other is known to sleep", MINUTE, rests).await;
         assert_eq!(world.fleet.host("h1").runs("pr.default.unasked"), 1, "it slept on");
+        world.crash().await;
+    });
+}
+
+#[test]
+fn a_host_whose_watcher_panicked_is_watched_again() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 13).await;
+        world.fleet.host("h1").panic_once();
+        world.start();
+        world.apply("alice", spec("app:1")).await;
+        converged(&world, MINUTE).await;
+        assert_eq!(world.panics(), 1);
+    });
+}
+
+/// What a daemon's clock says is compared with nothing of ours.
+#[test]
+fn a_daemon_whose_clock_is_off_backs_off_and_starts_as_any_other() {
+    for minutes in [-10, 0, 10] {
+        in_virtual_time(|| async {
+            let mut world = World::new(&["h1"], 14).await;
+            let host = world.fleet.host("h1").clone();
+            host.set_clock_off(jiff::SignedDuration::from_mins(minutes));
+            host.add_image("slow:1", SimImage::server().boots_in(Duration::from_secs(30)));
+            host.add_image("never:1", SimImage::server().boots_in(600 * MINUTE));
+            world.start();
+            world.apply("crashes", spec("crashing:1")).await;
+            for (name, image) in [("slow", "slow:1"), ("never", "never:1")] {
+                let mut probed = spec(image);
+                probed["probes"] = json!({"startup": {"tcp": {"port": "web"}}});
+                world.apply(name, probed).await;
+            }
+            let failed = async |w: &World, name: &str| w.phase(name).await == Some(Phase::Failed);
+            for _ in 0..50 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(!failed(&world, "slow").await && !failed(&world, "never").await, "{minutes}: too early");
+            }
+            assert_eq!(world.phase("slow").await, Some(Phase::Running), "{minutes}");
+            world.until("it is told", MINUTE / 2, async |w| failed(w, "never").await).await;
+            tokio::time::sleep(10 * MINUTE).await;
+            // At once, and after 10, 20, 40, 80, 160 and 300 s.
+            let runs = host.runs("pr.default.crashes");
+            assert!((7..=8).contains(&runs), "{runs} runs with a clock that is {minutes} min ahead");
+            world.crash().await;
+        });
+    }
+}
+
+#[test]
+fn a_pull_outlasts_writes_to_its_record_and_many_waiters_tell_of_it_seldom() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 15).await;
+        let large = SimImage::server().remote(MINUTE).talks();
+        world.fleet.host("h1").add_image("large:1", large);
+        world.start();
+        for n in 0..80 {
+            let mut small = spec("large:1");
+            small["resources"] = json!({"memory": "64Mi"});
+            world.apply(&format!("i{n}"), small).await;
+        }
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let before = world.store.revision();
+        for n in 0..30 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.change("i0", |i| drop(i.metadata.labels.insert("touched".into(), n.to_string()))).await;
+        }
+        let writes = world.store.revision().0 - before.0;
+        assert!((60..=360).contains(&writes), "{writes} writes in 30 s; ten a second at most, and 30 of ours");
+        world
+            .until("all run", 3 * MINUTE, async |w| {
+                w.instances().await.iter().all(|i| i.status.phase == Phase::Running)
+            })
+            .await;
+        let events: Vec<portreeve::model::Event> =
+            portreeve::store::typed::list(&*world.store, None).await.unwrap().items;
+        let pulling = events.iter().filter(|e| e.involved_object.name == "i0" && e.reason == "Pulling");
+        assert_eq!(pulling.map(|e| e.count).collect::<Vec<_>>(), [1], "a touch of the record gave the pull up");
+        world.crash().await;
+    });
+}
+
+/// A stray on a host where every look at it hangs; the instance is elsewhere, on a host that is well.
+#[test]
+fn a_stray_on_a_host_that_hangs_delays_no_wake() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1", "h2"], 16).await;
+        world.start();
+        let mut on_h1 = sleeper();
+        on_h1["placement"] = json!({"node": "h1"});
+        on_h1["volumes"] = json!([]);
+        world.apply("alice", on_h1).await;
+        converged(&world, MINUTE).await;
+        tokio::time::sleep(10 * MINUTE).await;
+        world.until("it sleeps", MINUTE, async |w| w.phase("alice").await == Some(Phase::Asleep)).await;
+        let alice = world.get("alice").await.unwrap();
+        let labels = labels::owner_labels("sim", &alice.key(), &alice.metadata.uid);
+        for _ in 0..1000 {
+            world.fleet.host("h2").arm("inspect container", Fault::Hang);
+        }
+        let stray =
+            ContainerSpec { name: "pr.default.alice".into(), image: "app:1".into(), labels, ..Default::default() };
+        world.fleet.host("h2").create_by_hand(stray);
+        assert_eq!(world.fleet.host("h2").snapshot().containers.len(), 1);
+        // Listings show it, and each look at it hangs.
+        tokio::time::sleep(2 * MINUTE + MINUTE / 20).await;
+        world.request("alice");
+        let runs = async |w: &World| w.phase("alice").await == Some(Phase::Running);
+        world.until("it wakes", Duration::from_secs(2), runs).await;
+        world.fleet.host("h2").disarm();
+        let swept = async |w: &World| w.fleet.host("h2").snapshot().containers.is_empty();
+        world.until("the stray is gone", 3 * MINUTE, swept).await;
         world.crash().await;
     });
 }

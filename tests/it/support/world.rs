@@ -137,7 +137,12 @@ impl World {
         self.process.as_ref().expect("the control plane runs")
     }
 
-    /// How many reconciles of instances there were.
+    /// Reconciles and watchers that panicked. A crash of the world does not pass while there is one.
+    pub fn panics(&self) -> u64 {
+        self.process().stats.panics.load(Ordering::Relaxed)
+    }
+
+    /// Reconciles begun since the control plane started.
     pub fn reconciles(&self) -> u64 {
         self.process().stats.reconciles.load(Ordering::Relaxed)
     }

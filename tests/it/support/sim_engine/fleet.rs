@@ -62,6 +62,7 @@ impl Engines for SimFleet {
             let message = format!("another daemon answers there: {found}, not {expected}");
             return Err(refused(EngineErrorKind::WrongDaemon, message));
         }
+        engine.asked_for();
         Ok(Arc::new(engine.clone()))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +71,11 @@ impl SimEngine {
         self.way().armed.push_back((op, fault));
     }
 
+    /// Takes back what was armed and has met no call.
+    pub fn disarm(&self) {
+        self.way().armed.clear();
+    }
+
     /// How many faults armed by hand wait for their call.
     pub fn armed(&self) -> usize {
         self.way().armed.len()
@@ -91,6 +97,16 @@ impl SimEngine {
         let point = CrashPoint::after_writes(writes);
         self.set_crash_point(Some(point.clone()));
         point
+    }
+
+    /// Its clock is this much ahead of everyone else's.
+    pub fn set_clock_off(&self, ahead: jiff::SignedDuration) {
+        self.world().clock_off = ahead;
+    }
+
+    /// Whoever asks for this host's engine next panics, once.
+    pub fn panic_once(&self) {
+        self.inner.panics.store(true, Ordering::SeqCst);
     }
 
     /// Nobody answers for this long; what runs goes on running. Event streams break.

@@ -16,6 +16,8 @@ pub struct SimImage {
     /// The registry has it.
     pub pullable: bool,
     pub pull: Duration,
+    /// Its pull says something new each second.
+    pub talks: bool,
     /// What the registry wants to be shown for it.
     pub password: Option<String>,
     /// From the start until the app answers.
@@ -82,6 +84,10 @@ impl SimImage {
     /// Only in the registry: a pull takes this long.
     pub fn remote(self, pull: Duration) -> SimImage {
         SimImage { local: false, pullable: true, pull, ..self }
+    }
+
+    pub fn talks(self) -> SimImage {
+        SimImage { talks: true, ..self }
     }
 
     /// Not for everybody.

@@ -19,12 +19,15 @@ mod world;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use portreeve::clock::SharedClock;
 use portreeve::docker::engine::{EngineError, EngineErrorKind, EngineResult};
 use portreeve::docker::timeouts;
+use portreeve::docker::turns::{Turns, Weight};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -77,6 +80,10 @@ struct Inner {
     stirred: Notify,
     /// Pulls under way by reference: later callers wait for the same one.
     pulls: Mutex<HashMap<String, watch::Receiver<Option<Pulled>>>>,
+    /// As the real client has them.
+    turns: Turns,
+    /// The next who asks for this engine panics.
+    panics: AtomicBool,
 }
 
 /// The way to the daemon.
@@ -103,6 +110,7 @@ impl SimEngine {
             daemon_id: format!("SIMULATED:{name}"),
             rng: Rng::new(seed),
             wall: clock.now(),
+            clock_off: SignedDuration::ZERO,
             now: clock.monotonic(),
             containers: BTreeMap::new(),
             networks: BTreeMap::new(),
@@ -136,6 +144,8 @@ impl SimEngine {
             way: Mutex::new(way),
             stirred: Notify::new(),
             pulls: Mutex::new(HashMap::new()),
+            turns: Turns::default(),
+            panics: AtomicBool::new(false),
         };
         SimEngine { inner: Arc::new(inner) }
     }
@@ -151,7 +161,7 @@ impl SimEngine {
     /// The world as of now.
     fn world(&self) -> MutexGuard<'_, World> {
         let mut world = self.inner.world.lock().expect("no panic while held");
-        world.wall = self.inner.clock.now();
+        world.wall = self.inner.clock.now() + world.clock_off;
         world.now = self.inner.clock.monotonic();
         world
     }
@@ -178,6 +188,11 @@ impl SimEngine {
                 }
             });
         });
+    }
+
+    /// For [`fleet::SimFleet`].
+    fn asked_for(&self) {
+        assert!(!self.inner.panics.swap(false, Ordering::SeqCst), "on purpose");
     }
 
     fn is_away(&self) -> bool {
@@ -215,8 +230,23 @@ impl SimEngine {
         Ok(fault)
     }
 
-    /// A write: sets out, is carried out on a task of the daemon's, and is answered, or not.
+    /// A write: waits for its turn, and is made.
     async fn write<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        object: &str,
+        cost: Duration,
+        limit: Duration,
+        effect: impl FnOnce(&mut World) -> Done<T> + Send + 'static,
+    ) -> EngineResult<T> {
+        let heavy = ["create container", "start container", "remove container"].contains(&op);
+        let weight = if heavy { Weight::Heavy } else { Weight::Light };
+        let _turn = self.inner.turns.take(op, object, weight).await?;
+        self.write_in_turn(op, object, cost, limit, effect).await
+    }
+
+    /// A write: sets out, is carried out on a task of the daemon's, and is answered, or not.
+    async fn write_in_turn<T: Send + 'static>(
         &self,
         op: &'static str,
         object: &str,
@@ -281,6 +311,7 @@ impl SimEngine {
         object: &str,
         look: impl FnOnce(&mut World) -> Done<T>,
     ) -> EngineResult<T> {
+        let _turn = self.inner.turns.take(op, object, Weight::Light).await?;
         match self.set_out(op, object, false).await? {
             Some(Fault::Hang | Fault::AnswerLost | Fault::Late(_)) => {
                 sleep(timeouts::QUICK).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use portreeve::docker::engine::{
     ContainerSpec, EngineErrorKind, EngineEvent, ExecOptions, Limits, Mount, OutputStream, RunState,
 };
@@ -114,6 +114,8 @@ pub struct PlannedExit {
 pub struct World {
     pub rng: Rng,
     pub wall: Timestamp,
+    /// By how much the daemon's clock is ahead.
+    pub clock_off: SignedDuration,
     pub now: Duration,
     pub containers: BTreeMap<String, SimContainer>,
     pub networks: BTreeMap<String, SimNetwork>,

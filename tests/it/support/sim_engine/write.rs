@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::stream;
 use portreeve::docker::engine::*;
 use portreeve::docker::login::Login;
+use portreeve::docker::turns::{Turn, Weight};
 use portreeve::docker::{reference, timeouts};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -54,6 +55,13 @@ impl EngineWrite for SimEngine {
             }
         };
         progress("Pulling from registry".to_owned());
+        if self.world().images.get(&reference::image(image)).is_some_and(|i| i.talks) {
+            let mut said = 0;
+            while tokio::time::timeout(Duration::from_secs(1), outcome.wait_for(Option::is_some)).await.is_err() {
+                said += 1;
+                progress(format!("{said} MiB fetched"));
+            }
+        }
         // The pull's task always sends before it goes, unless the test's runtime ends first.
         let result = match outcome.wait_for(Option::is_some).await {
             Ok(done) => done.clone().expect("waited for"),
@@ -77,7 +85,11 @@ impl EngineWrite for SimEngine {
         self.write("start container", id, pace.start, timeouts::HEAVY, move |world| world.start(&owned)).await
     }
 
-    async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()> {
+    async fn stop_turn(&self, id: &str) -> EngineResult<Turn> {
+        self.inner.turns.take("stop container", id, Weight::Stop).await
+    }
+
+    async fn stop_in_turn(&self, turn: Turn, id: &str, grace: Duration) -> EngineResult<()> {
         reference::check("stop container", id)?;
         let (takes, code) = {
             let world = self.world();
@@ -91,7 +103,10 @@ impl EngineWrite for SimEngine {
         };
         let owned = id.to_owned();
         let cost = self.pace().write + takes;
-        self.write("stop container", id, cost, timeouts::stop(grace), move |world| world.stop(&owned, code)).await
+        let limit = timeouts::stop(grace);
+        let done = self.write_in_turn("stop container", id, cost, limit, move |world| world.stop(&owned, code)).await;
+        drop(turn);
+        done
     }
 
     async fn remove_container(&self, id: &str) -> EngineResult<()> {
