@@ -289,6 +289,9 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
             "GET" if call.query.flag("watch") => watch::watch(&call, View::Records(kind), form, include).await,
             "GET" => list::list(&call, View::Records(kind)).await.map(render),
             _ if everywhere => Err(ApiError::method_not_allowed("name a namespace")),
+            "DELETE" if !call.place.resource.verbs.contains(&"deletecollection") => {
+                Err(ApiError::method_not_allowed("name one of them"))
+            }
             "POST" => create::create(&call, kind, parsed(request).await?).await.map(render),
             "DELETE" => {
                 let options = delete_options(&call, request).await?;
@@ -344,11 +347,18 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
         }
         ("GET", Some(name), Some("log")) => logs::answer(&call, &name).await,
         ("GET" | "POST", Some(name), Some(sub)) if let Some(kind) = streams::Kind::of(sub) => {
+            if call.query.get("dryRun").is_some() {
+                return Err(ApiError::bad_request(
+                    "dryRun: a session with a container cannot be tried without having it",
+                ));
+            }
             streams::answer(kind, call, name, request).await
         }
         ("DELETE", Some(name), None) => {
+            // Before anything is done: an answer that cannot be given must not follow a deed.
+            let form = form?;
             let options = delete_options(&call, request).await?;
-            Ok(pods::delete(&call, &name, &options).await?.render(View::Pods, form?, include, &facts))
+            Ok(pods::delete(&call, &name, &options).await?.render(View::Pods, form, include, &facts))
         }
         ("POST", Some(name), Some("eviction")) => {
             eviction::evict(&call, &name, parsed(request).await?).await.map(Reply::into_response)
@@ -374,10 +384,9 @@ async fn projected(call: Call, view: View, method: &Method) -> Result<Response, 
 
 /// Nodes: a view that is written through to the DockerHost.
 async fn node(call: Call, request: Request) -> Result<Response, ApiError> {
-    let render = |reply: Reply, call: &Call| {
-        let (form, include) = (negotiate::form(&call.headers)?, Include::of(&call.query)?);
-        Ok(reply.render(View::Nodes, form, include, &Facts::of(&call.state)))
-    };
+    // Before anything is done: an answer that cannot be given must not follow a deed.
+    let (form, include) = (negotiate::form(&call.headers)?, Include::of(&call.query)?);
+    let render = |reply: Reply, call: &Call| Ok(reply.render(View::Nodes, form, include, &Facts::of(&call.state)));
     let method = request.method().clone();
     match (method.as_str(), call.place.name.clone(), call.place.subresource.as_deref()) {
         ("GET", ..) => projected(call, View::Nodes, &method).await,

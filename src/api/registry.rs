@@ -63,6 +63,8 @@ impl Resource {
 }
 
 const RECORD_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Namespaces end one by one, as in Kubernetes.
+const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
@@ -193,7 +195,7 @@ fn stored(kind: Kind) -> Resource {
         namespaced: info.namespaced,
         short_names: info.short_names,
         categories: info.categories,
-        verbs: RECORD_VERBS,
+        verbs: if kind == Kind::Namespace { NAMESPACE_VERBS } else { RECORD_VERBS },
         subresources,
     }
 }

@@ -50,6 +50,9 @@ pub async fn answer(call: &Call, key: &Key, request: Request) -> Result<Response
         // `kubectl scale --current-replicas` sends no Content-Type.
         Method::PUT => {
             let scale = body::parse(&media_type, &body::read(request.into_body()).await?)?.value;
+            if scale.get("kind").and_then(Value::as_str) != Some("Scale") {
+                return Err(ApiError::bad_request("the request body is no Scale of autoscaling/v1"));
+            }
             Box::new(move |_| Ok(scale.clone()))
         }
         Method::PATCH if media_type == patch::APPLY => {
@@ -94,6 +97,9 @@ fn power(subject: &Subject, old: &Value, scale: &Value) -> Result<Option<&'stati
 
 /// The instance with the power that a Scale asks for: none is 0.
 fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, ApiError> {
+    admit::same_type(scale, "autoscaling/v1", "Scale")?;
+    let named = object::text(scale, "name");
+    admit::same_name(if named.is_empty() { &subject.name } else { named }, &subject.name)?;
     let power = power(subject, old, scale)?.unwrap_or("Stopped");
     let mut new = old.clone();
     let now = old.pointer("/spec/power").and_then(Value::as_str);
@@ -101,7 +107,9 @@ fn scaled(subject: &Subject, old: &Value, scale: &Value) -> Result<Candidate, Ap
     if now.unwrap_or("Auto") != power {
         new["spec"]["power"] = power.into();
     }
-    let held = object::text(scale, "resourceVersion").to_owned();
-    object::meta_mut(&mut new).insert("resourceVersion".into(), held.into());
+    for field in ["resourceVersion", "uid"] {
+        let held = object::text(scale, field).to_owned();
+        object::meta_mut(&mut new).insert(field.into(), held.into());
+    }
     Ok(Candidate { object: admit::typed(crate::model::Kind::Instance, new)?, warnings: vec![], managers: None })
 }

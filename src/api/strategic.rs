@@ -85,6 +85,7 @@ fn merge_at(path: &str, target: &mut Value, patch: &Value) -> Result<(), String>
         if let Some(list) = name.strip_prefix(DELETE_FROM) {
             let values = values.as_array().ok_or_else(|| format!("{name} must be a list"))?;
             if let Some(Value::Array(items)) = object.get_mut(list) {
+                affordable(name, values.len(), items.len())?;
                 items.retain(|item| !values.contains(item));
                 // As Kubernetes has it, a set without values is not there.
                 if items.is_empty() {
@@ -113,8 +114,22 @@ fn merge_at(path: &str, target: &mut Value, patch: &Value) -> Result<(), String>
     Ok(())
 }
 
+/// Comparisons of items that one list may cost: merging looks for each item of a patch among those that are there.
+const MOST_COMPARISONS: usize = 4 << 20;
+
+fn affordable(path: &str, values: usize, items: usize) -> Result<(), String> {
+    match values.saturating_mul(items) {
+        0..=MOST_COMPARISONS => Ok(()),
+        _ => Err(format!("{path}: {values} items to merge are too many; send a merge patch, which replaces the list")),
+    }
+}
+
 fn merge_list(path: &str, mut old: Vec<Value>, items: &[Value]) -> Result<Vec<Value>, String> {
-    let key = match rule(path) {
+    let rule = rule(path);
+    if rule != ListRule::Replaced {
+        affordable(path, items.len(), old.len() + items.len())?;
+    }
+    let key = match rule {
         ListRule::Replaced => return Ok(items.to_vec()),
         ListRule::Set => {
             for item in items {
@@ -154,6 +169,18 @@ fn merge_list(path: &str, mut old: Vec<Value>, items: &[Value]) -> Result<Vec<Va
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn lists_that_would_cost_seconds_are_refused() {
+        let many: Vec<String> = (0..3000).map(|i| i.to_string()).collect();
+        for patch in [
+            json!({"metadata": {"finalizers": many}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": many}}),
+        ] {
+            let mut target = json!({"metadata": {"finalizers": vec!["x"; 3000]}});
+            assert!(merge(&mut target, &patch).unwrap_err().contains("too many"));
+        }
+    }
 
     fn merged(mut target: Value, patch: Value) -> Value {
         merge(&mut target, &patch).unwrap();

@@ -162,8 +162,9 @@ impl Log {
             let oldest = state.ring[0].revision;
             state.forget(oldest, |change, seq| wakes.forgotten(&change.key, seq), &mut forgotten);
         }
-        drop(state);
+        // Before anyone can see the new revision: who sees it must find its events, or a bookmark could pass them.
         wakes.send();
+        drop(state);
     }
 
     pub fn compact(&self, revision: Revision) -> Result<()> {

@@ -252,6 +252,23 @@ async fn status_and_scale_change_their_own_part_only() {
     client.put(&scale, &up).await.expect(409);
     assert_eq!(client.get(&format!("{INSTANCES}/a")).await.json()["spec"]["power"], "Auto");
     client.merge(&scale, &json!({"spec": {"replicas": 2}})).await.expect(422);
+
+    // What is no Scale of this instance stops nothing.
+    let read = client.get(&scale).await.expect(200);
+    for (pointer, value, code) in [
+        ("", json!([]), 400),
+        ("", json!({}), 400),
+        ("", instance("a"), 400),
+        ("/kind", json!("Instance"), 400),
+        ("/apiVersion", json!("v1"), 400),
+        ("/metadata/name", json!("b"), 400),
+        ("/metadata/uid", json!("another"), 409),
+    ] {
+        let mut body = read.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        client.put(&scale, &body).await.expect(code);
+    }
+    assert_eq!(client.get(&format!("{INSTANCES}/a")).await.json()["spec"]["power"], "Auto");
 }
 
 #[tokio::test]
