@@ -253,6 +253,8 @@ async fn status_and_scale_change_their_own_part_only() {
     assert_eq!(client.get(&format!("{INSTANCES}/a")).await.json()["spec"]["power"], "Auto");
     client.merge(&scale, &json!({"spec": {"replicas": 2}})).await.expect(422);
 
+    client.delete("/api/v1/namespaces").await.expect(405);
+
     // What is no Scale of this instance stops nothing.
     let read = client.get(&scale).await.expect(200);
     for (pointer, value, code) in [
