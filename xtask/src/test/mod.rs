@@ -9,9 +9,11 @@ mod step;
 mod totals;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,8 +53,8 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let mut run = Run::new(program)?;
     run.checks();
     if !fast {
-        run.fleet();
-        run.clients();
+        // The fleet's tests mostly wait.
+        run.clients_beside(Run::fleet);
         run.documentation();
     }
     run.finish()
@@ -89,16 +91,31 @@ impl Run {
         self.cargo("tests", "test --workspace --no-fail-fast", &[]);
     }
 
-    /// Clients that others wrote, from PyPI.
-    fn clients(&mut self) {
+    /// Clients that others wrote, from PyPI, while other work is done; what they print comes after it.
+    fn clients_beside(&mut self, work: impl FnOnce(&mut Run)) {
+        const NAME: &str = "clients of others";
         let program = match build::target_dir() {
             Ok(dir) => dir.join("debug/portreeve"),
-            Err(error) => return self.step("clients of others", |_| Err(error)),
+            Err(error) => return self.step(NAME, |_| Err(error)),
         };
         let script = build::root().join("tests/clients/run.sh");
         let mut command = Command::new("bash");
         command.arg(script).arg(program).arg(GENERATED_REQUESTS);
-        self.command("clients of others", &format!("tests/clients/run.sh ... {GENERATED_REQUESTS}"), command);
+        self.mark(&mut command);
+        let clients = thread::spawn(move || {
+            let start = clock::now();
+            (step::run_quietly(command), start.elapsed())
+        });
+        work(self);
+        let before = self.totals.failed;
+        say!("\n==> {NAME}: tests/clients/run.sh ... {GENERATED_REQUESTS}");
+        let Ok(((result, output), took)) = clients.join() else {
+            return self.note(NAME, false, before, Duration::ZERO);
+        };
+        // whoever reads us may have gone; the run goes on
+        let _ = std::io::stdout().write_all(&output);
+        let ok = self.counted(result);
+        self.note(NAME, ok, before, took);
     }
 
     fn documentation(&mut self) {
@@ -162,14 +179,24 @@ impl Run {
 
     /// One command, with its output shown and its tests counted.
     fn command(&mut self, name: &str, words: &str, mut command: Command) {
-        command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
+        self.mark(&mut command);
         if sys::interrupted() {
             return;
         }
         say!("\n==> {name}: {words}");
         let before = self.totals.failed;
         let start = clock::now();
-        let ok = match step::run(command) {
+        let ok = self.counted(step::run(command));
+        self.note(name, ok, before, start.elapsed());
+    }
+
+    /// What a command starts can be told by this from all else, and keeps its temporary files in the run's place.
+    fn mark(&self, command: &mut Command) {
+        command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
+    }
+
+    fn counted(&mut self, result: Result<(Totals, bool)>) -> bool {
+        match result {
             Ok((totals, ok)) => {
                 self.totals.add(&totals);
                 ok
@@ -178,8 +205,7 @@ impl Run {
                 eprintln!("error: {error:#}");
                 false
             }
-        };
-        self.note(name, ok, before, start);
+        }
     }
 
     /// A step of our own.
@@ -190,14 +216,14 @@ impl Run {
         if let Err(error) = &result {
             eprintln!("error: {error:#}");
         }
-        self.note(name, result.is_ok(), before, start);
+        self.note(name, result.is_ok(), before, start.elapsed());
     }
 
-    fn note(&mut self, name: &str, ok: bool, failed_before: u64, start: Instant) {
+    fn note(&mut self, name: &str, ok: bool, failed_before: u64, took: Duration) {
         if !ok && self.totals.failed == failed_before {
             self.totals.failed += 1;
         }
-        let (word, seconds) = (if ok { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
+        let (word, seconds) = (if ok { "ok" } else { "FAILED" }, took.as_secs_f64());
         say!("<== {name}: {word}, {seconds:.1} s");
         self.lines.push(format!("{word:<8}{seconds:>7.1} s  {name}"));
     }
