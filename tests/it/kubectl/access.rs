@@ -1,5 +1,7 @@
 //! Who may do what, as kubectl asks it and as it is told to those who may not.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::harness::{ALICE, Shell, has, play, scenarios};
@@ -19,6 +21,9 @@ async fn access() {
         an_editor_writes_in_one_namespace,
         an_editor_reaches_no_host,
         a_revoked_token_is_unauthorized,
+        a_token_is_managed_by_apply,
+        a_token_is_managed_by_server_side_apply,
+        a_certificate_has_the_roles_of_its_groups,
     ])
     .await;
 }
@@ -190,4 +195,94 @@ async fn a_revoked_token_is_unauthorized(k: &Shell<'_>) {
     viewer.ok(&format!("--token={token} get inst")).await;
     k.ok(&format!("delete accesstoken {}", k.namespace)).await;
     assert!(refused(&viewer.fails(&format!("--token={token} get inst")).await));
+}
+
+/// `apply` makes a token and keeps it as it is told; its secret is in the output of the one apply that makes it.
+async fn applied_token(k: &Shell<'_>, apply: &str) {
+    let manifest = |role: &str| {
+        format!(
+            "apiVersion: portreeve.dev/v1\nkind: AccessToken\nmetadata: {{name: {0}}}\n\
+             spec: {{role: {role}, namespaces: [{0}], lifetime: 1h}}\n",
+            k.namespace
+        )
+    };
+    let secret = k.ok_with(&format!("{apply} -f - -o jsonpath={{.status.token}}"), &manifest("viewer")).await;
+    assert!(secret.starts_with(&format!("prt_{}.", k.namespace)), "{secret}");
+    let bearer = k.stranger();
+    bearer.ok(&format!("--token={secret} get inst")).await;
+    has(&bearer.fails(&format!("--token={secret} create configmap c")).await, &["orbidden"]);
+    let path = format!("/apis/portreeve.dev/v1/accesstokens/{}", k.namespace);
+    let before = k.server.client.get(&path).await.expect(200);
+    assert!(!before.to_string().contains(&secret), "{before}");
+    assert_eq!(k.ok_with(&format!("{apply} -f - -o jsonpath={{.status.token}}"), &manifest("viewer")).await, "");
+    assert_eq!(k.server.client.get(&path).await.expect(200), before, "the same again changes nothing");
+    // A change of what it may takes effect at once, with the same secret.
+    k.ok_with(&format!("{apply} -f -"), &manifest("editor")).await;
+    bearer.ok(&format!("--token={secret} create configmap c")).await;
+    let error = k.fails_with(&format!("{apply} -f -"), &manifest("root")).await;
+    has(&error, &["spec.role: Unsupported value: \"root\""]);
+    bearer.ok(&format!("--token={secret} get inst")).await;
+    k.ok_with("delete -f -", &manifest("editor")).await;
+    assert!(refused(&bearer.fails(&format!("--token={secret} get inst")).await));
+}
+
+async fn a_token_is_managed_by_apply(k: &Shell<'_>) {
+    applied_token(k, "apply").await;
+}
+
+async fn a_token_is_managed_by_server_side_apply(k: &Shell<'_>) {
+    applied_token(k, "apply --server-side").await;
+}
+
+/// The name and the organizations of a certificate that the server's CA signs, as base64 of certificate and key.
+fn certificate(k: &Shell<'_>, name: &str, organizations: &[&str]) -> (String, String) {
+    let pem = |file: &str| std::fs::read_to_string(k.server.dir.path().join("pki").join(file)).expect(file);
+    let ca_key = rcgen::KeyPair::from_pem(&pem("ca.key")).expect("a key");
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&pem("ca.pem"), ca_key).expect("a CA");
+    let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let (kept, custom) = (rcgen::DnType::OrganizationName, rcgen::DnType::CustomDnType(vec![2, 5, 4, 10]));
+    // A name holds one value of a type; the same type written by its number is another to rcgen.
+    for (i, organization) in organizations.iter().enumerate() {
+        params.distinguished_name.push(if i == 0 { kept.clone() } else { custom.clone() }, *organization);
+    }
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let signed = params.signed_by(&key, &issuer).expect("a certificate");
+    (STANDARD.encode(signed.pem()), STANDARD.encode(key.serialize_pem()))
+}
+
+async fn a_certificate_has_the_roles_of_its_groups(k: &Shell<'_>) {
+    k.alice().await;
+    let own = format!("portreeve:editor:{}", k.namespace);
+    let with = |name: &str, organizations: &[&str]| {
+        let (certificate, key) = certificate(k, name, organizations);
+        k.with_user(name, json!({"client-certificate-data": certificate, "client-key-data": key}))
+    };
+    let editor = with("eve", &["team", &own]);
+    if k.minor >= 28 {
+        let said = editor.ok("auth whoami -o jsonpath={.status.userInfo}").await;
+        let user: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(user, json!({"username": "eve", "groups": ["team", own, "system:authenticated"]}));
+    }
+    editor.ok("label inst alice a=b").await;
+    editor.ok("create configmap c").await;
+    assert_eq!(editor.ok("auth can-i delete instances").await, "yes\n");
+    for refused in ["get inst -n default", "get nodes", "get accesstokens", "create ns other", "get inst --as admin"] {
+        has(&editor.fails(refused).await, &["orbidden", "User \"eve\""]);
+    }
+    let viewer = with("vic", &["portreeve:viewer"]);
+    has(&viewer.ok("get inst -A").await, &["alice"]);
+    has(&viewer.fails("label inst alice c=d").await, &["orbidden", "User \"vic\" cannot patch"]);
+    let admin = with("ada", &["portreeve:admin"]);
+    assert_eq!(admin.ok("auth can-i '*' '*'").await, "yes\n");
+    admin.ok("get accesstokens").await;
+    // What only looks like a role is none, and no group is no right.
+    for (name, organizations) in [("ned", &[][..]), ("nat", &["portreeve:admin:default", "admin"])] {
+        has(&with(name, organizations).fails("get inst").await, &["orbidden", &format!("User \"{name}\"")]);
+    }
+    // A token beside it changes nothing: the certificate counts.
+    let error = viewer.fails("--token=wrong label inst alice c=d").await;
+    has(&error, &["User \"vic\" cannot patch"]);
 }

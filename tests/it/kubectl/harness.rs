@@ -163,6 +163,13 @@ impl<'s> Shell<'s> {
         Shell { namespace: self.namespace.clone(), dir: self.dir.clone(), kubeconfig, ..*self }
     }
 
+    /// The same with other credentials, as a kubeconfig has them for its user.
+    pub fn with_user(&self, name: &str, credentials: Value) -> Shell<'s> {
+        let kubeconfig = self.dir.join(format!("{name}.kubeconfig"));
+        self.configure(&kubeconfig, |user| *user = credentials);
+        Shell { namespace: self.namespace.clone(), dir: self.dir.clone(), kubeconfig, ..*self }
+    }
+
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(self.program);
         command.args(words(line)).current_dir(&self.dir).env("HOME", self.home).env("KUBECONFIG", &self.kubeconfig);
