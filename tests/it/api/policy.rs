@@ -130,7 +130,9 @@ async fn what_an_administrator_has_granted_may_stay_and_may_go() {
     team.merge(&path, &json!({"spec": {"idle": {"after": "1m"}}})).await.expect(200);
     patch(&team, &path, JSON, &json!([{"op": "replace", "path": "/spec/image", "value": "app:3"}])).await.expect(200);
     patch(&team, &format!("{path}?fieldManager=m&force=true"), APPLY, &with("x", &all)).await.expect(200);
-    team.put(&format!("{path}/scale"), &json!({"spec": {"replicas": 0}})).await.expect(200);
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "x"}, "spec": {"replicas": 0}});
+    team.put(&format!("{path}/scale"), &scale).await.expect(200);
     // The same and more is more.
     let more = json!({"spec": {"security": {"capAdd": ["ALL", "SYS_PTRACE"]}}});
     refused(team.merge(&path, &more).await, "spec.security.capAdd[1]");
