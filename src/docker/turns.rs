@@ -1,6 +1,6 @@
 //! Turns to call a daemon: how many calls it gets at once, and how long the others wait.
 //!
-//! Taken by the [`Gate`](super::gate::Gate) for each call, and by whoever is about to stop a container before it says
+//! Taken by the gate for each call, and by whoever is about to stop a container before it says
 //! so. One set per daemon. Waiting is bounded in time and in number, so that a daemon that hangs keeps few callers
 //! waiting, and none for long: the rest is told that it is [`Busy`](EngineErrorKind::Busy), which promises that nothing
 //! was done.

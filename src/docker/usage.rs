@@ -10,7 +10,7 @@
 //! whoever looks again within a minute costs one call per container, over a longer window.
 //!
 //! Invariants: nothing is asked of a daemon unless somebody waits for it; of one container one reading is under way,
-//! whoever waits for it; an answer comes within [`PATIENCE`], with what is known by then; memory is bounded by the
+//! whoever waits for it; an answer comes within `PATIENCE`, with what is known by then; memory is bounded by the
 //! containers asked for within the last minute.
 
 use std::collections::HashMap;
@@ -150,7 +150,7 @@ impl Meter {
         Meter { engines, clock, slots: Mutex::default(), turns: Mutex::default(), all: Semaphore::new(OF_ALL) }
     }
 
-    /// What these containers of a host use, in their order. Answers within [`PATIENCE`]. Cancel safe: what was read stays
+    /// What these containers of a host use, in their order. Answers within `PATIENCE`. Cancel safe: what was read stays
     /// known.
     pub async fn read(&self, host: &DockerHost, runs: &[Run]) -> Vec<Reading> {
         let name = &host.metadata.name;

@@ -154,7 +154,8 @@ impl Run {
             ("PORTREEVE_TEST_FLEET", &file),
             ("PORTREEVE_XTASK", &program),
         ];
-        let words = "test --test fleet --no-fail-fast -- --test-threads=2";
+        // They mostly wait.
+        let words = "test --test fleet --no-fail-fast -- --test-threads=3";
         let first = &fleet.hosts[0];
         let mut env = common.to_vec();
         env.push(("PORTREEVE_TEST_DOCKER", Path::new(&first.endpoint)));
