@@ -361,6 +361,17 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Waits until it has shown the instance: what happens from now on is in what it has seen.
+    #[track_caller]
+    pub fn begun(self, name: &str) -> Self {
+        let shown = within(PATIENCE, || {
+            let all = self.seen.lock().expect("no panic while held");
+            if all.iter().any(|o| o["metadata"]["name"] == name) { Ok(()) } else { Err(format!("{all:#?}")) }
+        });
+        shown.unwrap_or_else(|why| panic!("the watch shows not that there is {name}: {why}"));
+        self
+    }
+
     /// What it has shown of an instance so far, up to a state that serves the latest spec: shown a little after it is so.
     #[track_caller]
     pub fn seen(&self, name: &str) -> Vec<Value> {

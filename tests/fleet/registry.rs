@@ -233,7 +233,7 @@ fn an_upgrade_to_a_missing_tag_leaves_the_old_container_serving() {
     plane.apply(&with_image(name, &one, "IfNotPresent"));
     let before = plane.until_serves(name);
     plane.append(name, "note", "kept");
-    let watch = plane.watch();
+    let watch = plane.watch().begun(name);
     plane.run(&["upgrade", name, "--image", &missing, "--wait=false"]);
     let object = plane.until(name, "told", |o| condition(o, "UpToDate")["reason"] == "ImagePullFailed");
     let told = message(&object, "UpToDate");

@@ -311,3 +311,31 @@ proptest! {
         prop_assert_eq!(model.desired.status.phase, Phase::Running);
     }
 }
+
+/// dockerd may learn of the kernel's reason for an end only after the end itself.
+#[test]
+fn a_reason_for_an_end_that_comes_late_is_still_told() {
+    let mut model = Model::new(instance(Power::Running, true, false, Reclaim::Retain));
+    model.settle();
+    let crash = |model: &mut Model, seconds: i64| {
+        let app = &mut model.seen.containers[0];
+        app.state = RunState::Exited;
+        app.exit_code = 137;
+        app.started_at = Some(now());
+        app.finished_at = Some(Timestamp::from_second(NOW + seconds).unwrap());
+    };
+    crash(&mut model, 1);
+    model.step();
+    crash(&mut model, 2); // the second in a row waits
+    model.step();
+    let told = |model: &Model| model.desired.status.last_exit.clone().expect("an end");
+    assert!(!told(&model).oom_killed);
+    let crashes = model.desired.status.crashes;
+
+    model.seen.containers[0].oom_killed = true;
+    model.step();
+    assert!(told(&model).oom_killed);
+    assert_eq!(model.desired.status.crashes, crashes, "it is no other end");
+    let ready = model.desired.status.conditions.iter().find(|c| c.type_ == "Ready").expect("Ready");
+    assert!(ready.message.contains("memory limit"), "{}", ready.message);
+}

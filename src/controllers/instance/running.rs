@@ -225,6 +225,11 @@ fn plan_start(
         report.status.crashes = if recovered { 1 } else { report.status.crashes + 1 };
         report.status.restarts += 1;
         report.status.last_exit = Some(exit);
+    } else if let Some(told) = &mut report.status.last_exit
+        && Some(told.finished_at) == container.finished_at.map(Time::from)
+    {
+        // A daemon hears of an end and of the kernel's reason for it one by one, in either order.
+        told.oom_killed |= container.oom_killed;
     }
     if report.status.crashes > 1
         && let Some(exit) = report.status.last_exit.clone()

@@ -10,6 +10,7 @@
 //! portreeve-app env             print the environment, sorted
 //! portreeve-app exit N          exit with code N
 //! portreeve-app sleep MS        exit with 0 after MS milliseconds
+//! portreeve-app ask ADDR PATH   GET the path from the server there and print the whole answer
 //! tar, test                     what `kubectl cp` runs: the image has these names, too
 //! ```
 //!
@@ -32,7 +33,7 @@ mod tar;
 mod websocket;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -81,6 +82,7 @@ fn command(words: &[&str]) -> Result<(), String> {
         ["cat"] => copy_input(),
         ["env"] => print(&environment()),
         ["exit", code] => number(code, "the exit code").map(|code| std::process::exit(code)),
+        ["ask", address, path] => ask(address, path),
         ["sleep", ms] => number(ms, "the time").map(|ms| thread::sleep(Duration::from_millis(ms))),
         other => Err(format!("unknown command: {}", other.join(" "))),
     }
@@ -124,6 +126,16 @@ fn copy_input() -> Result<(), String> {
             .and_then(|()| output.flush())
             .map_err(|e| format!("writing to standard output: {e}"))?;
     }
+}
+
+/// The container's own view of a server: what it can reach, and what the server says to it.
+fn ask(address: &str, path: &str) -> Result<(), String> {
+    let mut server = TcpStream::connect(address).map_err(|e| format!("connecting to {address}: {e}"))?;
+    let mut answer = String::new();
+    write!(server, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
+        .and_then(|()| server.read_to_string(&mut answer))
+        .map_err(|e| format!("GET {path} from {address}: {e}"))?;
+    print(&answer)
 }
 
 /// `NAME=value` lines, sorted.
