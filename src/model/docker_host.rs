@@ -84,6 +84,7 @@ pub struct Allocation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostStatus {
+    /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "is_default")]
     pub observed_generation: i64,
     /// Ready.
@@ -99,15 +100,19 @@ pub struct DockerHostStatus {
     /// The daemon's own id.
     #[serde(default, rename = "daemonID", skip_serializing_if = "is_default")]
     pub daemon_id: String,
+    /// The operating system, with its version: `Debian GNU/Linux 12 (bookworm)`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub os: String,
+    /// The version of the kernel.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kernel: String,
     /// As Go names it: amd64, arm64.
     #[serde(default, skip_serializing_if = "is_default")]
     pub architecture: String,
+    /// What the daemon keeps images and containers with: overlay2, btrfs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub storage_driver: String,
+    /// The names of the runtimes that the daemon can start containers with: runc, runsc.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtimes: Vec<String>,
     /// What instances may use in all.

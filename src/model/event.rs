@@ -10,10 +10,13 @@ use super::{Key, Kind, ObjectMeta, Time};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
+    /// The versioned schema of this object.
     #[serde(default)]
     pub api_version: String,
+    /// The kind of this object.
     #[serde(default)]
     pub kind: String,
+    /// Standard object metadata.
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// The object that it happened to.
@@ -29,12 +32,16 @@ pub struct Event {
     /// Normal or Warning.
     #[serde(default, rename = "type")]
     pub type_: String,
+    /// When it first happened, to the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_timestamp: Option<Time>,
+    /// When it last happened, to the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_timestamp: Option<Time>,
+    /// How often it has happened.
     #[serde(default)]
     pub count: i64,
+    /// Who saw it; newer reporters tell reportingComponent and reportingInstance in place of this.
     #[serde(default)]
     pub source: EventSource,
     /// When it first happened, to the microsecond; newer reporters tell this in place of firstTimestamp.
@@ -72,21 +79,29 @@ pub struct EventSeries {
 
 is_resource!(Event, Kind::Event);
 
+/// An object, as an Event points at it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectReference {
+    /// Its API group and version: `portreeve.dev/v1`.
     #[serde(skip_serializing_if = "is_default")]
     pub api_version: String,
+    /// Its kind.
     #[serde(skip_serializing_if = "is_default")]
     pub kind: String,
+    /// Its namespace; empty for one of the whole cluster.
     #[serde(skip_serializing_if = "is_default")]
     pub namespace: String,
+    /// Its name.
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
+    /// Its unique id: tells it from another that had the name before.
     #[serde(skip_serializing_if = "is_default")]
     pub uid: String,
+    /// The version of it that the reporter had seen.
     #[serde(skip_serializing_if = "is_default")]
     pub resource_version: String,
+    /// The part of it that is meant: `spec.containers{main}`.
     #[serde(skip_serializing_if = "is_default")]
     pub field_path: String,
 }
@@ -104,11 +119,14 @@ impl ObjectReference {
     }
 }
 
+/// Who saw an event.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EventSource {
+    /// The name of the program.
     #[serde(skip_serializing_if = "is_default")]
     pub component: String,
+    /// The machine that it saw it on.
     #[serde(skip_serializing_if = "is_default")]
     pub host: String,
 }

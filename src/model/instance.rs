@@ -436,6 +436,7 @@ pub struct InstanceStatus {
     /// When the container ended that was last stopped on purpose, by its daemon's clock: this end is no crash.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ended_at: Option<Time>,
+    /// The image of the container that is there.
     #[serde(default, skip_serializing_if = "is_default")]
     pub image: ImageStatus,
     /// The host ports bound to the instance, whether it runs or not.
@@ -470,6 +471,7 @@ pub struct InstanceStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// What a container was made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageStatus {
     /// The image as the container was made from it.
@@ -483,13 +485,16 @@ pub struct ImageStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoundPort {
+    /// The name of the port, as in `spec.ports`.
     pub name: String,
+    /// The port of the host that leads to it.
     pub host_port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastExit {
+    /// The exit code; above 128, the signal that ended it and 128.
     pub exit_code: i64,
     /// Whether the kernel killed it for passing its memory limit.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -497,6 +502,7 @@ pub struct LastExit {
     /// When that run of the container began.
     #[serde(default, skip_serializing_if = "is_default")]
     pub started_at: Option<Time>,
+    /// When it ended, by its daemon's clock.
     pub finished_at: Time,
     /// When that end was first seen, by the control plane's clock; the next start is reckoned from here.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -92,6 +92,7 @@ pub struct ObjectMeta {
     /// When deletion was asked for; set by the server. The object stays until its finalizers are gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Time>,
+    /// How many seconds it was given to end; set by the server, and always 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// Keys and values to select objects by.
@@ -111,7 +112,7 @@ pub struct ObjectMeta {
     /// Which manager set which fields; written by the server.
     // Nothing typed reads it, and every decoding of every object would pay for it: it is skipped.
     #[serde(skip_serializing, deserialize_with = "skipped")]
-    #[schemars(with = "Vec<BTreeMap<String, Value>>")]
+    #[schemars(with = "Vec<ManagedFieldsEntry>")]
     pub managed_fields: (),
 }
 
@@ -124,14 +125,41 @@ fn skipped<'de, D: Deserializer<'de>>(d: D) -> Result<(), D::Error> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerReference {
+    /// Its API group and version.
     pub api_version: String,
+    /// Its kind.
     pub kind: String,
+    /// Its name.
     pub name: String,
+    /// Its unique id: another object of that name is no owner.
     pub uid: String,
+    /// Whether it is the one owner that manages this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
+    /// Whether the owner is to wait for this object when it is deleted in the foreground.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
+}
+
+/// What one manager set of an object. Described here and read by the API alone: see [`ObjectMeta::managed_fields`].
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+struct ManagedFieldsEntry {
+    /// The name of the manager: `fieldManager` of its requests, or the program that its User-Agent names.
+    manager: String,
+    /// How it set them: Apply (server-side apply) or Update (any other write).
+    operation: String,
+    /// The version of the kind that the fields are of.
+    api_version: String,
+    /// When the entry was last written.
+    time: Option<Time>,
+    /// FieldsV1, the only form that there is.
+    fields_type: String,
+    /// The fields, as nested objects: `f:NAME` a field, `k:{..}` the item of a list with these keys, `v:..` a value of
+    /// a set, `.` the thing itself.
+    fields_v1: BTreeMap<String, Value>,
+    /// The subresource that they were set at; empty: the object itself.
+    subresource: String,
 }
 
 /// A typed object: what controllers read. The API keeps objects as the user wrote them.
