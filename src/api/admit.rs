@@ -13,8 +13,8 @@ use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
 use super::{access, namespaces, openapi};
 use crate::model::{
-    AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, Instance, Kind, OPAQUE, Secret, schema,
-    validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
+    AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, FieldErrors, FieldReason, Instance, Kind, OPAQUE,
+    Secret, schema, validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
     validate_secret,
 };
 
@@ -64,13 +64,23 @@ pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
 }
 
 /// Drops unknown fields, telling of them and of duplicate keys as the client wishes. Returns the warnings.
+///
+/// The first look at all that is written: what is too large, or has lists that are too long, goes no further. Later steps
+/// (owners of fields, rules between fields) cost more than their input's length.
+///
+/// # Errors
+/// 413 and 422 for what is beyond those bounds; 400 for unknown fields and duplicates, in the mode `Strict`.
 pub fn known_fields(
     kind: Kind,
     object: &mut Value,
     duplicates: &[String],
     mode: FieldValidation,
 ) -> Result<Vec<String>, ApiError> {
-    let unknown = schema::check(kind, object).unknown;
+    object::fits(object)?;
+    let schema::Checked { errors, unknown } = schema::check(kind, object);
+    if errors.iter().any(|e| e.reason == FieldReason::TooMany && !e.field.is_empty()) {
+        return Err(ApiError::invalid(&Subject::of(kind, text(object, "name")), &errors));
+    }
     schema::prune(kind, object);
     let unknown = unknown.iter().map(|path| format!("unknown field {:?}", shortened(path)));
     let duplicate = duplicates.iter().map(|path| format!("duplicate field {:?}", shortened(path)));
@@ -317,8 +327,8 @@ fn set_or_remove(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 /// Every problem of one object by itself.
-pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
-    let mut errors = vec![];
+pub fn problems(kind: Kind, object: &Value) -> FieldErrors {
+    let mut errors = FieldErrors::default();
     let name = text(object, "name");
     errors.extend(match kind {
         Kind::Event | Kind::Secret | Kind::ConfigMap if object::is_subdomain(name) => None,
@@ -359,19 +369,19 @@ pub fn problems(kind: Kind, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn metadata_problems(object: &Value, errors: &mut Vec<FieldError>) {
+fn metadata_problems(object: &Value, errors: &mut FieldErrors) {
     // Kubernetes' own bound for all annotations of an object.
     const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
     let map = |name: &str| object::meta(object).and_then(|m| m.get(name)).and_then(Value::as_object);
     for (key, value) in map("labels").into_iter().flatten() {
         if !object::is_label_key(key) {
             let why = "a label key must consist of an optional DNS subdomain and '/', and up to 63 of A-Za-z0-9-_.";
-            errors.push(FieldError::invalid("metadata.labels", format!("{key:?}"), why));
+            errors.add(|| FieldError::invalid("metadata.labels", format!("{key:?}"), why));
         }
         if let Some(value) = value.as_str().filter(|v| !object::is_label_value(v)) {
             let why =
                 "a label value must be empty or up to 63 of A-Za-z0-9-_., beginning and ending with a letter or digit";
-            errors.push(FieldError::invalid("metadata.labels", format!("{value:?}"), why));
+            errors.add(|| FieldError::invalid("metadata.labels", format!("{value:?}"), why));
         }
     }
     let mut bytes = 0;
@@ -380,7 +390,7 @@ fn metadata_problems(object: &Value, errors: &mut Vec<FieldError>) {
         if !object::is_label_key(&key.to_ascii_lowercase()) {
             let why =
                 "an annotation key must consist of an optional DNS subdomain and '/', and up to 63 of A-Za-z0-9-_.";
-            errors.push(FieldError::invalid("metadata.annotations", format!("{key:?}"), why));
+            errors.add(|| FieldError::invalid("metadata.annotations", format!("{key:?}"), why));
         }
     }
     if bytes > MOST_ANNOTATION_BYTES {

@@ -67,16 +67,49 @@ pub fn decode_at(kind: Kind, record: &Record, revision: Revision) -> Result<Valu
     Ok(object)
 }
 
+/// Checks that an object is small enough to be stored, by the length that it has now: what is not is refused before work
+/// is spent on it.
+///
+/// # Errors
+/// 413.
+pub fn fits(object: &Value) -> Result<(), ApiError> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, object)
+        .map_err(|e| ApiError::internal(format!("an object cannot be written: {e}")))?;
+    // Clients send it; it is not stored.
+    let version = text(object, "resourceVersion");
+    let unstored = if version.is_empty() { 0 } else { r#","resourceVersion":"""#.len() + version.len() };
+    small_enough(length.0.saturating_sub(unstored))
+}
+
+fn small_enough(bytes: usize) -> Result<(), ApiError> {
+    if bytes > MAX_OBJECT_BYTES {
+        let message = format!("the object has {bytes} bytes; at most {MAX_OBJECT_BYTES} are stored");
+        return Err(ApiError::too_large(message));
+    }
+    Ok(())
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The bytes to store. Errs when they are too many.
 pub fn encode(object: &Value) -> Result<Bytes, ApiError> {
     let mut stored = object.clone();
     meta_mut(&mut stored).remove("resourceVersion");
     let bytes =
         serde_json::to_vec(&stored).map_err(|e| ApiError::internal(format!("an object cannot be written: {e}")))?;
-    if bytes.len() > MAX_OBJECT_BYTES {
-        let message = format!("the object has {} bytes; at most {MAX_OBJECT_BYTES} are stored", bytes.len());
-        return Err(ApiError::too_large(message));
-    }
+    small_enough(bytes.len())?;
     Ok(bytes.into())
 }
 

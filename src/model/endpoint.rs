@@ -4,8 +4,8 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use super::validate::{FieldError, quoted};
-use super::{DockerHostSpec, is_subdomain};
+use super::validate::quoted;
+use super::{DockerHostSpec, FieldError, FieldErrors, is_subdomain};
 
 /// `spec.endpoint`, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl DockerHostSpec {
 
 /// Checks how the daemon is reached, and that its host ports are published on one address: a daemon takes a host name
 /// for no address at all, and publishes on every interface.
-pub(super) fn validate_endpoint(spec: &DockerHostSpec, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_endpoint(spec: &DockerHostSpec, errors: &mut FieldErrors) {
     let invalid = |why| FieldError::invalid("spec.endpoint", quoted(&spec.endpoint), why);
     match DaemonEndpoint::parse(&spec.endpoint) {
         Err(why) => errors.push(invalid(why)),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::meta::is_default;
 use super::secret::key_rule;
 use super::validate::{is_subdomain, quoted};
-use super::{FieldError, Instance, InstanceSpec, Kind};
+use super::{FieldError, FieldErrors, Instance, InstanceSpec, Kind};
 
 /// One environment variable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,7 +117,7 @@ const SUBDOMAIN_RULE: &str = "must be a DNS subdomain (RFC 1123): lower case let
                               letter or digit";
 
 /// The rules of all that names Secrets and ConfigMaps: `spec.env`, `spec.envFrom`, `spec.imagePullSecret`.
-pub(super) fn validate_env(instance: &Instance, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_env(instance: &Instance, errors: &mut FieldErrors) {
     if !instance.spec.image_pull_secret.is_empty() {
         errors.extend(source_name("spec.imagePullSecret", &instance.spec.image_pull_secret));
     }
@@ -159,7 +159,7 @@ pub(super) fn validate_env(instance: &Instance, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_key_ref(path: &str, r: &KeyRef, errors: &mut Vec<FieldError>) {
+fn validate_key_ref(path: &str, r: &KeyRef, errors: &mut FieldErrors) {
     errors.extend(source_name(&format!("{path}.name"), &r.name));
     if let Some(why) = key_rule(&r.key) {
         errors.push(FieldError::invalid(format!("{path}.key"), quoted(&r.key), why));

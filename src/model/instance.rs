@@ -276,9 +276,11 @@ pub struct Security {
     pub read_only_root: bool,
     /// Capabilities to add to the default set, without CAP_.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64))]
     pub cap_add: Vec<String>,
     /// Capabilities to take from the default set, without CAP_; ALL takes every one.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64))]
     pub cap_drop: Vec<String>,
     /// Forbid gaining rights by set-uid programs. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]

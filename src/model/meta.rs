@@ -103,11 +103,11 @@ pub struct ObjectMeta {
     pub annotations: BTreeMap<String, String>,
     /// Names of those that must finish before the object may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub finalizers: Vec<String>,
     /// Objects that this one depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub owner_references: Vec<OwnerReference>,
     /// Which manager set which fields; written by the server.
     // Nothing typed reads it, and every decoding of every object would pay for it: it is skipped.

@@ -9,6 +9,7 @@ mod docker_host;
 mod endpoint;
 mod env;
 mod event;
+mod field_error;
 mod host_access;
 mod instance;
 mod key;
@@ -30,6 +31,7 @@ pub use docker_host::{
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
+pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
 pub use instance::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
@@ -42,7 +44,7 @@ pub use secret::{
     validate_secret,
 };
 pub use taint::{Operator, Taint, TaintEffect, Toleration, untolerated};
-pub use validate::{FieldError, FieldReason, validate_docker_host, validate_instance, validate_name};
+pub use validate::{validate_docker_host, validate_instance, validate_name};
 
 /// The largest object that is stored, serialised, in bytes.
 pub const MAX_OBJECT_BYTES: usize = 256 * 1024;

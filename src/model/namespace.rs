@@ -26,6 +26,7 @@ pub struct NamespaceSpec {
     /// Who must finish before a namespace that is being deleted goes: `kubernetes` stands for its contents. Written at
     /// `finalize` only.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 64))]
     pub finalizers: Vec<String>,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! One source for validation, OpenAPI, `kubectl explain` and the docs. The schema is OpenAPI 3.0 and *structural*:
 //! everything is inlined, and every node has one type or is a quantity. [`check`] promises that a value without
-//! errors, once [`prune`]d, decodes into the kind's Rust type; rules between fields are `validate`'s.
+//! errors, once [`prune`]d, decodes into the kind's Rust type; rules between fields are `validate`'s. Every list has a
+//! most, and the items of one that is longer are not looked at.
 
 use std::sync::LazyLock;
 
@@ -12,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::secret::base64_bytes;
 use super::{
-    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldReason, Instance, Kind, Namespace, Quantity, Secret,
-    Span,
+    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, Instance, Kind, MOST_ERRORS,
+    Namespace, Quantity, Secret, Span,
 };
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
@@ -41,10 +42,13 @@ pub fn schema(kind: Kind) -> &'static Value {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Wrong types, missing fields, values out of range.
-    pub errors: Vec<FieldError>,
-    /// Paths of fields that the kind does not have: `spec.ports[0].foo`.
+    pub errors: FieldErrors,
+    /// Paths of fields that the kind does not have, the first [`MOST_ERRORS`]: `spec.ports[0].foo`.
     pub unknown: Vec<String>,
 }
+
+/// Most items of a list that names no other most.
+const MOST_ITEMS: u64 = 1024;
 
 /// Checks a value against a kind's schema and reports everything at once.
 pub fn check(kind: Kind, value: &Value) -> Checked {
@@ -125,6 +129,7 @@ fn normalise(node: &mut Value) {
     // Undeclared is atomic, to Kubernetes as to us: said aloud, so that clients need not know.
     if object.get("type").is_some_and(|t| t == "array") {
         object.entry("x-kubernetes-list-type").or_insert_with(|| "atomic".into());
+        object.entry("maxItems").or_insert_with(|| MOST_ITEMS.into());
     }
     for name in ["items", "additionalProperties"] {
         if let Some(inner) = object.get_mut(name) {
@@ -141,9 +146,7 @@ fn walk(schema: &Value, value: &Value, path: &str, found: &mut Checked) {
     let actual = type_name(value);
     let fits = expected == actual || (expected == "number" && actual == "integer");
     if !fits {
-        let message = format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}");
-        found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
-        return;
+        return found.errors.add(|| wrong_type(path, expected, actual));
     }
     match value {
         Value::Object(fields) => check_object(schema, fields, path, found),
@@ -152,6 +155,11 @@ fn walk(schema: &Value, value: &Value, path: &str, found: &mut Checked) {
         Value::Number(number) => check_number(schema, number, path, found),
         Value::Null | Value::Bool(_) => {}
     }
+}
+
+fn wrong_type(path: &str, expected: &str, actual: &str) -> FieldError {
+    let message = format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}");
+    FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message }
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -174,7 +182,7 @@ fn join(path: &str, name: &str) -> String {
 fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, found: &mut Checked) {
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
-            found.errors.push(FieldError::required(join(path, name), ""));
+            found.errors.add(|| FieldError::required(join(path, name), ""));
         }
     }
     let additional = schema.get("additionalProperties");
@@ -182,15 +190,15 @@ fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, found: 
         match (schema.get("properties").and_then(|p| p.get(name)), additional) {
             (Some(property), _) => walk(property, value, &join(path, name), found),
             (None, Some(inner)) => walk(inner, value, &join(path, name), found),
-            (None, None) => found.unknown.push(join(path, name)),
+            (None, None) if found.unknown.len() < MOST_ERRORS => found.unknown.push(join(path, name)),
+            (None, None) => {}
         }
     }
 }
 
 fn check_array(schema: &Value, items: &[Value], path: &str, found: &mut Checked) {
     if let Some(most) = schema.get("maxItems").and_then(Value::as_u64).filter(|m| items.len() as u64 > *m) {
-        let message = format!("Too many: {}: must have at most {most} items", items.len());
-        found.errors.push(FieldError { reason: FieldReason::TooMany, field: path.into(), message });
+        return found.errors.add(|| FieldError::too_many(path, items.len(), most));
     }
     if let Some(least) = schema.get("minItems").and_then(Value::as_u64).filter(|m| (items.len() as u64) < *m) {
         let why = format!("{path} in body should have at least {least} items");
@@ -218,8 +226,7 @@ fn check_text(schema: &Value, text: &str, path: &str, found: &mut Checked) {
         && !allowed.iter().any(|a| a == text)
     {
         let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-        let message = format!("Unsupported value: {text:?}: supported values: {}", names.join(", "));
-        found.errors.push(FieldError { reason: FieldReason::NotSupported, field: path.into(), message });
+        found.errors.add(|| FieldError::not_supported(path, format!("{text:?}"), &names.join(", ")));
     }
     let problem = match schema.get("format").and_then(Value::as_str) {
         // What should be base64 is often a secret in the wrong form: it is not repeated.
@@ -258,9 +265,7 @@ fn check_number(schema: &Value, number: &serde_json::Number, path: &str, found: 
 
 fn check_quantity(value: &Value, path: &str, found: &mut Checked) {
     if !matches!(value, Value::String(_) | Value::Number(_)) {
-        let actual = type_name(value);
-        let message = format!("Invalid value: {actual:?}: {path} in body must be of type string: {actual:?}");
-        found.errors.push(FieldError { reason: FieldReason::TypeInvalid, field: path.into(), message });
+        found.errors.add(|| wrong_type(path, "string", type_name(value)));
     } else if let Err(e) = Quantity::deserialize(value) {
         // Read as it will be: a number has more than one spelling.
         found.errors.push(FieldError::invalid(path, value, &e.to_string()));
@@ -329,6 +334,8 @@ mod tests {
                     visit(inner, path);
                 }
             }
+            let list = object.get("type").is_some_and(|t| t == "array");
+            assert!(!list || object.contains_key("maxItems"), "{path} has no most");
         }
         for kind in Kind::all() {
             visit(schema(kind), kind.info().name);
@@ -356,6 +363,21 @@ mod tests {
         prune(Kind::Instance, &mut object);
         let expected = json!({"spec": {"image": "a", "ports": [{"name": "a", "containerPort": 1}]}, "metadata": {"labels": {"any": "thing"}}});
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn the_items_of_a_list_that_is_too_long_are_not_looked_at() {
+        let meta = |field: &str, item: Value, n: usize| json!({"metadata": {"name": "a", field: vec![item; n]}, "spec": {"image": "a"}});
+        let check = |object: &Value| check(Kind::Instance, object);
+        for (field, most) in [("ownerReferences", 64), ("finalizers", 64), ("managedFields", 1024)] {
+            let item = if field == "finalizers" { json!("a") } else { json!({}) };
+            let fits = check(&meta(field, item.clone(), most));
+            assert!(!fits.errors.iter().any(|e| e.reason == FieldReason::TooMany && !e.field.is_empty()), "{field}");
+            let told: Vec<String> = check(&meta(field, item, 87_000)).errors.iter().map(ToString::to_string).collect();
+            assert_eq!(told, [format!("metadata.{field}: Too many: 87000: must have at most {most} items")]);
+        }
+        let unknown: serde_json::Map<String, Value> = (0..40_000).map(|i| (format!("{i}"), json!(0))).collect();
+        assert_eq!(check(&unknown.into()).unknown.len(), MOST_ERRORS);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::meta::{is_default, is_resource};
-use super::{FieldError, Kind, ObjectMeta};
+use super::{FieldError, FieldErrors, Kind, ObjectMeta};
 
 /// The type of a Secret that names none.
 pub const OPAQUE: &str = "Opaque";
@@ -211,7 +211,7 @@ fn key_problem(field: &str, key: &str) -> Option<FieldError> {
 
 /// Checks a Secret's rules between fields. Empty means valid. Never repeats a value.
 pub fn validate_secret(secret: &Secret) -> Vec<FieldError> {
-    let mut errors: Vec<FieldError> = secret.data.keys().filter_map(|key| key_problem("data", key)).collect();
+    let mut errors: FieldErrors = secret.data.keys().filter_map(|key| key_problem("data", key)).collect();
     for (_, keys) in NEEDED.iter().filter(|(type_, _)| *type_ == secret.type_) {
         if !keys.iter().any(|key| secret.data.contains_key(*key)) {
             let field = keys.iter().map(|key| format!("data[{key}]")).collect::<Vec<_>>().join(" or ");
@@ -225,12 +225,12 @@ pub fn validate_secret(secret: &Secret) -> Vec<FieldError> {
         let field = format!("data[{}]", DOCKER_CONFIG.1);
         errors.push(FieldError::invalid(field, "<secret contents redacted>", "must be a JSON object"));
     }
-    errors
+    errors.into()
 }
 
 /// Checks a ConfigMap's rules between fields. Empty means valid.
 pub fn validate_config_map(map: &ConfigMap) -> Vec<FieldError> {
-    let mut errors: Vec<FieldError> = map.data.keys().filter_map(|key| key_problem("data", key)).collect();
+    let mut errors: FieldErrors = map.data.keys().filter_map(|key| key_problem("data", key)).collect();
     for key in map.binary_data.keys() {
         errors.extend(key_problem("binaryData", key));
         if map.data.contains_key(key) {
@@ -238,7 +238,7 @@ pub fn validate_config_map(map: &ConfigMap) -> Vec<FieldError> {
             errors.push(FieldError::invalid(format!("binaryData[{key}]"), format!("{key:?}"), why));
         }
     }
-    errors
+    errors.into()
 }
 
 #[cfg(test)]

@@ -3,81 +3,12 @@
 //! Every error names the field's path and what was expected, in the words of kube-apiserver.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 
 use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::validate_taints::{validate_taints, validate_tolerations};
-use super::{DockerHost, Instance, Probe, Quantity};
-
-/// Why a value is refused; the names are Kubernetes' cause reasons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldReason {
-    Required,
-    Invalid,
-    TypeInvalid,
-    NotSupported,
-    Duplicate,
-    Forbidden,
-    TooLong,
-    TooMany,
-}
-
-impl FieldReason {
-    /// The `reason` of a cause in a Kubernetes Status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FieldReason::Required => "FieldValueRequired",
-            FieldReason::Invalid => "FieldValueInvalid",
-            FieldReason::TypeInvalid => "FieldValueTypeInvalid",
-            FieldReason::NotSupported => "FieldValueNotSupported",
-            FieldReason::Duplicate => "FieldValueDuplicate",
-            FieldReason::Forbidden => "FieldValueForbidden",
-            FieldReason::TooLong => "FieldValueTooLong",
-            FieldReason::TooMany => "FieldValueTooMany",
-        }
-    }
-}
-
-/// One refused field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    pub reason: FieldReason,
-    /// `spec.ports[0].containerPort`
-    pub field: String,
-    /// Without the path: `Invalid value: 0: must be between 1 and 65535`
-    pub message: String,
-}
-
-impl Display for FieldError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
-    }
-}
-
-impl FieldError {
-    pub fn required(field: impl Into<String>, why: &str) -> FieldError {
-        let message = if why.is_empty() { "Required value".into() } else { format!("Required value: {why}") };
-        FieldError { reason: FieldReason::Required, field: field.into(), message }
-    }
-
-    pub fn invalid(field: impl Into<String>, value: impl Display, why: &str) -> FieldError {
-        FieldError {
-            reason: FieldReason::Invalid,
-            field: field.into(),
-            message: format!("Invalid value: {value}: {why}"),
-        }
-    }
-
-    pub fn duplicate(field: impl Into<String>, value: impl Display) -> FieldError {
-        FieldError { reason: FieldReason::Duplicate, field: field.into(), message: format!("Duplicate value: {value}") }
-    }
-
-    pub fn forbidden(field: impl Into<String>, why: &str) -> FieldError {
-        FieldError { reason: FieldReason::Forbidden, field: field.into(), message: format!("Forbidden: {why}") }
-    }
-}
+use super::{DockerHost, FieldError, FieldErrors, Instance, Probe, Quantity};
 
 const LABEL_RULE: &str =
     "must be a DNS label (RFC 1123): lower case letters, digits and '-', beginning and ending with a letter or digit";
@@ -110,7 +41,7 @@ pub fn validate_name(field: &str, name: &str) -> Option<FieldError> {
 /// Checks an Instance's rules between fields. Empty means valid; all problems are reported at once.
 pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     let spec = &instance.spec;
-    let mut errors = vec![];
+    let mut errors = FieldErrors::default();
 
     if spec.image.trim().is_empty() {
         errors.push(FieldError::required("spec.image", "the image to run"));
@@ -145,10 +76,10 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
             }
         }
     }
-    errors
+    errors.into()
 }
 
-fn validate_ports(instance: &Instance, errors: &mut Vec<FieldError>) {
+fn validate_ports(instance: &Instance, errors: &mut FieldErrors) {
     let (mut names, mut container, mut host) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (i, port) in instance.spec.ports.iter().enumerate() {
         let path = format!("spec.ports[{i}]");
@@ -173,7 +104,7 @@ fn validate_ports(instance: &Instance, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_volumes(instance: &Instance, errors: &mut Vec<FieldError>) {
+fn validate_volumes(instance: &Instance, errors: &mut FieldErrors) {
     let (mut names, mut paths) = (BTreeSet::new(), BTreeMap::new());
     for (i, volume) in instance.spec.volumes.iter().enumerate() {
         let path = format!("spec.volumes[{i}]");
@@ -210,7 +141,7 @@ fn validate_volumes(instance: &Instance, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_resources(instance: &Instance, errors: &mut Vec<FieldError>) {
+fn validate_resources(instance: &Instance, errors: &mut FieldErrors) {
     let r = &instance.spec.resources;
     let within = |field: &str, q: &Option<Quantity>, value: fn(&Quantity) -> i64, (min, least), (max, most)| {
         let q = q.as_ref()?;
@@ -228,7 +159,7 @@ fn validate_resources(instance: &Instance, errors: &mut Vec<FieldError>) {
     errors.extend(within("shm", &r.shm, Quantity::value, (1, "greater than 0"), memory));
 }
 
-fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut Vec<FieldError>) {
+fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut FieldErrors) {
     let port = match (&probe.http, &probe.tcp) {
         (Some(http), None) => {
             if !http.path.is_empty() && (!http.path.starts_with('/') || http.path.contains(char::is_whitespace)) {
@@ -247,7 +178,7 @@ fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut V
     unknown_port(instance, &format!("{path}.{}.port", port.0), port.1, errors);
 }
 
-fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut Vec<FieldError>) {
+fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut FieldErrors) {
     if instance.spec.port(name).is_none() {
         let known: Vec<_> = instance.spec.ports.iter().map(|p| p.name.as_str()).collect();
         let why = format!(
@@ -258,7 +189,7 @@ fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut Vec<F
     }
 }
 
-fn validate_routes(instance: &Instance, errors: &mut Vec<FieldError>) {
+fn validate_routes(instance: &Instance, errors: &mut FieldErrors) {
     let mut hosts = BTreeSet::new();
     if !instance.spec.routes.is_empty() && instance.spec.ports.is_empty() {
         errors.push(FieldError::required("spec.ports", "routes need a port to lead to"));
@@ -296,7 +227,7 @@ fn validate_routes(instance: &Instance, errors: &mut Vec<FieldError>) {
 /// Checks a DockerHost's rules between fields. Empty means valid.
 pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
     let spec = &host.spec;
-    let mut errors = vec![];
+    let mut errors = FieldErrors::default();
     validate_endpoint(spec, &mut errors);
     if !spec.port_range.is_empty() && parse_port_range(&spec.port_range).is_none() {
         errors.push(FieldError::invalid(
@@ -306,7 +237,7 @@ pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
         ));
     }
     validate_taints(&spec.taints, &mut errors);
-    errors
+    errors.into()
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{FieldError, Operator, Taint, Toleration, is_label_key, is_label_value};
+use super::{FieldError, FieldErrors, Operator, Taint, Toleration, is_label_key, is_label_value};
 
 const KEY_RULE: &str = "must be an optional DNS subdomain and '/', and up to 63 of A-Za-z0-9-_.";
 const VALUE_RULE: &str = "must be empty or up to 63 of A-Za-z0-9-_., beginning and ending with a letter or digit";
 
-fn check(path: &str, key: &str, value: &str, errors: &mut Vec<FieldError>) {
+fn check(path: &str, key: &str, value: &str, errors: &mut FieldErrors) {
     if !key.is_empty() && !is_label_key(key) {
         errors.push(FieldError::invalid(format!("{path}.key"), format!("{key:?}"), KEY_RULE));
     }
@@ -17,7 +17,7 @@ fn check(path: &str, key: &str, value: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// The taints of a host: well-formed, and none twice with one effect.
-pub fn validate_taints(taints: &[Taint], errors: &mut Vec<FieldError>) {
+pub fn validate_taints(taints: &[Taint], errors: &mut FieldErrors) {
     let mut seen = BTreeSet::new();
     for (i, taint) in taints.iter().enumerate() {
         let path = format!("spec.taints[{i}]");
@@ -32,7 +32,7 @@ pub fn validate_taints(taints: &[Taint], errors: &mut Vec<FieldError>) {
 }
 
 /// The tolerations of an instance.
-pub fn validate_tolerations(tolerations: &[Toleration], errors: &mut Vec<FieldError>) {
+pub fn validate_tolerations(tolerations: &[Toleration], errors: &mut FieldErrors) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let path = format!("spec.placement.tolerations[{i}]");
         check(&path, &toleration.key, &toleration.value, errors);
@@ -65,7 +65,7 @@ mod tests {
             {"key": "a b", "value": "-x", "effect": "NoExecute"},
         ]))
         .unwrap();
-        let mut errors = vec![];
+        let mut errors = FieldErrors::default();
         validate_taints(&taints, &mut errors);
         let fields: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(fields, ["spec.taints[1]", "spec.taints[2].key", "spec.taints[3].key", "spec.taints[3].value"]);
@@ -74,7 +74,7 @@ mod tests {
             json!([{"operator": "Exists"}, {}, {"key": "a", "operator": "Exists", "value": "b"}]),
         )
         .unwrap();
-        let mut errors = vec![];
+        let mut errors = FieldErrors::default();
         validate_tolerations(&tolerations, &mut errors);
         let fields: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(fields, ["spec.placement.tolerations[1].operator", "spec.placement.tolerations[2].value"]);

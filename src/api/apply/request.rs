@@ -14,7 +14,7 @@ use crate::api::object;
 use crate::api::query::{WriteOptions, bad_options};
 use crate::api::reply::Reply;
 use crate::api::update::{Candidate, modify};
-use crate::model::{FieldError, Key, Kind, schema};
+use crate::model::{FieldError, FieldErrors, Key, Kind, schema};
 
 /// Who owns what an object held before anyone applied to it and its writers were known.
 const BEFORE: &str = "before-first-apply";
@@ -128,7 +128,7 @@ pub async fn apply(call: &Call, key: &Key, part: Part, bytes: &[u8]) -> Result<R
         let named = metadata.into_iter().filter(|(name, _)| named.contains(&name.as_str()));
         config["metadata"] = Value::Object(named.collect());
     }
-    let mut problems = vec![];
+    let mut problems = FieldErrors::default();
     list_problems(request.schema(), &config, "", &mut problems);
     if !problems.is_empty() {
         return Err(ApiError::invalid(&Subject::from(key), &problems));

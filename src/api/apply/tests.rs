@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::typed::{Schema, claimed, compare, list_problems};
 use super::{Applied, FieldSet, Managers, Operation, Writer, apply};
-use crate::model::{Kind, schema};
+use crate::model::{FieldErrors, Kind, schema};
 
 mod laws;
 
@@ -208,7 +208,7 @@ fn atomic_lists_are_one_field_and_sets_are_their_values() {
 
 #[test]
 fn repeated_items_are_refused_when_applied_and_made_one_when_found() {
-    let mut problems = vec![];
+    let mut problems = FieldErrors::default();
     let doubled = json!({
         "metadata": {"finalizers": ["a/b", "a/b"]},
         "spec": {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}], "ports": [{"containerPort": 1}]},

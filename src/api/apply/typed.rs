@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::fieldset::{Element, FieldSet};
-use crate::model::FieldError;
+use crate::model::{FieldError, FieldErrors};
 
 /// A node of a schema.
 #[derive(Clone, Copy)]
@@ -220,7 +220,7 @@ pub fn compare(schema: Schema<'_>, old: &Value, new: &Value) -> Change {
 }
 
 /// What is wrong with the lists of an object to be applied: items that nothing tells apart.
-pub fn list_problems(schema: Schema<'_>, value: &Value, path: &str, problems: &mut Vec<FieldError>) {
+pub fn list_problems(schema: Schema<'_>, value: &Value, path: &str, problems: &mut FieldErrors) {
     match value {
         Value::Object(fields) if schema.is_granular() => {
             for (name, inner) in fields {
@@ -235,13 +235,13 @@ pub fn list_problems(schema: Schema<'_>, value: &Value, path: &str, problems: &m
                 let at = format!("{path}[{i}]");
                 match element(item, &keys) {
                     Some(element) => {
-                        let told = match &element {
-                            Element::Key(text) | Element::Value(text) => text.clone(),
-                            Element::Field(_) | Element::Index(_) => element.to_string(),
-                        };
-                        if !seen.insert(element) {
-                            problems.push(FieldError::duplicate(&at, told));
+                        if let Some(twin) = seen.get(&element) {
+                            problems.add(|| match twin {
+                                Element::Key(text) | Element::Value(text) => FieldError::duplicate(&at, text),
+                                Element::Field(_) | Element::Index(_) => FieldError::duplicate(&at, twin),
+                            });
                         }
+                        seen.insert(element);
                     }
                     // An item that is no object is told of by the schema.
                     None if item.is_object() => {

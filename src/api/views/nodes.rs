@@ -20,7 +20,7 @@ use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::super::{admit, discovery, object};
 use super::{View, node_owners};
-use crate::model::{Condition, ConditionStatus, DockerHost, FieldError, Key, Kind, condition};
+use crate::model::{Condition, ConditionStatus, DockerHost, FieldError, FieldErrors, Key, Kind, condition};
 
 /// The field paths that Nodes may be selected by.
 pub const SELECTABLE: &[&str] = &["metadata.name", "metadata.namespace", "spec.unschedulable"];
@@ -291,7 +291,7 @@ fn as_host(config: &Value, name: &str) -> Result<Value, ApiError> {
 /// Errs when something is wanted that a Node cannot be told.
 fn only_writable(node: &Value, wanted: &Value) -> Result<(), ApiError> {
     const WHY: &str = "only labels, annotations, spec.unschedulable and spec.taints of a node can be written; the rest is its DockerHost's";
-    let mut errors = vec![];
+    let mut errors = FieldErrors::default();
     for part in ["metadata", "spec"] {
         if wanted.get(part).is_some_and(|p| !p.is_object() && !p.is_null()) {
             return Err(ApiError::bad_request(format!("{part} in the request body is not an object")));

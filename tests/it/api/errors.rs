@@ -236,3 +236,72 @@ async fn a_question_in_another_shape_is_400() {
         (&json!({"namespace": "a"}), None, &json!(false))
     );
 }
+
+#[tokio::test]
+async fn however_much_is_wrong_the_answer_is_small() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    client.post(INSTANCES, &instance("a")).await.expect(201);
+    let path = format!("{INSTANCES}/a");
+    let before = client.get(&path).await.expect(200);
+    let causes = |status: &Value| status["details"]["causes"].as_array().unwrap().clone();
+    // A list that is too long is one problem, whatever is in it, however it is written.
+    for (field, item) in [("ownerReferences", json!({})), ("finalizers", json!("a b"))] {
+        let mut body = instance("b");
+        body["metadata"][field] = vec![item; 40_000].into();
+        let lists = json!({"metadata": {field: body["metadata"][field]}});
+        let mut full = before.clone();
+        full["metadata"][field] = body["metadata"][field].clone();
+        body["metadata"]["name"] = "a".into();
+        for answer in [
+            client.post(INSTANCES, &body).await,
+            client.put(&path, &full).await,
+            client.merge(&path, &lists).await,
+            patch(
+                client,
+                &path,
+                "application/json-patch+json",
+                json!([{"op": "add", "path": format!("/metadata/{field}"), "value": body["metadata"][field]}])
+                    .to_string(),
+            )
+            .await,
+            patch(client, &format!("{path}?fieldManager=m&force=1"), "application/apply-patch+yaml", body.to_string())
+                .await,
+        ] {
+            let told = causes(&status(answer, 422, "Invalid"));
+            assert_eq!(told.len(), 1, "{told:?}");
+            let message = "Too many: 40000: must have at most 64 items";
+            let cause =
+                json!({"reason": "FieldValueTooMany", "field": format!("metadata.{field}"), "message": message});
+            assert_eq!(told[0], cause);
+        }
+    }
+    // Maps have no most: the first problems are told, and that there are more.
+    let mut body = instance("b");
+    body["metadata"]["labels"] =
+        (0..20_000).map(|i| (format!("{i} "), json!("-"))).collect::<serde_json::Map<_, _>>().into();
+    body["spec"]["image"] = format!("{} x", "y".repeat(500)).into();
+    let answer = client.post(INSTANCES, &body).await;
+    assert!(answer.bytes.len() < 64 << 10, "{} bytes", answer.bytes.len());
+    let told = causes(&status(answer, 422, "Invalid"));
+    assert_eq!(told.len(), 65);
+    let message = "Too many: more than 64 problems were found, only the first are told";
+    assert_eq!(told[64], json!({"reason": "FieldValueTooMany", "field": "", "message": message}));
+    // One value is not repeated whole.
+    let mut body = instance("b");
+    body["spec"]["power"] = "x".repeat(200 << 10).into();
+    let answer = client.post(INSTANCES, &body).await;
+    assert!(answer.bytes.len() < 8 << 10, "{} bytes", answer.bytes.len());
+    status(answer, 422, "Invalid");
+    assert_eq!(client.get(&path).await.expect(200), before);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_told_so_before_anything_else_that_is_wrong_with_it() {
+    let server = ApiServer::start().await;
+    let mut body = instance("a");
+    body["spec"] = json!({"image": 7, "nothing": "x".repeat(300 << 10)});
+    for query in ["", "?fieldValidation=Strict"] {
+        status(server.client.post(&format!("{INSTANCES}{query}"), &body).await, 413, "RequestEntityTooLarge");
+    }
+}

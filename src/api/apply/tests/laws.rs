@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::managers::untracked;
 use super::super::typed::{claimed, list_problems};
 use super::{World, applier, instance, updater};
+use crate::model::FieldErrors;
 
 fn named(name: &'static str, fields: &'static [&'static str]) -> impl Strategy<Value = Option<(String, Value)>> {
     let item =
@@ -131,7 +132,7 @@ proptest! {
             // An empty list or map that is applied to a full one claims it and adds nothing.
             kept.paths(999).iter().any(|k| k == p || k.starts_with(&format!("{p}.")) || k.starts_with(&format!("{p}[")))
         }), "{:?} of {}", claims.paths(999), world.object);
-        let mut problems = vec![];
+        let mut problems = FieldErrors::default();
         list_problems(instance(), &world.object, "", &mut problems);
         prop_assert!(problems.is_empty(), "{problems:?}");
     }
