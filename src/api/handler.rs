@@ -20,6 +20,7 @@ use super::admit::Part;
 use super::apply::{Operation, Writer, manager_of_agent};
 use super::body::{self, Parsed};
 use super::columns::Facts;
+use super::cut::Cut;
 use super::delete::DeleteOptions;
 use super::error::ApiError;
 use super::patch::Patch;
@@ -138,7 +139,7 @@ async fn caller(
 }
 
 async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<Response, ApiError> {
-    let peer = request.extensions().get::<PeerIdentity>();
+    let (peer, cut) = (request.extensions().get::<PeerIdentity>(), Cut::of(&request));
     let caller = caller(&shared.state, request.headers(), peer, &deed).await?;
     let (what, query) = (target::parse(request.uri().path()), Query::of(request.uri())?);
     let taken = match &what {
@@ -147,7 +148,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
     };
     let permit = shared.state.limits.take(&caller.bearer().name, taken)?;
     let (store, clock) = (shared.state.store.clone(), shared.state.clock.clone());
-    let session = Session::new(deed, caller.lease.clone(), permit, store, clock);
+    let session = Session::new(deed, caller.lease.clone(), permit, store, clock, cut);
     let target = what.ok_or_else(ApiError::no_such_path)?;
     let Target::Records(place) = target else {
         if request.method() != Method::GET {

@@ -18,10 +18,12 @@ mod columns;
 mod compress;
 mod create;
 mod cross;
+mod cut;
 mod delete;
 mod discovery;
 mod drain;
 mod error;
+mod feed;
 mod handler;
 mod list;
 mod logs;
@@ -81,6 +83,8 @@ pub struct ApiState {
     pub destinations: Arc<dyn Destinations>,
     /// The domain under which instances are routed.
     pub domain: Arc<str>,
+    /// How long a reader of a watch may take nothing.
+    pub patience: std::time::Duration,
 }
 
 impl ApiState {
@@ -104,6 +108,7 @@ impl ApiState {
             live: metrics::nobody(),
             destinations: Arc::new(views::eviction::Anywhere),
             domain: domain.into(),
+            patience: cut::PATIENCE,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use super::ApiState;
 use super::access::authenticate::identity;
 use super::access::{PeerAddress, PeerIdentity};
+use super::cut::{Cut, Streams};
 use super::handler::{Shared, router};
 use super::tls_stream::PoliteTls;
 
@@ -48,6 +49,7 @@ pub enum ServeError {
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> Result<(), ServeError> {
     listener.local_addr().map_err(ServeError::Listener)?;
     let acceptor = TlsAcceptor::from(state.tls.clone());
+    let patience = state.patience;
     let app = router(Shared { state, shutdown: shutdown.clone() });
     let graceful = GracefulShutdown::new();
     let tasks = TaskTracker::new();
@@ -86,18 +88,20 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
             };
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let asked = Arc::new(AtomicBool::new(false));
+            let cut = Cut::new(patience);
             let service = {
-                let asked = asked.clone();
+                let (asked, cut) = (asked.clone(), cut.clone());
                 service_fn(move |mut request: http::Request<Incoming>| {
                     asked.store(true, Ordering::Relaxed);
                     request.extensions_mut().insert(PeerAddress(address.ip()));
+                    request.extensions_mut().insert(cut.clone());
                     if let Some(peer) = &peer {
                         request.extensions_mut().insert(peer.clone());
                     }
                     app.clone().oneshot(request.map(Body::new))
                 })
             };
-            let builder = connection_builder(h2);
+            let builder = connection_builder(h2, Streams { patience });
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(PoliteTls(stream)), service).into_owned();
             let mut connection = pin!(watcher.watch(connection));
@@ -113,6 +117,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                         tracing::debug!(error = %e, "an API connection ended badly");
                     }
                 }
+                () = cut.done() => tracing::debug!("an API connection that did not take its answer was cut off"),
                 () = silent => tracing::debug!("an API connection without a request was dropped"),
             }
             drop(permit);
@@ -127,8 +132,8 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
 }
 
 /// The protocol is what TLS has agreed on: guessing it from the first bytes would wait for them without end.
-fn connection_builder(h2: bool) -> Builder<TokioExecutor> {
-    let builder = Builder::new(TokioExecutor::new());
+fn connection_builder(h2: bool, streams: Streams) -> Builder<Streams> {
+    let builder = Builder::new(streams);
     let mut builder = if h2 { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder

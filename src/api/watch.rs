@@ -1,22 +1,22 @@
 //! Watches: one JSON object a line, without gap or duplicate.
 //!
-//! A watch is pulled: the store's next change is read only when the client has taken the one before, so a slow client
-//! costs no memory. One that falls behind the kept history gets 410 as an ERROR event and lists again.
+//! A watch is pulled: the store's next change is read only when the client has taken the one before, and encoded one at a
+//! time, so a slow client costs little memory; one that takes nothing is cut off (`feed`). One that falls behind the kept
+//! history gets 410 as an ERROR event and lists again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt, stream};
+use futures::FutureExt;
 use http::{HeaderValue, header};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use super::columns::Facts;
 use super::error::ApiError;
+use super::feed::{self, Source};
 use super::handler::Call;
 use super::list;
 use super::negotiate::Form;
@@ -33,6 +33,8 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Existing objects read at a time, at the start.
 const PAGE: usize = 100;
+/// Bytes of their records after which no more are held at a time. They are shared with the store while they are current.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Answers a watch.
 pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Result<Response, ApiError> {
@@ -73,7 +75,7 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
     let watch = match call.state.store.watch(&prefix, from).await {
         Ok(watch) => Some(watch),
         Err(e) => {
-            pending.push_back(line("ERROR", ApiError::from(e).to_status()));
+            pending.push_back(Step::Failed(e.into()));
             None
         }
     };
@@ -83,7 +85,6 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
         state: call.state.clone(),
-        shutdown: call.shutdown.clone(),
         view,
         namespace: call.place.namespace.clone(),
         selector,
@@ -96,17 +97,29 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
         bookmarks: query.flag("allowWatchBookmarks").then_some(bookmarks),
         pending,
     };
-    let deadline = tokio::time::sleep(lasts);
-    let lines = stream::unfold(session, Session::next).take_until(deadline);
-    let mut response = Response::new(Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)));
+    let shutdown = call.shutdown.clone();
+    let over = async move {
+        tokio::select! {
+            () = tokio::time::sleep(lasts) => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
+    let mut response = Response::new(feed::body(session, call.session.room(), call.session.cut.clone(), over));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
-fn line(kind: &str, object: Value) -> Bytes {
-    let mut text = json!({"type": kind, "object": object}).to_string();
-    text.push('\n');
-    text.into()
+/// What is to be told next, not encoded yet: records are shared with the store, so that many who wait for their readers
+/// hold one copy.
+enum Step {
+    /// One of the existing objects.
+    Existing(Record),
+    Change(Change),
+    Bookmark {
+        at: Revision,
+        end_of_existing: bool,
+    },
+    Failed(ApiError),
 }
 
 /// Where the tour of the existing objects stands.
@@ -118,7 +131,6 @@ struct Existing {
 
 struct Session {
     state: ApiState,
-    shutdown: CancellationToken,
     view: View,
     namespace: Option<String>,
     selector: Selector,
@@ -132,40 +144,94 @@ struct Session {
     /// `None` once the watch is over.
     watch: Option<Box<dyn Watch>>,
     bookmarks: Option<Interval>,
-    /// Lines that are ready: at most a page.
-    pending: VecDeque<Bytes>,
+    /// What comes before anything else: at most a page.
+    pending: VecDeque<Step>,
 }
 
-impl Session {
-    /// The next line; `None` ends the stream.
-    async fn next(mut self) -> Option<(Bytes, Session)> {
+impl Source for Session {
+    type Piece = Step;
+
+    async fn next(&mut self) -> Option<Step> {
         loop {
-            if let Some(line) = self.pending.pop_front() {
-                return Some((line, self));
+            if let Some(step) = self.pending.pop_front() {
+                return Some(step);
             }
             self.watch.as_ref()?;
             let step = match self.existing.take() {
-                Some(existing) => self.show_existing(existing).await,
-                None => self.follow().await,
+                Some(existing) => self.page(existing).await.map(|()| None),
+                None => self.follow().await.map(Some),
             };
             match step {
-                Ok(true) => {}
-                Ok(false) => return None,
+                Ok(None) => {}
+                Ok(Some(step)) => return Some(step),
                 Err(e) => {
                     self.watch = None;
-                    self.pending.push_back(line("ERROR", e.to_status()));
+                    return Some(Step::Failed(e));
                 }
             }
         }
     }
 
+    fn weight(step: &Step) -> usize {
+        // What a line has beside the record.
+        const FRAME: usize = 512;
+        let of = |record: Option<&Record>| record.map_or(0, |r| r.value.len());
+        FRAME
+            + match step {
+                Step::Existing(record) => record.value.len(),
+                // Both are told when a view's object makes place for another of its name.
+                Step::Change(change) => of(change.now.as_ref()) + of(change.before.as_ref()),
+                Step::Bookmark { .. } | Step::Failed(_) => 0,
+            }
+    }
+
+    fn encode(&mut self, step: Step) -> Vec<u8> {
+        let mut lines = Lines::default();
+        let told = match step {
+            Step::Existing(record) => self.existing(&record, &mut lines),
+            Step::Change(change) => self.change(&change, &mut lines),
+            Step::Bookmark { at, end_of_existing } => {
+                self.bookmark(at, end_of_existing, &mut lines);
+                Ok(())
+            }
+            Step::Failed(e) => Err(e),
+        };
+        if let Err(e) = told {
+            // Nothing comes after it.
+            self.watch = None;
+            self.pending.clear();
+            lines.add("ERROR", &e.to_status());
+        }
+        lines.0
+    }
+}
+
+/// Events as they are sent.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn add(&mut self, kind: &str, object: &Value) {
+        #[derive(Serialize)]
+        struct Event<'a> {
+            object: &'a Value,
+            r#type: &'a str,
+        }
+        // Neither a value nor a buffer in memory can fail.
+        drop(serde_json::to_writer(&mut self.0, &Event { object, r#type: kind }));
+        self.0.push(b'\n');
+    }
+}
+
+impl Session {
     /// What the client sees of a record, if anything.
     fn show(&self, record: Value) -> Option<Value> {
         let facts = Facts::of(&self.state);
         self.view.show(record, self.namespace.as_deref(), &facts).filter(|o| self.selector.matches(o))
     }
 
-    async fn show_existing(&mut self, mut existing: Existing) -> Result<bool, ApiError> {
+    /// Reads the next existing objects: as many as a page has, in number and in bytes.
+    async fn page(&mut self, mut existing: Existing) -> Result<(), ApiError> {
         let request = ListRequest {
             prefix: existing.prefix.clone(),
             after: existing.after.take(),
@@ -173,74 +239,75 @@ impl Session {
             at: Some(existing.at),
         };
         let page = self.state.store.list(request).await?;
-        for record in &page.records {
-            let object = object::decode(self.view.source(), record)?;
-            if let Some(object) = self.show(object) {
-                self.tell("ADDED", object);
+        let (mut bytes, count) = (0, page.records.len());
+        for record in page.records {
+            bytes += record.value.len();
+            existing.after = Some(record.key.to_string());
+            self.pending.push_back(Step::Existing(record));
+            if bytes >= PAGE_BYTES {
+                break;
             }
         }
-        match page.records.last() {
-            Some(last) if page.remaining > 0 => {
-                existing.after = Some(last.key.to_string());
-                self.existing = Some(existing);
-            }
-            _ if self.marked => self.bookmark(existing.at, true),
-            _ => {}
+        if self.pending.len() < count || page.remaining > 0 {
+            self.existing = Some(existing);
+        } else if self.marked {
+            self.pending.push_back(Step::Bookmark { at: existing.at, end_of_existing: true });
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Waits for something to tell. False when the server stops.
-    async fn follow(&mut self) -> Result<bool, ApiError> {
-        let Some(watch) = self.watch.as_mut() else { return Ok(false) };
+    /// Waits for something to tell.
+    async fn follow(&mut self) -> Result<Step, ApiError> {
+        let Some(watch) = self.watch.as_mut() else { return std::future::pending().await };
         let due = async {
             match self.bookmarks.as_mut() {
                 Some(interval) => drop(interval.tick().await),
                 None => std::future::pending().await,
             }
         };
-        let change = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => return Ok(false),
-            change = watch.next() => Some(change?),
-            () = due => None,
-        };
-        match change {
-            Some(change) => self.change(&change)?,
-            None => {
-                // The version may only be told when every change up to it has been: read it, then look once more.
-                let revision = self.state.store.revision();
-                match tokio::task::unconstrained(watch.next()).now_or_never() {
-                    Some(change) => self.change(&change?)?,
-                    None => self.bookmark(revision, false),
-                }
-            }
+            change = watch.next() => return Ok(Step::Change(change?)),
+            () = due => {}
         }
-        Ok(true)
+        // The version may only be told when every change up to it has been: read it, then look once more.
+        let at = self.state.store.revision();
+        match tokio::task::unconstrained(watch.next()).now_or_never() {
+            Some(change) => Ok(Step::Change(change?)),
+            None => Ok(Step::Bookmark { at, end_of_existing: false }),
+        }
+    }
+
+    fn existing(&mut self, record: &Record, lines: &mut Lines) -> Result<(), ApiError> {
+        let object = object::decode(self.view.source(), record)?;
+        if let Some(object) = self.show(object) {
+            self.tell("ADDED", object, lines);
+        }
+        Ok(())
     }
 
     /// Entering a selector is ADDED, leaving it DELETED, whatever really happened.
-    fn change(&mut self, change: &Change) -> Result<(), ApiError> {
+    fn change(&mut self, change: &Change, lines: &mut Lines) -> Result<(), ApiError> {
         let shown = |record: Option<&Record>| -> Result<Option<Value>, ApiError> {
             let Some(record) = record else { return Ok(None) };
             let object = object::decode_at(self.view.source(), record, change.revision)?;
             Ok(self.show(object))
         };
         match (shown(change.before.as_ref())?, shown(change.now.as_ref())?) {
-            (None, Some(now)) => self.tell("ADDED", now),
+            (None, Some(now)) => self.tell("ADDED", now, lines),
             // Another object of the same name: a view's next incarnation.
             (Some(before), Some(now)) if object::text(&before, "uid") != object::text(&now, "uid") => {
-                self.tell("DELETED", before);
-                self.tell("ADDED", now);
+                self.tell("DELETED", before, lines);
+                self.tell("ADDED", now, lines);
             }
-            (Some(_), Some(now)) => self.tell("MODIFIED", now),
-            (Some(before), None) => self.tell("DELETED", before),
+            (Some(_), Some(now)) => self.tell("MODIFIED", now, lines),
+            (Some(before), None) => self.tell("DELETED", before, lines),
             (None, None) => {}
         }
         Ok(())
     }
 
-    fn tell(&mut self, kind: &str, object: Value) {
+    fn tell(&mut self, kind: &str, object: Value, lines: &mut Lines) {
         let object = match self.form {
             Form::Json => object,
             Form::Metadata(version) => table::metadata_only(object, version),
@@ -252,10 +319,10 @@ impl Session {
                 rows
             }
         };
-        self.pending.push_back(line(kind, object));
+        lines.add(kind, &object);
     }
 
-    fn bookmark(&mut self, revision: Revision, end_of_existing: bool) {
+    fn bookmark(&mut self, revision: Revision, end_of_existing: bool, lines: &mut Lines) {
         let mut object = json!({
             "kind": self.view.kind(), "apiVersion": self.view.api_version(),
             "metadata": {"resourceVersion": revision.0.to_string()},
@@ -263,6 +330,6 @@ impl Session {
         if end_of_existing {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        self.tell("BOOKMARK", object);
+        self.tell("BOOKMARK", object, lines);
     }
 }

@@ -1,4 +1,5 @@
-//! What one client may take: requests at a time, streams at a time, and wrong credentials over time.
+//! What one client may take: requests at a time, streams at a time, bytes of watches under way, and wrong credentials over
+//! time.
 //!
 //! A client is the user whose credentials a request comes with, so that one of them cannot use up what all share.
 //! Wrong credentials have no user; they are counted by the address that they come from. Good credentials are never
@@ -9,12 +10,16 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::super::error::ApiError;
 
 /// Requests of one user that may be under way at a time, streams not counted.
 pub const REQUESTS: usize = 200;
 /// Watches, followed logs, and sessions in containers that one user may have open at a time.
 pub const STREAMS: usize = 500;
+/// Bytes that the watches of one user may have under way: encoded, and not yet sent.
+pub const ROOM: usize = 32 << 20;
 /// Wrong credentials in a row from one address before it is told to wait.
 const FAILURES: u32 = 20;
 /// How long until one more is forgiven.
@@ -37,10 +42,17 @@ pub struct Limits {
     failures: Mutex<HashMap<Source, Failures>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 struct Taken {
     requests: usize,
     streams: usize,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Taken {
+    fn default() -> Taken {
+        Taken { requests: 0, streams: 0, room: Arc::new(Semaphore::new(ROOM)) }
+    }
 }
 
 impl Taken {
@@ -81,6 +93,14 @@ pub struct Permit {
     limits: Arc<Limits>,
     client: String,
     what: Use,
+    room: Arc<Semaphore>,
+}
+
+impl Permit {
+    /// The room for the client's bytes under way: [`ROOM`] permits, shared by all that it has open.
+    pub fn room(&self) -> Arc<Semaphore> {
+        self.room.clone()
+    }
 }
 
 impl Drop for Permit {
@@ -112,8 +132,9 @@ impl Limits {
             return Err(ApiError::too_many(message, Duration::from_secs(1)));
         }
         *count += 1;
+        let room = taken.room.clone();
         drop(clients);
-        Ok(Permit { limits: self.clone(), client: client.to_owned(), what })
+        Ok(Permit { limits: self.clone(), client: client.to_owned(), what, room })
     }
 
     /// Counts wrong credentials from an address. `now`: on the monotonic clock.

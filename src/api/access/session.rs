@@ -1,7 +1,7 @@
 //! One request's standing: whose it is, what it takes of its client's account, and how long it may go on.
 //!
 //! Held by the answer's body and by sessions in containers, so that what goes on after the head of an answer is
-//! counted, and ends when its credentials do.
+//! counted, and ends when its credentials do, also when nobody reads it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +11,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::audit::Deed;
 use super::limits::Permit;
 use super::tokens::Lease;
+use crate::api::cut::Cut;
 use crate::clock::SharedClock;
 use crate::store::SharedStore;
 
@@ -26,12 +29,26 @@ pub struct Session {
     lease: Lease,
     store: SharedStore,
     clock: SharedClock,
-    _permit: Arc<Permit>,
+    permit: Arc<Permit>,
+    /// Ends the answer from outside of it.
+    pub cut: Cut,
 }
 
 impl Session {
-    pub fn new(deed: Arc<Deed>, lease: Lease, permit: Permit, store: SharedStore, clock: SharedClock) -> Session {
-        Session { deed, lease, store, clock, _permit: Arc::new(permit) }
+    pub fn new(
+        deed: Arc<Deed>,
+        lease: Lease,
+        permit: Permit,
+        store: SharedStore,
+        clock: SharedClock,
+        cut: Cut,
+    ) -> Session {
+        Session { deed, lease, store, clock, permit: Arc::new(permit), cut }
+    }
+
+    /// For how many bytes that were made and not sent yet the client has room, in all that it has open.
+    pub fn room(&self) -> Arc<Semaphore> {
+        self.permit.room()
     }
 
     /// Until the credentials are no longer good: revoked, changed or over. Within seconds, and cancel safe.
@@ -41,15 +58,32 @@ impl Session {
 
     /// The answer's body, bound to this session. One of unknown length, which may go on for hours, ends with it.
     pub fn bind(self, body: Body) -> Body {
-        let ended: Option<BoxFuture<'static, ()>> =
-            (body.size_hint().exact().is_none() && !self.lease.is_forever()).then(|| Box::pin(self.ended()) as _);
-        Body::new(Bound { body, ended, _session: self })
+        let gone = CancellationToken::new();
+        let bound = body.size_hint().exact().is_none() && !self.lease.is_forever();
+        let over = bound.then(|| Box::pin(self.over(gone.clone())) as _);
+        Body::new(Bound { body, over, _gone: gone.drop_guard(), _session: self })
+    }
+
+    /// Until the body is to end. A task watches over it, which ends the answer itself when the body is not read to its end.
+    fn over(&self, gone: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let over = CancellationToken::new();
+        let (told, ended, cut) = (over.clone(), self.ended(), self.cut.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = ended => {}
+            }
+            told.cancel();
+            cut.unless(&gone).await;
+        });
+        over.cancelled_owned()
     }
 }
 
 struct Bound {
     body: Body,
-    ended: Option<BoxFuture<'static, ()>>,
+    over: Option<BoxFuture<'static, ()>>,
+    _gone: DropGuard,
     _session: Session,
 }
 
@@ -61,8 +95,8 @@ impl http_body::Body for Bound {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.ended.as_mut().is_some_and(|ended| ended.as_mut().poll(context).is_ready()) {
-            (self.ended, self.body) = (None, Body::empty());
+        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
+            (self.over, self.body) = (None, Body::empty());
         }
         Pin::new(&mut self.body).poll_frame(context)
     }

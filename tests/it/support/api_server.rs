@@ -51,8 +51,23 @@ impl ApiServer {
         ApiServer::start_in(tempfile::tempdir().expect("a directory"), MemoryStore::new(), attach).await
     }
 
+    /// Whose readers of watches may take nothing for so long.
+    pub async fn start_patient(patience: Duration) -> ApiServer {
+        let dir = tempfile::tempdir().expect("a directory");
+        ApiServer::start_tuned(dir, MemoryStore::new(), Arc::new(NothingRuns), |state| state.patience = patience).await
+    }
+
     /// Over a store of one's own, with its credentials and its audit log in a directory.
     pub async fn start_in(dir: TempDir, store: SharedStore, attach: Arc<dyn Attach>) -> ApiServer {
+        ApiServer::start_tuned(dir, store, attach, |_| {}).await
+    }
+
+    async fn start_tuned(
+        dir: TempDir,
+        store: SharedStore,
+        attach: Arc<dyn Attach>,
+        tune: impl FnOnce(&mut ApiState),
+    ) -> ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let clock = SystemClock::new();
@@ -69,6 +84,7 @@ impl ApiServer {
         let live = DockerLiveUse::new(cache.clone(), Arc::new(fleet.clone()), clock);
         state.live = Arc::new(live);
         state.audit = AuditLog::to_file(dir.path().join("audit.log")).expect("an audit log");
+        tune(&mut state);
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move { serve(listener, state, stop).await.expect("serving") });
         tokio::time::timeout(PATIENCE, cache.ready()).await.expect("the cache got ready");

@@ -1,0 +1,83 @@
+//! Ending an answer from outside of it: its HTTP/2 stream, or its HTTP/1 connection.
+//!
+//! hyper asks a body for more only when the client has taken what there was. So a body whose reader stalls is never asked,
+//! and neither a deadline nor the end of the credentials can be kept in it: both, and the patience with a reader that
+//! takes nothing, are kept by tasks beside it, which end it by a [`Cut`].
+//!
+//! ```text
+//! server: Cut of the connection (HTTP/1), Streams: Cut of each stream (HTTP/2) ──▶ handler ──▶ session, feed ──▶ now()
+//! ```
+//!
+//! Called by the server, which makes them, and by what goes on after the head of an answer.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use tokio_util::sync::CancellationToken;
+
+/// How long a reader may take nothing of what is ready for it, and how long a body that is over may be left unread.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+tokio::task_local! {
+    /// The cut of the HTTP/2 stream whose task this is.
+    static STREAM: Cut;
+}
+
+/// Ends what it was made for. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    done: CancellationToken,
+    pub patience: Duration,
+}
+
+impl Cut {
+    pub fn new(patience: Duration) -> Cut {
+        Cut { done: CancellationToken::new(), patience }
+    }
+
+    /// The cut of the answer to a request, whose task this must be.
+    pub fn of(request: &Request) -> Cut {
+        let of_connection = || request.extensions().get::<Cut>().cloned();
+        // Without a server there is nothing to cut.
+        STREAM.try_with(Cut::clone).ok().or_else(of_connection).unwrap_or_else(|| Cut::new(PATIENCE))
+    }
+
+    /// Ends it: what was not sent yet is dropped, and the client sees that the answer is broken off.
+    pub fn now(&self) {
+        self.done.cancel();
+    }
+
+    /// Until it is ended.
+    pub async fn done(&self) {
+        self.done.cancelled().await;
+    }
+
+    /// Ends it, unless what it must take first is gone in good time.
+    pub async fn unless(&self, gone: &CancellationToken) {
+        if tokio::time::timeout(self.patience, gone.cancelled()).await.is_err() {
+            tracing::debug!("an answer that its reader left unread was cut off");
+            self.now();
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 connections, each so that it can be cut: dropping its task resets the stream, and drops what
+/// was queued for it.
+#[derive(Clone)]
+pub struct Streams {
+    pub patience: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let cut = Cut::new(self.patience);
+        let task = STREAM.scope(cut.clone(), async move {
+            tokio::select! {
+                biased;
+                () = cut.done() => {}
+                () = stream => {}
+            }
+        });
+        tokio::spawn(task);
+    }
+}

@@ -1,0 +1,247 @@
+//! An endless body, made by a task of its own at the speed of its reader.
+//!
+//! ```text
+//! Source::next ──piece──▶ room of the user ──▶ Source::encode ──one slot──▶ body ──▶ hyper
+//!       ▲ deadline, shutdown, reader gone, reader stalled: kept here, where nobody has to ask
+//! ```
+//!
+//! Invariants: nothing is encoded before the reader has taken what was encoded before; the encoded bytes of one user, those
+//! that hyper holds included, stay within [`super::access::Session::room`]; a reader that takes nothing for the patience of
+//! its [`Cut`] is cut off, and so is one that does not take the end. Called by `watch`.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::Frame;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::access::limits::ROOM;
+use super::cut::Cut;
+
+/// What a body is made of.
+pub trait Source: Send + 'static {
+    /// Something to tell, small or shared with others until it is encoded.
+    type Piece: Send;
+
+    /// Waits for the next piece; `None` ends the body.
+    fn next(&mut self) -> impl Future<Output = Option<Self::Piece>> + Send;
+
+    /// About how many bytes the piece will have.
+    fn weight(piece: &Self::Piece) -> usize;
+
+    /// The bytes; none to tell nothing.
+    fn encode(&mut self, piece: Self::Piece) -> Vec<u8>;
+}
+
+/// Bytes under way, and the room that they take until the last hand has dropped them.
+struct UnderWay {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+    _unsent: Arc<()>,
+}
+
+impl AsRef<[u8]> for UnderWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why no more is made.
+enum End {
+    /// All is told, or it is time: the reader is to see the end.
+    Over,
+    ReaderGone,
+    ReaderStalled,
+}
+
+/// A body fed by a task until the source ends or `over` does.
+///
+/// `room`: for how many bytes the reader's user has room.
+pub fn body<S: Source>(
+    source: S,
+    room: Arc<Semaphore>,
+    cut: Cut,
+    over: impl Future<Output = ()> + Send + 'static,
+) -> Body {
+    let (sender, pieces) = mpsc::channel(1);
+    let gone = CancellationToken::new();
+    let body = Body::new(Fed { pieces, _gone: gone.clone().drop_guard() });
+    tokio::spawn(async move {
+        let end = tokio::select! {
+            biased;
+            () = gone.cancelled() => End::ReaderGone,
+            () = over => End::Over,
+            end = feed(source, &sender, &room, &cut) => end,
+        };
+        // The body ends after what is in it.
+        drop(sender);
+        match end {
+            End::ReaderGone => {}
+            End::Over => cut.unless(&gone).await,
+            End::ReaderStalled => {
+                tracing::info!("a reader that took nothing for {:?} was cut off", cut.patience);
+                cut.now();
+            }
+        }
+    });
+    body
+}
+
+async fn feed<S: Source>(mut source: S, body: &Sender<Bytes>, room: &Arc<Semaphore>, cut: &Cut) -> End {
+    let mut last = Weak::new();
+    loop {
+        let slot = match tokio::time::timeout(cut.patience, body.reserve()).await {
+            Ok(Ok(slot)) => slot,
+            Ok(Err(_)) => return End::ReaderGone,
+            Err(_) => return End::ReaderStalled,
+        };
+        let bytes = loop {
+            let Some(piece) = source.next().await else { return End::Over };
+            let Some(permit) = permit(room, S::weight(&piece), cut, &last).await else { return End::ReaderStalled };
+            let bytes = source.encode(piece);
+            if !bytes.is_empty() {
+                let unsent = Arc::new(());
+                last = Arc::downgrade(&unsent);
+                break Bytes::from_owner(UnderWay { bytes, _room: permit, _unsent: unsent });
+            }
+        };
+        slot.send(bytes);
+    }
+}
+
+/// Waits for room. What others of the same user hold is no fault of this reader, but when its own `last` piece is not sent
+/// either, for as long as patience lasts, it is one of those who hold up the rest: `None`.
+async fn permit(room: &Arc<Semaphore>, weight: usize, cut: &Cut, last: &Weak<()>) -> Option<OwnedSemaphorePermit> {
+    // However heavy, a piece has room in the end.
+    let weight = u32::try_from(weight.min(ROOM)).unwrap_or(u32::MAX);
+    let mut permit = pin!(room.clone().acquire_many_owned(weight));
+    loop {
+        match tokio::time::timeout(cut.patience, &mut permit).await {
+            Ok(permit) => return permit.ok(),
+            Err(_) if last.strong_count() > 0 => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// The body's side.
+struct Fed {
+    pieces: Receiver<Bytes>,
+    _gone: DropGuard,
+}
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        self.pieces.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Counts what was encoded; a piece is its number, in a kilobyte of text.
+    struct Counter(usize, Arc<AtomicUsize>);
+
+    impl Source for Counter {
+        type Piece = usize;
+        async fn next(&mut self) -> Option<usize> {
+            self.0 += 1;
+            Some(self.0)
+        }
+        fn weight(_: &usize) -> usize {
+            1024
+        }
+        fn encode(&mut self, piece: usize) -> Vec<u8> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            format!("{piece:1024}").into()
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn start(room: &Arc<Semaphore>, lasts: Duration) -> (Body, Arc<AtomicUsize>, Cut) {
+        let (encoded, cut) = (Arc::new(AtomicUsize::new(0)), Cut::new(PATIENCE));
+        let body = body(Counter(0, encoded.clone()), room.clone(), cut.clone(), tokio::time::sleep(lasts));
+        (body, encoded, cut)
+    }
+
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    async fn number(body: &mut Body) -> (usize, Bytes) {
+        let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        (std::str::from_utf8(&bytes).unwrap().trim().parse().unwrap(), bytes)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_has_one_piece_made_for_it_and_is_cut_off() {
+        let room = Arc::new(Semaphore::new(1 << 20));
+        let (mut body, encoded, cut) = start(&room, Duration::from_secs(3600));
+        for i in 1..=5 {
+            assert_eq!(number(&mut body).await.0, i);
+        }
+        tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        assert_eq!(encoded.load(Ordering::SeqCst), 6, "one that waits to be taken");
+        assert_eq!(number(&mut body).await.0, 6, "in time");
+        tokio::time::timeout(PATIENCE / 2, cut.done()).await.unwrap_err();
+        tokio::time::timeout(PATIENCE, cut.done()).await.expect("cut off, without being asked");
+        assert_eq!(encoded.load(Ordering::SeqCst), 7);
+        drop(body);
+        settle().await;
+        assert_eq!(room.available_permits(), 1 << 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_reaches_a_body_that_nobody_reads() {
+        let room = Arc::new(Semaphore::new(1 << 20));
+        let lasts = Duration::from_secs(10);
+        let (body, _, cut) = start(&room, lasts);
+        tokio::time::timeout(lasts + PATIENCE + Duration::from_secs(1), cut.done()).await.expect("cut off");
+        drop(body);
+        let (mut body, _, cut) = start(&room, lasts);
+        tokio::time::sleep(lasts + Duration::from_secs(1)).await;
+        assert_eq!(number(&mut body).await.0, 1);
+        assert!(body.frame().await.is_none(), "one that reads on sees the end");
+        drop(body);
+        tokio::time::timeout(2 * PATIENCE, cut.done()).await.expect_err("who has read the end is not cut off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_user_has_under_way_is_bounded_until_it_is_sent() {
+        let room = Arc::new(Semaphore::new(3 * 1024));
+        let lasts = Duration::from_secs(3600);
+        let mut held = vec![];
+        let mut bodies: Vec<_> = (0..3).map(|_| start(&room, lasts)).collect();
+        for (body, ..) in &mut bodies {
+            held.push(number(body).await.1);
+        }
+        settle().await;
+        let made =
+            |bodies: &[(Body, Arc<AtomicUsize>, Cut)]| bodies.iter().map(|b| b.1.load(Ordering::SeqCst)).sum::<usize>();
+        assert_eq!(made(&bodies), 3, "hyper holds three pieces: there is no room for a fourth");
+        held.pop();
+        settle().await;
+        assert_eq!(made(&bodies), 4);
+        drop(held);
+        settle().await;
+        assert_eq!(made(&bodies), 6, "each has one that waits");
+    }
+}
