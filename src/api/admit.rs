@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{ApiError, Subject};
@@ -346,17 +347,15 @@ pub fn problems(kind: Kind, object: &Value) -> FieldErrors {
     errors.extend(checked.errors);
     if decodes {
         let more = match kind {
-            Kind::Instance => serde_json::from_value::<Instance>(object.clone()).map(|i| validate_instance(&i)),
-            Kind::DockerHost => serde_json::from_value::<DockerHost>(object.clone()).map(|h| validate_docker_host(&h)),
+            Kind::Instance => Instance::deserialize(object).map(|i| validate_instance(&i)),
+            Kind::DockerHost => DockerHost::deserialize(object).map(|h| validate_docker_host(&h)),
             // Without a spec the schema has nothing to ask for a role in.
             Kind::AccessToken if object.pointer("/spec/role").is_none() => {
                 Ok(vec![FieldError::required("spec.role", "")])
             }
-            Kind::AccessToken => {
-                serde_json::from_value::<AccessToken>(object.clone()).map(|t| validate_access_token(&t))
-            }
-            Kind::Secret => serde_json::from_value::<Secret>(object.clone()).map(|s| validate_secret(&s)),
-            Kind::ConfigMap => serde_json::from_value::<ConfigMap>(object.clone()).map(|m| validate_config_map(&m)),
+            Kind::AccessToken => AccessToken::deserialize(object).map(|t| validate_access_token(&t)),
+            Kind::Secret => Secret::deserialize(object).map(|s| validate_secret(&s)),
+            Kind::ConfigMap => ConfigMap::deserialize(object).map(|m| validate_config_map(&m)),
             Kind::Namespace => Ok(namespaces::problems(object)),
             Kind::Event => Ok(vec![]),
         };
@@ -369,9 +368,10 @@ pub fn problems(kind: Kind, object: &Value) -> FieldErrors {
     errors
 }
 
+/// Most bytes of all annotations of an object, keys and values: Kubernetes' own bound.
+pub const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
+
 fn metadata_problems(object: &Value, errors: &mut FieldErrors) {
-    // Kubernetes' own bound for all annotations of an object.
-    const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
     let map = |name: &str| object::meta(object).and_then(|m| m.get(name)).and_then(Value::as_object);
     for (key, value) in map("labels").into_iter().flatten() {
         if !object::is_label_key(key) {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::ApiState;
@@ -17,7 +18,7 @@ pub async fn on_write(state: &ApiState, kind: Kind, old: Option<&Value>, new: &V
     if kind != Kind::Instance {
         return vec![];
     }
-    let decode = |v: &Value| serde_json::from_value::<Instance>(v.clone()).ok();
+    let decode = |v: &Value| Instance::deserialize(v).ok();
     let Some(new) = decode(new) else { return vec![] };
     let old = old.and_then(decode);
     let claims = !new.spec.routes.is_empty() || new.spec.ports.iter().any(|p| p.host_port.is_some());

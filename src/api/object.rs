@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::apply::Managers;
@@ -74,12 +76,35 @@ pub fn decode_at(kind: Kind, record: &Record, revision: Revision) -> Result<Valu
 /// 413.
 pub fn fits(object: &Value) -> Result<(), ApiError> {
     let mut length = Length(0);
-    serde_json::to_writer(&mut length, object)
-        .map_err(|e| ApiError::internal(format!("an object cannot be written: {e}")))?;
-    // Clients send it; it is not stored.
-    let version = text(object, "resourceVersion");
-    let unstored = if version.is_empty() { 0 } else { r#","resourceVersion":"""#.len() + version.len() };
-    small_enough(length.0.saturating_sub(unstored))
+    serde_json::to_writer(&mut length, &Stored(object)).map_err(unwritable)?;
+    small_enough(length.0)
+}
+
+fn unwritable(e: serde_json::Error) -> ApiError {
+    ApiError::internal(format!("an object cannot be written: {e}"))
+}
+
+/// An object as it is stored: without its resourceVersion.
+struct Stored<'a>(&'a Value);
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Meta<'a>(&'a Map<String, Value>);
+        impl Serialize for Meta<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().filter(|(name, _)| *name != "resourceVersion"))
+            }
+        }
+        let Some(fields) = self.0.as_object() else { return self.0.serialize(serializer) };
+        let mut map = serializer.serialize_map(Some(fields.len()))?;
+        for (name, value) in fields {
+            match value {
+                Value::Object(meta) if name == "metadata" => map.serialize_entry(name, &Meta(meta))?,
+                _ => map.serialize_entry(name, value)?,
+            }
+        }
+        map.end()
+    }
 }
 
 fn small_enough(bytes: usize) -> Result<(), ApiError> {
@@ -105,10 +130,7 @@ impl std::io::Write for Length {
 
 /// The bytes to store. Errs when they are too many.
 pub fn encode(object: &Value) -> Result<Bytes, ApiError> {
-    let mut stored = object.clone();
-    meta_mut(&mut stored).remove("resourceVersion");
-    let bytes =
-        serde_json::to_vec(&stored).map_err(|e| ApiError::internal(format!("an object cannot be written: {e}")))?;
+    let bytes = serde_json::to_vec(&Stored(object)).map_err(unwritable)?;
     small_enough(bytes.len())?;
     Ok(bytes.into())
 }
@@ -129,24 +151,24 @@ pub fn put_managers(object: &mut Value, managers: &Managers) {
 
 /// Whether two objects say the same, whatever their resourceVersion.
 pub fn same(a: &Value, b: &Value) -> bool {
-    let strip = |v: &Value| {
-        let mut v = v.clone();
-        meta_mut(&mut v).remove("resourceVersion");
-        v
-    };
-    strip(a) == strip(b)
+    let (Some(fields_a), Some(fields_b)) = (a.as_object(), b.as_object()) else { return a == b };
+    let nothing = Map::new();
+    let (meta_a, meta_b) = (meta(a).unwrap_or(&nothing), meta(b).unwrap_or(&nothing));
+    same_but(fields_a, fields_b, &["metadata"]) && same_but(meta_a, meta_b, &["resourceVersion"])
+}
+
+/// Whether two maps have the same members, but for those of some names.
+fn same_but(a: &Map<String, Value>, b: &Map<String, Value>, names: &[&str]) -> bool {
+    let count = |fields: &Map<String, Value>| fields.keys().filter(|name| !names.contains(&name.as_str())).count();
+    let mut compared = a.iter().filter(|(name, _)| !names.contains(&name.as_str()));
+    count(a) == count(b) && compared.all(|(name, value)| b.get(name) == Some(value))
 }
 
 /// Whether two objects want the same: everything but metadata and status.
 pub fn same_desire(a: &Value, b: &Value) -> bool {
-    let desire = |v: &Value| {
-        let mut fields = v.as_object().cloned().unwrap_or_default();
-        for name in ["metadata", "status", "apiVersion", "kind"] {
-            fields.remove(name);
-        }
-        fields
-    };
-    desire(a) == desire(b)
+    let nothing = Map::new();
+    let (a, b) = (a.as_object().unwrap_or(&nothing), b.as_object().unwrap_or(&nothing));
+    same_but(a, b, &["metadata", "status", "apiVersion", "kind"])
 }
 
 pub fn key_of(kind: Kind, object: &Value) -> Key {
@@ -167,5 +189,43 @@ pub fn strip_nulls(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(strip_nulls),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_objects_are_the_same_whatever_their_version() {
+        let object = |version: &str, label: &str, image: &str, phase: &str| {
+            json!({"kind": "Instance", "metadata": {"name": "a", "resourceVersion": version, "labels": {"l": label}},
+                   "spec": {"image": image}, "status": {"phase": phase}})
+        };
+        let one = object("1", "x", "i", "p");
+        assert!(same(&one, &object("2", "x", "i", "p")) && same_desire(&one, &object("2", "y", "i", "q")));
+        for other in [object("1", "y", "i", "p"), object("1", "x", "j", "p"), object("1", "x", "i", "q")] {
+            assert!(!same(&one, &other) && !same(&other, &one));
+        }
+        assert!(!same_desire(&one, &object("1", "x", "j", "p")));
+        let mut more = one.clone();
+        more["spec"]["power"] = "Auto".into();
+        more["extra"] = 1.into();
+        assert!(!same(&one, &more) && !same(&more, &one) && !same_desire(&one, &more) && !same_desire(&more, &one));
+    }
+
+    #[test]
+    fn the_version_is_neither_stored_nor_counted() {
+        let mut object = json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"image": ""}});
+        let empty = json!({"metadata": {"name": "a"}, "spec": {"image": ""}}).to_string().len();
+        object["spec"]["image"] = "x".repeat(MAX_OBJECT_BYTES - empty).into();
+        let stored: Value = serde_json::from_slice(&encode(&object).unwrap()).unwrap();
+        assert_eq!(stored["metadata"], json!({"name": "a"}));
+        fits(&object).expect("just as large as may be");
+        object["spec"]["image"] = "x".repeat(MAX_OBJECT_BYTES - empty + 1).into();
+        assert_eq!(
+            (fits(&object).unwrap_err().code(), encode(&object).unwrap_err().code().as_u16()),
+            (http::StatusCode::PAYLOAD_TOO_LARGE, 413)
+        );
     }
 }

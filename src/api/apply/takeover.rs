@@ -11,6 +11,7 @@ use super::Conflict;
 use super::fieldset::FieldSet;
 use super::managers::{Managers, NODE_VIEW, Operation, Writer};
 use super::typed::{Schema, claimed, compare};
+use crate::api::admit::MOST_ANNOTATION_BYTES;
 use crate::api::object;
 
 /// Where client-side apply keeps what it applied last.
@@ -21,8 +22,6 @@ pub const NODE_LAST_APPLIED: &str = "portreeve.dev/node-last-applied-configurati
 const KUBECTL: &str = "kubectl";
 /// The managers of `portreeve apply`, server-side and client-side.
 const PORTREEVE: (&str, &str) = ("portreeve", "portreeve-apply");
-/// Kubernetes' bound for all annotations of an object.
-const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
 
 /// Gives `portreeve apply --server-side` what `portreeve apply` owned.
 pub fn adopt(managers: &mut Managers, writer: &Writer) {
