@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::access::audit::{Deed, EndOf};
 use super::access::authenticate::Caller;
 use super::access::limits::Use;
+use super::access::tokens::Lease;
 use super::access::{self, Attributes, PeerAddress, PeerIdentity, Session, User, review};
 use super::admit::Part;
 use super::apply::{Operation, Writer, manager_of_agent};
 use super::body::{self, Parsed};
 use super::columns::Facts;
+use super::connections::Connection;
 use super::cut::Cut;
 use super::delete::DeleteOptions;
 use super::error::ApiError;
@@ -121,13 +123,13 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     response
 }
 
-/// Who asks, or a refusal that tells a stranger nothing.
-async fn caller(
+/// Whose credentials they are, or a refusal that tells a stranger nothing.
+async fn bearer(
     state: &ApiState,
     headers: &HeaderMap,
     peer: Option<&PeerIdentity>,
     deed: &Deed,
-) -> Result<Caller, ApiError> {
+) -> Result<(User, Lease), ApiError> {
     let result = state.auth.authenticate(headers, peer, &state.store, &state.clock).await;
     if let (Err(error), Some(address)) = (&result, deed.source())
         && error.code() == StatusCode::UNAUTHORIZED
@@ -140,7 +142,13 @@ async fn caller(
 
 async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<Response, ApiError> {
     let (peer, cut) = (request.extensions().get::<PeerIdentity>(), Cut::of(&request));
-    let caller = caller(&shared.state, request.headers(), peer, &deed).await?;
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let bearer = bearer(&shared.state, request.headers(), peer, &deed).await?;
+    let at_work = connection.map(|connection| {
+        connection.greet();
+        Arc::new(connection.at_work())
+    });
+    let caller = Caller::of(bearer, request.headers(), &deed)?;
     let (what, query) = (target::parse(request.uri().path()), Query::of(request.uri())?);
     let taken = match &what {
         Some(Target::Records(place)) => kind_of_use(request.method(), place, &query),
@@ -148,7 +156,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
     };
     let permit = shared.state.limits.take(&caller.bearer().name, taken)?;
     let (store, clock) = (shared.state.store.clone(), shared.state.clock.clone());
-    let session = Session::new(deed, caller.lease.clone(), permit, store, clock, cut);
+    let session = Session::new(deed, caller.lease.clone(), permit, (store, clock), cut, at_work);
     let target = what.ok_or_else(ApiError::no_such_path)?;
     let Target::Records(place) = target else {
         if request.method() != Method::GET {

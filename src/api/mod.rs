@@ -16,6 +16,7 @@ pub mod attach;
 mod body;
 mod columns;
 mod compress;
+mod connections;
 mod create;
 mod cross;
 mod cut;

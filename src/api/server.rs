@@ -1,18 +1,21 @@
 //! HTTPS: accepts connections, does TLS, knows who a client certificate speaks for, and stops without breaking answers.
 //!
-//! Everything a stranger can do is bounded: connections, handshake time, header time, streams of one connection.
+//! Everything a stranger can do is bounded: connections (`connections`), handshake time, header time, time without
+//! credentials, streams of one connection.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +26,7 @@ use tower::ServiceExt;
 use super::ApiState;
 use super::access::authenticate::identity;
 use super::access::{PeerAddress, PeerIdentity};
+use super::connections::{Connection, Strangers};
 use super::cut::{Cut, Streams};
 use super::handler::{Shared, router};
 use super::tls_stream::PoliteTls;
@@ -32,8 +36,10 @@ const MOST_CONNECTIONS: usize = 2048;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may take over HTTP/1.1, the wait for the next one on a kept connection included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a new connection may wait before its first request.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long someone may take to show good credentials.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection is kept on which nothing is asked or answered; up to twice that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 /// Most requests at a time over one HTTP/2 connection.
 const MOST_STREAMS: u32 = 250;
 /// How long answers may go on after the server was told to stop.
@@ -51,10 +57,13 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
     let acceptor = TlsAcceptor::from(state.tls.clone());
     let patience = state.patience;
     let app = router(Shared { state, shutdown: shutdown.clone() });
-    let graceful = GracefulShutdown::new();
+    let strangers = Arc::new(Strangers::default());
     let tasks = TaskTracker::new();
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
+        if room.available_permits() == 0 {
+            strangers.make_room();
+        }
         let next = async {
             let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
             (permit, listener.accept().await)
@@ -74,11 +83,14 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 continue;
             }
         };
-        let (acceptor, app, watcher, shutdown) = (acceptor.clone(), app.clone(), graceful.watcher(), shutdown.clone());
+        let guest = strangers.admit(address.ip());
+        let (acceptor, app, shutdown) = (acceptor.clone(), app.clone(), shutdown.clone());
         tasks.spawn(async move {
+            let _permit = permit;
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream));
             let handshaken = tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = guest.0.evicted() => return tracing::debug!("a TLS handshake made room for another"),
                 done = handshake => done,
             };
             let (stream, peer) = match handshaken {
@@ -87,48 +99,100 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),
             };
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let asked = Arc::new(AtomicBool::new(false));
+            if peer.is_some() {
+                guest.0.greet();
+            }
             let cut = Cut::new(patience);
             let service = {
-                let (asked, cut) = (asked.clone(), cut.clone());
+                let (connection, cut) = (guest.0.clone(), cut.clone());
                 service_fn(move |mut request: http::Request<Incoming>| {
-                    asked.store(true, Ordering::Relaxed);
-                    request.extensions_mut().insert(PeerAddress(address.ip()));
-                    request.extensions_mut().insert(cut.clone());
+                    let extensions = request.extensions_mut();
+                    extensions.insert(PeerAddress(address.ip()));
+                    extensions.insert(connection.clone());
+                    extensions.insert(cut.clone());
                     if let Some(peer) = &peer {
-                        request.extensions_mut().insert(peer.clone());
+                        extensions.insert(peer.clone());
                     }
-                    app.clone().oneshot(request.map(Body::new))
+                    answer(app.clone(), connection.clone(), h2, request.map(Body::new))
                 })
             };
             let builder = connection_builder(h2, Streams { patience });
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(PoliteTls(stream)), service).into_owned();
-            let mut connection = pin!(watcher.watch(connection));
-            let silent = async {
-                tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-                if asked.load(Ordering::Relaxed) {
-                    std::future::pending::<()>().await;
+            let mut connection = pin!(connection);
+            let mut leave = pin!(async {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = guest.0.left() => {}
+                    () = idle(&guest.0) => {}
                 }
-            };
-            tokio::select! {
-                ended = &mut connection => {
-                    if let Err(e) = ended {
-                        tracing::debug!(error = %e, "an API connection ended badly");
+            });
+            let mut leaving = false;
+            let mut overdue = pin!(stays_a_stranger(&guest.0));
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(e) = ended {
+                            tracing::debug!(error = %e, "an API connection ended badly");
+                        }
+                        break;
+                    }
+                    () = cut.done() => break tracing::debug!("an API connection that did not take its answer was cut off"),
+                    () = guest.0.evicted() => break tracing::debug!("a stranger's API connection made room for another"),
+                    () = &mut overdue => break tracing::debug!("an API connection without credentials was dropped"),
+                    () = &mut leave, if !leaving => {
+                        leaving = true;
+                        connection.as_mut().graceful_shutdown();
                     }
                 }
-                () = cut.done() => tracing::debug!("an API connection that did not take its answer was cut off"),
-                () = silent => tracing::debug!("an API connection without a request was dropped"),
             }
-            drop(permit);
         });
     }
     drop(listener);
     tasks.close();
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("some API requests were cut off after {GRACE:?}");
     }
     Ok(())
+}
+
+/// One answer. Where nobody has shown good credentials, it is the connection's last: who guesses starts from the handshake.
+async fn answer(
+    app: Router,
+    connection: Arc<Connection>,
+    h2: bool,
+    request: Request,
+) -> Result<Response, std::convert::Infallible> {
+    let _at_work = connection.at_work();
+    connection.asked();
+    let mut response = app.oneshot(request).await?;
+    if !connection.is_known() || response.status() == StatusCode::UNAUTHORIZED {
+        if !h2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        connection.leave();
+    }
+    Ok(response)
+}
+
+/// Until a connection has had nothing to do for a while. HTTP/1 has its own time for that, the head's.
+async fn idle(connection: &Connection) {
+    let mut before = None;
+    loop {
+        tokio::time::sleep(IDLE_TIMEOUT).await;
+        let now = connection.idle_since();
+        if now.is_some() && now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+async fn stays_a_stranger(connection: &Connection) {
+    tokio::time::sleep(STRANGER_TIMEOUT).await;
+    if connection.is_known() {
+        std::future::pending().await
+    }
 }
 
 /// The protocol is what TLS has agreed on: guessing it from the first bytes would wait for them without end.
@@ -161,4 +225,31 @@ async fn handshake(
         None => None,
     };
     Ok((stream, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_nothing_goes_on_and_nothing_new_was_asked() {
+        let guest = Arc::new(Strangers::default()).admit([10, 0, 0, 1].into());
+        let connection = &guest.0;
+        let within = |time: Duration| tokio::time::timeout(time, idle(connection));
+        let watch = connection.at_work();
+        within(Duration::from_secs(24 * 3600)).await.expect_err("a watch goes on");
+        drop(watch);
+        let asks = async {
+            loop {
+                tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+                connection.asked();
+            }
+        };
+        tokio::select! {
+            () = idle(connection) => panic!("it is asked now and then"),
+            () = asks => {}
+            () = tokio::time::sleep(100 * IDLE_TIMEOUT) => {}
+        }
+        within(2 * IDLE_TIMEOUT + Duration::from_secs(1)).await.expect("idle");
+    }
 }

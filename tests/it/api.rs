@@ -14,6 +14,7 @@ mod reach;
 mod records;
 mod schema;
 mod secrets;
+mod strangers;
 mod tokens;
 mod writes;
 

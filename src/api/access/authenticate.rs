@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 
 use super::super::error::{ApiError, Subject};
-use super::authorize::is_admin;
+use super::audit::Deed;
+use super::authorize::{Attributes, is_admin};
 use super::tokens::{self, Lease};
 use crate::clock::SharedClock;
 use crate::store::SharedStore;
@@ -19,6 +20,8 @@ use crate::store::SharedStore;
 const AUTHENTICATED: &str = "system:authenticated";
 /// Groups that one certificate or one impersonation may name.
 const MOST_GROUPS: usize = 128;
+/// Characters of a name that the audit tells of one who may not be impersonated.
+const MOST_TOLD: usize = 253;
 
 /// Someone who has shown good credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,27 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Who a request acts as: the bearer of its credentials, or the one they impersonate, if they may. A refusal is told to
+    /// the audit, as the verb `impersonate` on the `users` that was asked for: it is an attempt at someone's rights,
+    /// whatever the request was for.
+    ///
+    /// # Errors
+    /// 403 for an impersonation that is not theirs, 400 for one that is not whole.
+    pub fn of((user, lease): (User, Lease), headers: &HeaderMap, deed: &Deed) -> Result<Caller, ApiError> {
+        match impersonated(&user, headers) {
+            Ok(Some(other)) => Ok(Caller { user: other, impersonator: Some(user), lease }),
+            Ok(None) => Ok(Caller { user, impersonator: None, lease }),
+            Err(error) => {
+                let name = headers.get("impersonate-user").map(|v| String::from_utf8_lossy(v.as_bytes()));
+                let name: String = name.unwrap_or_default().chars().take(MOST_TOLD).collect();
+                let wanted =
+                    Attributes { verb: "impersonate", group: "", resource: "users", namespace: "", name: &name };
+                deed.begins(&Caller { user, impersonator: None, lease }, &wanted, false);
+                Err(error)
+            }
+        }
+    }
+
     /// Whose credentials the request came with.
     pub fn bearer(&self) -> &User {
         self.impersonator.as_ref().unwrap_or(&self.user)
@@ -80,32 +104,28 @@ impl Authenticator {
         Authenticator { tokens: Arc::new(tokens) }
     }
 
-    /// The user behind a request: the certificate's, else the token's; then the one they impersonate, if they may.
+    /// Whose credentials a request comes with, and how long they are good for: the certificate's, else the token's.
     ///
     /// # Errors
-    /// 401 without good credentials; 403 for an impersonation that is not theirs; the store's own.
+    /// 401 without good credentials; the store's own.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: Option<&PeerIdentity>,
         store: &SharedStore,
         clock: &SharedClock,
-    ) -> Result<Caller, ApiError> {
-        let (user, lease) = match peer {
-            Some(peer) if peer.until <= clock.now() => return Err(ApiError::unauthorized()),
-            Some(peer) => (peer.user.clone(), Lease::Until(peer.until)),
+    ) -> Result<(User, Lease), ApiError> {
+        match peer {
+            Some(peer) if peer.until <= clock.now() => Err(ApiError::unauthorized()),
+            Some(peer) => Ok((peer.user.clone(), Lease::Until(peer.until))),
             None => {
                 let token = bearer_token(headers).ok_or_else(ApiError::unauthorized)?;
                 match self.by_token(token) {
-                    Some(user) => (user, Lease::Always),
-                    None => tokens::find(store, clock, token).await?.ok_or_else(ApiError::unauthorized)?,
+                    Some(user) => Ok((user, Lease::Always)),
+                    None => tokens::find(store, clock, token).await?.ok_or_else(ApiError::unauthorized),
                 }
             }
-        };
-        Ok(match impersonated(&user, headers)? {
-            Some(other) => Caller { user: other, impersonator: Some(user), lease },
-            None => Caller { user, impersonator: None, lease },
-        })
+        }
     }
 
     fn by_token(&self, token: &str) -> Option<User> {
@@ -172,6 +192,7 @@ pub fn identity(der: &[u8]) -> Option<PeerIdentity> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::audit::AuditLog;
     use super::super::authorize::{ADMINS, decide};
     use super::*;
     use crate::clock::SystemClock;
@@ -192,7 +213,9 @@ mod tests {
             ("low", User::new("eve", ["portreeve:editor".into()])),
         ]);
         let store: SharedStore = MemoryStore::new();
-        known.authenticate(&headers(pairs), peer, &store, &SystemClock::new()).await
+        let headers = headers(pairs);
+        let bearer = known.authenticate(&headers, peer, &store, &SystemClock::new()).await?;
+        Caller::of(bearer, &headers, &Deed::new(AuditLog::default(), SystemClock::new(), None))
     }
 
     #[tokio::test]

@@ -66,7 +66,7 @@ impl Taken {
 
 /// An IPv4 address, or the network of 64 bits that one customer has at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+pub enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
 }

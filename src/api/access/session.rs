@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::audit::Deed;
 use super::limits::Permit;
 use super::tokens::Lease;
+use crate::api::connections::AtWork;
 use crate::api::cut::Cut;
 use crate::clock::SharedClock;
 use crate::store::SharedStore;
@@ -32,6 +33,8 @@ pub struct Session {
     permit: Arc<Permit>,
     /// Ends the answer from outside of it.
     pub cut: Cut,
+    /// As long as it lasts, its connection is not idle.
+    _at_work: Option<Arc<AtWork>>,
 }
 
 impl Session {
@@ -39,11 +42,11 @@ impl Session {
         deed: Arc<Deed>,
         lease: Lease,
         permit: Permit,
-        store: SharedStore,
-        clock: SharedClock,
+        (store, clock): (SharedStore, SharedClock),
         cut: Cut,
+        at_work: Option<Arc<AtWork>>,
     ) -> Session {
-        Session { deed, lease, store, clock, permit: Arc::new(permit), cut }
+        Session { deed, lease, store, clock, permit: Arc::new(permit), cut, _at_work: at_work }
     }
 
     /// For how many bytes that were made and not sent yet the client has room, in all that it has open.
