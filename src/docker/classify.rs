@@ -62,6 +62,12 @@ fn status(op: &str, code: u16, message: &str) -> EngineErrorKind {
     if says("port is already allocated") || says("address already in use") || says("failed to bind port") {
         return PortTaken;
     }
+    // Two of its parts look for this, each in its own words.
+    if op == "create network"
+        && ["Pool overlaps with other one", "conflicts with network", "networks have overlapping"].into_iter().any(says)
+    {
+        return SubnetTaken;
+    }
     match code {
         404 if op == "pull image" || says("No such image") => ImageMissing,
         // A start that fails for want of its network: the container is there.
@@ -138,6 +144,20 @@ mod tests {
             ("create container", 500, "mkdir /var/lib/docker/x: no space left on device", NoSpace),
             ("create container", 400, "Minimum memory limit allowed is 6MB", Invalid),
             ("start container", 500, "task 0af9: already exists: unknown", Server),
+            ("create network", 403, "Pool overlaps with other one on this address space", SubnetTaken),
+            (
+                "create network",
+                403,
+                "invalid pool request: Pool overlaps with other one on this address space",
+                SubnetTaken,
+            ),
+            (
+                "create network",
+                403,
+                "cannot create network 0af9 (br-0af9): conflicts with network 17c4 (br-17c4): networks have overlapping IPv4",
+                SubnetTaken,
+            ),
+            ("create network", 403, "operation is not permitted on predefined bridge network", Invalid),
             ("pull image", 500, "Get https://x/v2/: unauthorized: authentication required", ImageMissing),
             ("pull image", 500, "Get https://x/v2/: dial tcp: connection refused", Server),
         ] {

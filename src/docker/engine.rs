@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use super::labels;
 use super::login::Login;
 use super::turns::Turn;
-use crate::model::{Key, SecretText};
+use crate::model::{Key, SecretText, Subnet};
 
 /// Why a call did not do its work. `message` holds the daemon's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,8 @@ pub enum EngineErrorKind {
     Conflict,
     /// A host port is taken by something else.
     PortTaken,
+    /// A subnet overlaps that of another network of the daemon.
+    SubnetTaken,
     /// The daemon's disk is full.
     NoSpace,
     /// 400 and other refusals that the same request will meet again.
@@ -223,11 +225,26 @@ pub struct ContainerStats {
     pub memory: u64,
 }
 
+/// A network to make: a bridge of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkSpec {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses; `None`: of the daemon's choice, which has few.
+    pub subnet: Option<Subnet>,
+    /// Made without masquerading: what leaves the host has a private address, to which nobody answers.
+    pub closed: bool,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkInfo {
     pub id: String,
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// In CIDR notation, as the daemon writes them; others than IPv4 ones, too.
+    pub subnets: Vec<String>,
+    /// Made without masquerading.
+    pub closed: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -407,7 +424,8 @@ pub trait EngineWrite: Send + Sync {
     async fn rename_container(&self, id: &str, name: &str) -> EngineResult<()>;
     /// Sets limits and restart policy `no`.
     async fn update_container(&self, id: &str, limits: Limits) -> EngineResult<()>;
-    async fn create_network(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()>;
+    /// One of the name that is there is success, whatever it is like: the caller looks.
+    async fn create_network(&self, network: &NetworkSpec) -> EngineResult<()>;
     async fn remove_network(&self, name: &str) -> EngineResult<()>;
     async fn connect_network(&self, network: &str, container_id: &str) -> EngineResult<()>;
     async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()>;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Connecting, with the TLS handshake.
 pub const CONNECT: Duration = Duration::from_secs(5);
-/// Reads, and writes that a healthy daemon does at once (rename, update, networks, volumes).
+/// Reads, and writes that a healthy daemon does at once (rename, update, volumes).
 pub const QUICK: Duration = Duration::from_secs(10);
-/// Create, start, remove: work for the daemon's disk and its runtime.
+/// Create, start, remove, of containers and networks: work for the daemon's disk, its runtime and its firewall.
 pub const HEAVY: Duration = Duration::from_secs(60);
 /// A pull may take as long as it moves: this much silence in its progress ends it.
 pub const PULL_IDLE: Duration = Duration::from_secs(120);

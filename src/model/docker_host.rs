@@ -37,6 +37,16 @@ pub struct DockerHostSpec {
     /// Host ports for instances, inclusive. Default: 30000-39999.
     #[serde(default, skip_serializing_if = "is_default")]
     pub port_range: String,
+    /// The private IPv4 range that the networks of instances are cut from, one subnet each; nothing else of the host's may
+    /// be in it, nor anything that instances are to reach. Default: 10.213.0.0/16.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 18))]
+    pub subnet_pool: String,
+    /// Prefix length of one such subnet: 28 has 13 addresses for containers, 29 has 5. Networks that are there keep
+    /// theirs. Default: 28.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 24, max = 29))]
+    pub subnet_size: Option<u8>,
     /// Whether new instances stay away.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unschedulable: bool,
@@ -67,6 +77,13 @@ pub struct Capacity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100000))]
     pub instances: Option<i64>,
+}
+
+impl Capacity {
+    /// How many instances a host takes.
+    pub fn most_instances(&self) -> i64 {
+        self.instances.unwrap_or(1000)
+    }
 }
 
 /// What is reserved of a host.

@@ -79,6 +79,7 @@ impl InstanceSpec {
             power: _,
             idle: _,
             routes: _,
+            network: _,
             placement: _,
             runtime,
             security,

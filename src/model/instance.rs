@@ -92,6 +92,9 @@ pub struct InstanceSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<Route>,
+    /// The instance's own network.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: InstanceNetwork,
     /// Where the instance may run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub placement: Placement,
@@ -246,6 +249,22 @@ pub struct RoutePath {
     pub prefix: String,
     /// The name of one of the instance's ports.
     pub port: String,
+}
+
+/// The instance's own network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceNetwork {
+    /// Open: it reaches what its host reaches. None: connections to beyond its host get no answer, and routes to it work;
+    /// no wall, as datagrams leave and the host itself is reached. A change makes the network anew. Default: Open.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub egress: Egress,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Egress {
+    #[default]
+    Open,
+    None,
 }
 
 /// Where the instance may run.
@@ -449,6 +468,14 @@ pub struct InstanceStatus {
     /// place. Forgotten when the app runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refused_ports: Vec<u16>,
+    /// The IPv4 subnet of the instance's network, cut from its node's `subnetPool` and kept while it is bound there. Empty
+    /// for a network that is older than subnets of ours: the daemon chose that one's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub subnet: String,
+    /// Subnets that the node's daemon refused because something else has them: others are bound in their place. Forgotten
+    /// when the app runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refused_subnets: Vec<String>,
     /// The Docker volumes that the container was made with: one of these that is gone is lost data, not a new volume.
     #[serde(default, skip_serializing_if = "is_default")]
     pub volumes: Vec<String>,

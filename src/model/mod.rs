@@ -19,6 +19,7 @@ mod namespace;
 mod quantity;
 pub mod schema;
 mod secret;
+mod subnet;
 mod taint;
 mod validate;
 mod validate_taints;
@@ -43,6 +44,7 @@ pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,
 };
+pub use subnet::{Subnet, SubnetPool, SubnetSet};
 pub use taint::{Operator, Taint, TaintEffect, Toleration, untolerated};
 pub use validate::{validate_docker_host, validate_instance, validate_name};
 

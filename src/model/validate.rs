@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
+use super::subnet::validate_subnets;
 use super::validate_taints::{validate_taints, validate_tolerations};
 use super::{DockerHost, FieldError, FieldErrors, Instance, Probe, Quantity};
 
@@ -236,6 +237,7 @@ pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
             "must be FIRST-LAST, such as 30000-39999",
         ));
     }
+    validate_subnets(spec, &mut errors);
     validate_taints(&spec.taints, &mut errors);
     errors.into()
 }

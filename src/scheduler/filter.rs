@@ -1,8 +1,9 @@
 //! The filters: why a host cannot take an instance.
 
-use crate::model::{Instance, TaintEffect, condition, is_true, untolerated};
+use crate::model::{Instance, Subnet, TaintEffect, condition, is_true, untolerated};
 
 use super::HostLoad;
+use super::place::choose_subnet;
 
 /// Why one host was refused. `Display` is short, so that equal refusals can be counted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,7 @@ pub enum Refusal {
     RuntimeMissing(String),
     HostPortTaken(u16),
     NoFreePort,
+    NoFreeSubnet,
     TooManyInstances,
     NotEnoughMemory,
 }
@@ -31,54 +33,55 @@ impl std::fmt::Display for Refusal {
             Refusal::RuntimeMissing(runtime) => write!(f, "without the runtime {runtime}"),
             Refusal::HostPortTaken(port) => write!(f, "with host port {port} taken"),
             Refusal::NoFreePort => f.write_str("without a free host port"),
+            Refusal::NoFreeSubnet => f.write_str("without a free subnet"),
             Refusal::TooManyInstances => f.write_str("with too many instances"),
             Refusal::NotEnoughMemory => f.write_str("without enough memory"),
         }
     }
 }
 
-/// The first reason why this host cannot take the instance.
-pub fn refuse(instance: &Instance, load: &HostLoad) -> Option<Refusal> {
+/// The subnet that the instance would have on this host, or the first reason why it cannot take the instance.
+pub fn refuse(instance: &Instance, load: &HostLoad) -> Result<Subnet, Refusal> {
     let (spec, host) = (&instance.spec, &load.host);
     let placement = &spec.placement;
     if !placement.node.is_empty() && placement.node != host.metadata.name {
-        return Some(Refusal::NotTheNamedNode);
+        return Err(Refusal::NotTheNamedNode);
     }
     if placement.node_selector.iter().any(|(k, v)| host.metadata.labels.get(k) != Some(v)) {
-        return Some(Refusal::SelectorMismatch);
+        return Err(Refusal::SelectorMismatch);
     }
     if host.metadata.deletion_timestamp.is_some() || host.spec.unschedulable {
-        return Some(Refusal::Unschedulable);
+        return Err(Refusal::Unschedulable);
     }
     let keeps_away = [TaintEffect::NoSchedule, TaintEffect::NoExecute];
     if let Some(taint) = untolerated(&host.spec.taints, &placement.tolerations, &keeps_away) {
-        return Some(Refusal::Tainted(taint.to_string()));
+        return Err(Refusal::Tainted(taint.to_string()));
     }
     if !is_true(&host.status.conditions, "Ready") {
         let why = condition(&host.status.conditions, "Ready").map_or("not seen yet", |c| &c.reason);
-        return Some(Refusal::NotReady(why.to_owned()));
+        return Err(Refusal::NotReady(why.to_owned()));
     }
     if !spec.runtime.is_empty() && !host.status.runtimes.contains(&spec.runtime) {
-        return Some(Refusal::RuntimeMissing(spec.runtime.clone()));
+        return Err(Refusal::RuntimeMissing(spec.runtime.clone()));
     }
     if let Some(port) = spec.ports.iter().filter_map(|p| p.host_port).find(|p| load.ports.contains(p)) {
-        return Some(Refusal::HostPortTaken(port));
+        return Err(Refusal::HostPortTaken(port));
     }
     let (first, last) = host.spec.ports();
     let mut taken = load.ports.clone();
     taken.extend(spec.ports.iter().filter_map(|p| p.host_port));
     let free = usize::from(last - first) + 1 - taken.range(first..=last).count();
     if free < spec.ports.iter().filter(|p| p.host_port.is_none()).count() {
-        return Some(Refusal::NoFreePort);
+        return Err(Refusal::NoFreePort);
     }
     let capacity = &host.status.capacity;
-    if load.instances >= capacity.instances.unwrap_or(1000) {
-        return Some(Refusal::TooManyInstances);
+    if load.instances >= capacity.most_instances() {
+        return Err(Refusal::TooManyInstances);
     }
     if let Some(memory) = &capacity.memory
         && load.memory.saturating_add(spec.memory_bytes()) > memory.value()
     {
-        return Some(Refusal::NotEnoughMemory);
+        return Err(Refusal::NotEnoughMemory);
     }
-    None
+    choose_subnet(instance, load).ok_or(Refusal::NoFreeSubnet)
 }

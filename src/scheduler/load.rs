@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Allocation, DockerHost, Instance, Phase, Quantity};
+use crate::model::{Allocation, DockerHost, Instance, Phase, Quantity, SubnetSet};
 
 /// One host and what is bound to it.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct HostLoad {
     pub instances: i64,
     /// Every bound host port, of sleepers too.
     pub ports: BTreeSet<u16>,
+    /// Every bound subnet, of sleepers too.
+    pub subnets: SubnetSet,
 }
 
 impl HostLoad {
@@ -44,8 +46,14 @@ impl Fleet {
             hosts: hosts
                 .into_iter()
                 .map(|host| {
-                    let load =
-                        HostLoad { memory: 0, cpu_milli: 0, instances: 0, ports: BTreeSet::new(), host: host.clone() };
+                    let load = HostLoad {
+                        memory: 0,
+                        cpu_milli: 0,
+                        instances: 0,
+                        ports: BTreeSet::new(),
+                        subnets: SubnetSet::default(),
+                        host: host.clone(),
+                    };
                     (host.metadata.name.clone(), load)
                 })
                 .collect(),
@@ -54,6 +62,7 @@ impl Fleet {
             let Some(load) = fleet.hosts.get_mut(&instance.status.node) else { continue };
             load.instances += 1;
             load.ports.extend(instance.status.ports.iter().map(|p| p.host_port));
+            load.subnets.extend(instance.status.subnet.parse());
             if reserves(instance) {
                 // Limits stored before there was a most of them may be absurd; the sum must not come out small for it.
                 load.memory = load.memory.saturating_add(instance.spec.memory_bytes());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Instance, TaintEffect, untolerated};
+use crate::model::{Instance, Subnet, TaintEffect, untolerated};
 
 use super::filter::refuse;
 use super::{Fleet, HostLoad, Refusal};
@@ -14,6 +14,8 @@ pub struct Placement {
     /// Where the host ports are published and reached.
     pub address: String,
     pub ports: Vec<PlacedPort>,
+    /// Of its network.
+    pub subnet: Subnet,
     /// For the Scheduled condition.
     pub message: String,
 }
@@ -47,18 +49,21 @@ impl std::fmt::Display for Unplaced {
 /// Chooses a host and its ports. Deterministic: ties go to the first by name.
 pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> {
     let mut refusals = BTreeMap::new();
-    let mut best: Option<((bool, f64), &HostLoad)> = None;
+    let mut best: Option<((bool, f64), &HostLoad, Subnet)> = None;
     for load in fleet.hosts.values() {
-        if let Some(refusal) = refuse(instance, load) {
-            *refusals.entry(refusal).or_insert(0) += 1;
-            continue;
-        }
+        let subnet = match refuse(instance, load) {
+            Ok(subnet) => subnet,
+            Err(refusal) => {
+                *refusals.entry(refusal).or_insert(0) += 1;
+                continue;
+            }
+        };
         let score = (is_disliked(instance, load), share(instance, load));
-        if best.is_none_or(|(least, _)| score < least) {
-            best = Some((score, load));
+        if best.is_none_or(|(least, ..)| score < least) {
+            best = Some((score, load, subnet));
         }
     }
-    let Some((_, load)) = best else { return Err(Unplaced { hosts: fleet.hosts.len(), refusals }) };
+    let Some((_, load, subnet)) = best else { return Err(Unplaced { hosts: fleet.hosts.len(), refusals }) };
     let refused: usize = refusals.values().sum();
     let message = format!(
         "{} is the least loaded of {} that fit (of {} hosts)",
@@ -70,6 +75,7 @@ pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> 
         node: load.host.metadata.name.clone(),
         address: load.host.spec.reach_address(),
         ports: choose_ports(instance, load),
+        subnet,
         message,
     })
 }
@@ -90,12 +96,25 @@ fn share(instance: &Instance, load: &HostLoad) -> f64 {
     memory.max(cpu)
 }
 
-/// Fixed ports as asked, others free ones. The search begins at a point that depends on the uid, so that a port just
-/// given back is not at once another tenant's.
+/// Where the search for something free begins: it depends on the uid, so that what was just given back is not at once
+/// another tenant's.
+fn beginning(instance: &Instance) -> u32 {
+    instance.metadata.uid.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()))
+}
+
+/// The subnet that it has, if it can keep it, else a free one of the host's pool; `None` when there is none.
+pub(super) fn choose_subnet(instance: &Instance, load: &HostLoad) -> Option<Subnet> {
+    let own: Option<Subnet> = instance.status.subnet.parse().ok().filter(|own| !load.subnets.overlaps(*own));
+    let pool = load.host.spec.subnets();
+    let start = beginning(instance) % pool.count();
+    own.or_else(|| (0..pool.count()).map(|n| pool.nth(start + n)).find(|subnet| !load.subnets.overlaps(*subnet)))
+}
+
+/// Fixed ports as asked, others free ones.
 fn choose_ports(instance: &Instance, load: &HostLoad) -> Vec<PlacedPort> {
     let (first, last) = load.host.spec.ports();
     let size = u32::from(last - first) + 1;
-    let start = instance.metadata.uid.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % size;
+    let start = beginning(instance) % size;
     let mut taken = load.ports.clone();
     taken.extend(instance.spec.ports.iter().filter_map(|p| p.host_port));
     let mut offset = 0;
@@ -156,6 +175,7 @@ mod tests {
     fn bind(mut instance: Instance, placement: &Placement) -> Instance {
         instance.status.node = placement.node.clone();
         instance.status.phase = Phase::Running;
+        instance.status.subnet = placement.subnet.to_string();
         instance.status.ports =
             placement.ports.iter().map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect();
         instance
@@ -229,6 +249,43 @@ mod tests {
         first.status.phase = Phase::Asleep;
         let placed = place(&second, &Fleet::new([only.clone()], [&first])).unwrap();
         assert_ne!(placed.ports[0].host_port, first.status.ports[0].host_port);
+    }
+
+    #[test]
+    fn each_instance_gets_a_subnet_that_nothing_bound_overlaps() {
+        let mut small = (*host("a", "4Gi", "")).clone();
+        small.spec.subnet_pool = "10.1.0.0/26".into();
+        small.spec.subnet_size = Some(28);
+        let only = Arc::new(small.clone());
+        let mut bound: Vec<Instance> = vec![];
+        for name in ["one", "two", "three"] {
+            let placed = place(&instance(name, 0), &Fleet::new([only.clone()], &bound)).unwrap();
+            bound.push(bind(instance(name, 0), &placed));
+        }
+        // Who sleeps keeps it.
+        bound[0].status.phase = Phase::Asleep;
+        // A subnet of a pool that the host had before is no other size's.
+        let mut wide = bound.clone();
+        wide[2].status.subnet = "10.1.0.0/27".into();
+        wide[1].status.subnet = "10.1.0.32/28".into();
+        wide.remove(0);
+        let placed = place(&instance("four", 0), &Fleet::new([only.clone()], &wide)).unwrap();
+        assert_eq!(placed.subnet.to_string(), "10.1.0.48/28");
+
+        let placed = place(&instance("four", 0), &Fleet::new([only.clone()], &bound)).unwrap();
+        bound.push(bind(instance("four", 0), &placed));
+        let mut all: Vec<_> = bound.iter().map(|b| b.status.subnet.as_str()).collect();
+        all.sort();
+        assert_eq!(all, ["10.1.0.0/28", "10.1.0.16/28", "10.1.0.32/28", "10.1.0.48/28"]);
+        let why = place(&instance("five", 0), &Fleet::new([only.clone()], &bound)).unwrap_err().to_string();
+        assert_eq!(why, "0/1 hosts fit: 1 without a free subnet");
+
+        // One that it has is kept, also when the pool is another now.
+        let mut load = Fleet::new([only], &bound);
+        load.hosts.get_mut("a").unwrap().subnets.remove(bound[3].status.subnet.parse().unwrap());
+        small.spec.subnet_pool = "10.9.0.0/26".into();
+        load.hosts.get_mut("a").unwrap().host = Arc::new(small);
+        assert_eq!(place(&bound[3], &load).unwrap().subnet.to_string(), bound[3].status.subnet);
     }
 
     proptest! {

@@ -29,6 +29,7 @@ pub fn first() -> Daemon {
 pub struct Second {
     pub daemon: Daemon,
     fleet: String,
+    dir: PathBuf,
     /// The instances that a test places there.
     names: Vec<String>,
     _alone: MutexGuard<'static, ()>,
@@ -43,7 +44,7 @@ pub fn second(names: &[&str]) -> Second {
     let string = |v: &Value| v.as_str().expect("a string").to_owned();
     let daemon = Daemon { socket: string(&host["socket"]).into(), address: string(&host["address"]) };
     let names = names.iter().map(|&n| n.to_owned()).collect();
-    Second { daemon, fleet: string(&fleet["name"]), names, _alone: alone }
+    Second { daemon, fleet: string(&fleet["name"]), dir: string(&host["dir"]).into(), names, _alone: alone }
 }
 
 impl Second {
@@ -51,6 +52,13 @@ impl Second {
     pub fn record(&self, ports: &str) -> Value {
         let spec = json!({"endpoint": self.daemon.endpoint(), "address": self.daemon.address, "portRange": ports});
         json!({"apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": "h2"}, "spec": spec})
+    }
+
+    /// Of its first process, which is in its namespaces.
+    pub fn pid(&self) -> u64 {
+        let text = std::fs::read_to_string(self.dir.join("init.pid")).expect("the host's first process");
+        let process: Value = serde_json::from_str(&text).expect("JSON");
+        process["pid"].as_u64().expect("a pid")
     }
 
     /// `kill`, `start`, `pause`, `resume`, `disk-full`, `disk-free`, …

@@ -10,6 +10,7 @@ mod engine;
 mod failures;
 mod http;
 mod kubectl;
+mod network;
 mod reach;
 mod registry;
 mod relay;

@@ -62,6 +62,11 @@ async fn look(engine: &SimEngine) -> ContainerInfo {
     engine.container(NAME).await.unwrap().unwrap()
 }
 
+/// With a subnet of the daemon's choosing.
+fn network(name: &str) -> NetworkSpec {
+    NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_simulated_daemon_conforms() {
     let (_, engine) = daemon();
@@ -176,7 +181,7 @@ async fn a_process_dies_right_after_its_nth_write_on_all_daemons() {
             for n in 0.. {
                 for host in ["a", "b"] {
                     let name = format!("pr.net.n{n}");
-                    fleet.host(host).create_network(&name, &BTreeMap::new()).await.unwrap();
+                    fleet.host(host).create_network(&network(&name)).await.unwrap();
                 }
             }
         }
@@ -190,7 +195,7 @@ async fn a_process_dies_right_after_its_nth_write_on_all_daemons() {
         engine.set_crash_point(None);
     }
     let next = fleet.engine(&host("b")).unwrap();
-    next.create_network("pr.net.next", &BTreeMap::new()).await.unwrap();
+    next.create_network(&network("pr.net.next")).await.unwrap();
     assert!(fleet.engine(&host("c")).is_err());
     fleet.forget("b");
     assert!(CrashPoint::after_writes(0).is_reached());
@@ -272,7 +277,7 @@ async fn strangers_and_mishaps_stand_in_the_way_of_a_start() {
 async fn what_hands_do_shows_in_the_world_and_in_events() {
     let (_, engine) = daemon();
     let none = BTreeMap::new();
-    engine.create_network("pr.net", &none).await.unwrap();
+    engine.create_network(&network("pr.net")).await.unwrap();
     engine.create_volume("pr.vol", &none).await.unwrap();
     let mut events = engine.events((labels::UID, "uid-1"), None).await.unwrap();
     let mut apart = spec(NAME, 30000);

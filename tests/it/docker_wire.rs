@@ -1,6 +1,5 @@
 //! The real engine against scripted daemons: what goes over the wire, and what is made of awkward answers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,11 @@ fn json(status: u16, body: &str) -> Answer {
 
 fn gone() -> Answer {
     json(404, "{\"message\":\"No such container\"}")
+}
+
+/// With a subnet of the daemon's choosing.
+fn network(name: &str) -> NetworkSpec {
+    NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }
 }
 
 #[tokio::test]
@@ -130,7 +134,7 @@ async fn what_could_be_an_id_prefix_is_never_sent() {
             engine.create_container(&spec).await.map(drop),
             engine.network(name).await.map(drop),
             engine.remove_network(name).await,
-            engine.create_network(name, &BTreeMap::new()).await,
+            engine.create_network(&network(name)).await,
             engine.connect_network(name, ID).await,
             engine.connect_network("pr.a", name).await,
             engine.remove_volume(name).await,
@@ -244,6 +248,43 @@ async fn cut_and_garbled_answers_are_told_from_refusals() {
     }
 }
 
+/// Older daemons make a second network of a name while they are making the first, and then know neither by it.
+#[tokio::test]
+async fn networks_of_one_name_are_seen_together_and_removed_together() {
+    let listed = |cluster: &str| {
+        let copy = |id: &str, name: &str, cluster: &str, subnet: &str| {
+            let labels = serde_json::json!({"portreeve.dev/cluster": cluster, "portreeve.dev/name": "a"});
+            serde_json::json!({"Id": id.repeat(64), "Name": name, "Labels": labels, "IPAM": {"Config": [{"Subnet": subnet}]}})
+        };
+        let all = [
+            copy("1", "pr.x.a", "c", "10.213.0.0/28"),
+            copy("2", "pr.x.a", cluster, "10.213.0.16/28"),
+            copy("3", "pr.x.ab", "c", "10.213.0.32/28"),
+        ];
+        json(200, &serde_json::json!(all).to_string())
+    };
+    for (cluster, labels) in [("c", 2), ("another", 1)] {
+        let list = listed(cluster);
+        let daemon = Daemon::speaking("1.41", move |method, path| match (method, path) {
+            ("GET", path) if path.contains("/networks?filters=") => list.clone(),
+            (_, path) if path.ends_with("/networks/pr.x.a") => {
+                json(400, "{\"message\":\"2 matches found based on name: network pr.x.a is ambiguous\"}")
+            }
+            ("DELETE", _) => Answer::Whole(204, String::new()),
+            _ => gone(),
+        })
+        .await;
+        let engine = engine(&daemon);
+        let seen = engine.network("pr.x.a").await.expect("inspect").expect("they are there");
+        assert_eq!(seen.subnets, ["10.213.0.0/28", "10.213.0.16/28"]);
+        assert_eq!(seen.labels.len(), labels, "with a stranger's among them they are not ours: {seen:?}");
+        assert_eq!(engine.remove_network("pr.x.a").await, Ok(()));
+        let requests = daemon.requests();
+        let removed = |id: &str| requests.iter().any(|r| r.starts_with("DELETE") && r.ends_with(&id.repeat(64)));
+        assert!(removed("1") && removed("2") && !removed("3"), "{requests:?}");
+    }
+}
+
 #[tokio::test]
 async fn already_so_is_success() {
     let daemon = Daemon::speaking("1.41", |method, path| match (method, path) {
@@ -262,7 +303,7 @@ async fn already_so_is_success() {
         engine.start_container(ID).await,
         engine.stop_container(ID, Duration::from_secs(3)).await,
         engine.remove_container(ID).await,
-        engine.create_network("pr.a", &BTreeMap::new()).await,
+        engine.create_network(&network("pr.a")).await,
         engine.connect_network("pr.a", ID).await,
         engine.remove_network("pr.a").await,
         engine.remove_volume("pr.a").await,

@@ -57,8 +57,9 @@ async fn stored(store: &SharedStore, namespace: &str) -> Vec<String> {
 fn docker(world: &World, namespace: &str) -> Vec<String> {
     let prefix = format!("pr.{namespace}.");
     let snapshots = world.snapshots().into_iter().map(|(_, s)| s);
-    let names = snapshots
-        .flat_map(|s| s.containers.into_iter().map(|c| c.name).chain(s.networks).chain(s.volumes).collect::<Vec<_>>());
+    let names = snapshots.flat_map(|s| {
+        s.containers.into_iter().map(|c| c.name).chain(s.networks.into_keys()).chain(s.volumes).collect::<Vec<_>>()
+    });
     names.filter(|name| name.starts_with(&prefix)).collect()
 }
 

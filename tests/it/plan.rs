@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use portreeve::controllers::instance::{
-    Action, ActivitySeen, NodeSeen, Observed, Presence, Site, container_spec, plan,
+    Action, ActivitySeen, NetworkSeen, NodeSeen, Observed, Presence, Site, container_spec, network_spec, plan,
 };
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
-use portreeve::model::{BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Reclaim, Resource};
+use portreeve::model::{BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Reclaim, Resource, Subnet};
 use portreeve::scheduler::{PlacedPort, Placement};
 use proptest::prelude::*;
 use serde_json::json;
@@ -48,7 +48,7 @@ impl Model {
             node_ready: true,
             name_taken_by: None,
             strays: vec![],
-            network: Presence::Absent,
+            network: NetworkSeen::Absent,
             volumes: BTreeMap::new(),
             image_present: Some(false),
             values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
@@ -86,17 +86,20 @@ impl Model {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Bind => {
+            Action::Bind { network } => {
                 let placed = placement(&self.desired);
                 self.desired.status.node = placed.node;
                 self.desired.status.address = placed.address;
                 self.desired.status.ports =
                     placed.ports.into_iter().map(|p| BoundPort { name: p.name, host_port: p.host_port }).collect();
+                if network {
+                    self.desired.status.subnet = placed.subnet.to_string();
+                }
                 self.seen.node = NodeSeen::Reachable;
             }
             Action::Leave => {
                 assert!(self.seen.containers.is_empty(), "it left its container behind");
-                assert_ne!(self.seen.network, Presence::Ours, "it left its network behind");
+                assert!(!self.seen.network.is_ours(), "it left its network behind");
                 self.desired.status = Default::default();
                 self.seen.node = NodeSeen::Unbound(Some(Ok(placement(&self.desired))));
                 self.seen.leave = None;
@@ -104,10 +107,14 @@ impl Model {
             Action::Mark(status) => self.desired.status = *status,
             Action::Pull { .. } => self.seen.image_present = Some(true),
             Action::CreateVolume { name, .. } => drop(self.seen.volumes.insert(name, Presence::Ours)),
-            Action::CreateNetwork { .. } => self.seen.network = Presence::Ours,
+            Action::CreateNetwork { .. } => {
+                assert!(!self.seen.network.is_ours(), "made where one is");
+                let subnet = network_spec("c", &self.desired).subnet.expect("bound before");
+                self.seen.network = NetworkSeen::Ours { subnets: vec![subnet.to_string()], closed: false };
+            }
             Action::CreateContainer(spec) => {
                 assert!(self.seen.containers.iter().all(|c| c.name != spec.name), "the name is taken");
-                assert_eq!(self.seen.network, Presence::Ours, "made before its network");
+                assert!(self.seen.network.is_right(&self.desired), "made before its network");
                 assert_eq!(self.seen.image_present, Some(true), "made before its image");
                 self.ids += 1;
                 self.seen.containers.push(made(&spec, &format!("new{}", self.ids)));
@@ -136,7 +143,10 @@ impl Model {
                 }
             }
             Action::AwaitStartup { .. } | Action::CheckValues(_) => {}
-            Action::RemoveNetwork { .. } => self.seen.network = Presence::Absent,
+            Action::RemoveNetwork { .. } => {
+                assert!(self.seen.containers.is_empty(), "removed under its container");
+                self.seen.network = NetworkSeen::Absent;
+            }
             Action::RemoveVolume { name } => drop(self.seen.volumes.insert(name, Presence::Absent)),
             Action::DropFinalizer => self.gone = true,
         }
@@ -160,6 +170,15 @@ fn whole(desired: &Instance, (kind, name): (Kind, &str)) -> (Key, Arc<BTreeSet<S
     (Key::new(kind, &desired.metadata.namespace, name), Arc::new(keys.collect()))
 }
 
+/// The first subnet that is not refused; one that it has is kept.
+fn subnet(desired: &Instance) -> Subnet {
+    let status = &desired.status;
+    let all = ["10.213.0.0/28", "10.213.0.16/28", "10.213.0.32/28"];
+    let own = Some(status.subnet.as_str()).filter(|own| !own.is_empty());
+    let free = |s: &&str| !status.refused_subnets.iter().any(|refused| refused == s);
+    own.into_iter().chain(all).find(free).expect("one is left").parse().unwrap()
+}
+
 fn placement(desired: &Instance) -> Placement {
     let ports = desired.spec.ports.iter().enumerate();
     Placement {
@@ -168,6 +187,7 @@ fn placement(desired: &Instance) -> Placement {
         ports: ports
             .map(|(i, p)| PlacedPort { name: p.name.clone(), host_port: p.host_port.unwrap_or(30_000 + i as u16) })
             .collect(),
+        subnet: subnet(desired),
         message: "the only one".into(),
     }
 }
@@ -244,6 +264,15 @@ fn presence() -> impl Strategy<Value = Presence> {
     prop::sample::select(vec![Presence::Absent, Presence::Ours])
 }
 
+/// Ours, in these subnets; or none.
+fn network() -> impl Strategy<Value = NetworkSeen> {
+    let subnets = prop::sample::select(vec!["172.18.0.0/16", "10.213.0.0/28", "10.213.0.16/28"]);
+    prop::option::of((subnets, any::<bool>())).prop_map(|network| match network {
+        Some((subnet, closed)) => NetworkSeen::Ours { subnets: vec![subnet.into()], closed },
+        None => NetworkSeen::Absent,
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
@@ -254,7 +283,9 @@ proptest! {
         idle in prop::option::of(0u64..7200),
         open in 0usize..2,
         containers in prop::collection::vec(found(), 0..3),
-        network in presence(),
+        network in network(),
+        subnet in prop::sample::select(vec!["", "10.213.0.0/28", "10.213.0.16/28"]),
+        refused in any::<bool>(),
         volume in presence(),
         image in any::<bool>(),
         stray in any::<bool>(),
@@ -265,9 +296,12 @@ proptest! {
         let reclaim = if retain { Reclaim::Retain } else { Reclaim::Delete };
         let mut desired = instance(power, true, deleting, reclaim);
         desired.status.phase = phase;
+        desired.status.subnet = subnet.into();
+        desired.status.refused_subnets = if refused { vec!["10.213.0.0/28".into()] } else { vec![] };
         let spec = container_spec("c", &desired);
         let mut model = Model::new(desired);
-        model.seen.network = network;
+        let older = subnet.is_empty() && matches!(network, NetworkSeen::Ours { closed: false, .. });
+        model.seen.network = network.clone();
         model.seen.image_present = Some(image);
         model.seen.volumes.insert("pr.default.alice.home".into(), volume);
         model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open };
@@ -287,7 +321,7 @@ proptest! {
         }
         model.settle();
         if deleting {
-            prop_assert!(model.gone && model.seen.containers.is_empty() && model.seen.network == Presence::Absent);
+            prop_assert!(model.gone && model.seen.containers.is_empty() && model.seen.network == NetworkSeen::Absent);
             let kept = volume == Presence::Ours && retain;
             prop_assert_eq!(model.seen.volumes["pr.default.alice.home"] == Presence::Ours, kept);
             return Ok(());
@@ -297,6 +331,11 @@ proptest! {
         let awake = status.phase == Phase::Running;
         prop_assert!(awake || matches!(status.phase, Phase::Asleep | Phase::Stopped), "{:?}", status.phase);
         prop_assert_eq!(model.seen.containers.iter().any(|c| c.state == RunState::Running), awake);
+        prop_assert!(!awake || model.seen.network.is_right(&model.desired), "{:?} {:?}", model.seen.network, status);
+        if older {
+            prop_assert_eq!(&model.seen.network, &network, "what is older than subnets of ours stays");
+            prop_assert_eq!(status.subnet.as_str(), "");
+        }
         prop_assert_eq!(model.step(), 0);
         prop_assert_eq!(&model.desired.status, &status);
     }
@@ -306,7 +345,7 @@ proptest! {
         let mut model = Model::new(instance(power, false, false, Reclaim::Retain));
         model.look();
         let first = plan(&site(), &model.desired, &model.seen, now());
-        prop_assert_eq!(first.actions, vec![Action::Bind]);
+        prop_assert_eq!(first.actions, vec![Action::Bind { network: true }]);
         model.settle();
         prop_assert_eq!(model.desired.status.phase, Phase::Running);
     }

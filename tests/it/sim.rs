@@ -11,6 +11,8 @@ mod moving;
 mod ports;
 #[path = "sim/sick.rs"]
 mod sick;
+#[path = "sim/subnets.rs"]
+mod subnets;
 #[path = "sim/turns.rs"]
 mod turns;
 
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use portreeve::docker::engine::Limits;
 use portreeve::docker::labels;
-use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource};
+use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource, SubnetSet};
 use serde_json::{Value, json};
 
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates, Rng};
@@ -59,6 +61,17 @@ async fn disagreement(world: &World) -> Option<String> {
         }
         wanted.insert(&i.metadata.uid, i);
     }
+    let mut subnets: BTreeMap<&str, SubnetSet> = BTreeMap::new();
+    for i in instances.iter().filter(|i| !i.status.node.is_empty()) {
+        let Ok(subnet) = i.status.subnet.parse() else {
+            return Some(format!("{} has the subnet {:?}", i.key(), i.status.subnet));
+        };
+        let taken = subnets.entry(&i.status.node).or_default();
+        if taken.overlaps(subnet) {
+            return Some(format!("{} shares the subnet {subnet}", i.key()));
+        }
+        taken.insert(subnet);
+    }
     let mut ports = BTreeSet::new();
     let mut found = BTreeSet::new();
     for (host, snapshot) in world.snapshots() {
@@ -77,6 +90,10 @@ async fn disagreement(world: &World) -> Option<String> {
             if c.running && c.networks != [name.clone()] {
                 return Some(format!("{} is on {:?}", c.name, c.networks));
             }
+            // Of one that rests the network may be another: it is repaired before the next start.
+            if c.running && snapshot.networks.get(&name) != Some(&instance.status.subnet) {
+                return Some(format!("{} is in {:?}, not {}", c.name, snapshot.networks, instance.status.subnet));
+            }
             let bound: BTreeSet<u16> = instance.status.ports.iter().map(|p| p.host_port).collect();
             if bound != c.ports.iter().map(|p| p.host_port).collect() || bound.len() != instance.spec.ports.len() {
                 return Some(format!("{} publishes {:?}, bound are {bound:?}", c.name, c.ports));
@@ -85,7 +102,7 @@ async fn disagreement(world: &World) -> Option<String> {
                 return Some(format!("{} shares a port", c.name));
             }
         }
-        let ours: BTreeSet<_> = snapshot.networks.iter().filter(|n| n.starts_with("pr.")).cloned().collect();
+        let ours: BTreeSet<_> = snapshot.networks.keys().filter(|n| n.starts_with("pr.")).cloned().collect();
         if !ours.is_subset(&networks) {
             return Some(format!("networks of nobody on {host}: {ours:?} for {networks:?}"));
         }
@@ -242,11 +259,11 @@ async fn life(seed: u64) -> Vec<String> {
         let engines: Vec<_> = world.fleet.all().map(|(_, e)| e.clone()).collect();
         let engine = &engines[rng.below(engines.len() as u64) as usize];
         let there = engine.snapshot().containers.iter().any(|c| c.name == object);
-        let networked = engine.snapshot().networks.contains(&object);
-        match rng.below(20) {
+        let networked = engine.snapshot().networks.contains_key(&object);
+        match rng.below(22) {
             // Hands can only meddle with what is there.
             11 | 12 | 13 | 14 | 16 | 18 if !there => {}
-            15 if !networked => {}
+            15 | 19 if !networked => {}
             0..=4 => world.apply(name, spec(["app:1", "app:2", "app:3"][rng.below(3) as usize])).await,
             5 | 6 => {
                 let image = ["app:1", "app:2", "app:3"][rng.below(3) as usize];
@@ -264,6 +281,14 @@ async fn life(seed: u64) -> Vec<String> {
             16 => engine.stop_by_hand(&object),
             17 => engine.crash_daemon(Duration::from_secs(5 + rng.below(20))),
             18 => engine.poison(&object),
+            19 => engine.replace_network_by_hand(&object),
+            // A stranger, in the middle of what is ours.
+            20 => {
+                let subnet = format!("10.213.{}.0/24", rng.below(16));
+                if engine.is_subnet_free(&subnet) {
+                    engine.create_network_by_hand(&format!("stranger-{n}"), &subnet);
+                }
+            }
             _ => {
                 world.crash().await;
                 world.start();

@@ -146,7 +146,7 @@ fn capacity(spec: &Capacity, info: &EngineInfo) -> Capacity {
     Capacity {
         memory: Some(spec.memory.clone().unwrap_or_else(|| Quantity::from_bytes(memory))),
         cpu: Some(spec.cpu.clone().unwrap_or_else(|| Quantity::from_milli(info.cpus * 1000))),
-        instances: Some(spec.instances.unwrap_or(1000)),
+        instances: Some(spec.most_instances()),
     }
 }
 

@@ -14,8 +14,11 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// One effect. Every one is idempotent: repeated after a lost answer it changes nothing more.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Commit a node and host ports to the status, before anything is made.
-    Bind,
+    /// Commit a node, host ports and a subnet to the status, before anything is made. `network`: the instance's network
+    /// is to be made, which needs a subnet; else the one that it has stays.
+    Bind {
+        network: bool,
+    },
     /// Commit that the instance has left its node, with where it goes; nothing of it is left there.
     Leave,
     /// Write this status: what the steps after it are about to do.
@@ -82,7 +85,7 @@ impl Action {
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
-            Action::Bind | Action::Leave => "BindFailed",
+            Action::Bind { .. } | Action::Leave => "BindFailed",
             Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
@@ -105,7 +108,8 @@ fn short(id: &str) -> &str {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Bind => f.write_str("bind a node and host ports"),
+            Action::Bind { network: true } => f.write_str("bind a node, host ports and a subnet"),
+            Action::Bind { network: false } => f.write_str("bind a node and host ports"),
             Action::Leave => f.write_str("leave the node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),
             Action::Pull { image, .. } => write!(f, "pull image {image}"),

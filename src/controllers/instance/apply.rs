@@ -10,7 +10,7 @@ use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind}
 use crate::docker::labels;
 use crate::docker::turns::Turn;
 use crate::model::{
-    ConditionStatus, EVICT_ANNOTATION, FINALIZER, ImageStatus, Instance, InstanceStatus, Key, Phase, Resource,
+    ConditionStatus, EVICT_ANNOTATION, FINALIZER, ImageStatus, Instance, InstanceStatus, Key, Phase, Resource, Subnet,
     condition,
 };
 use crate::runtime::{Error, Outcome};
@@ -22,10 +22,11 @@ use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
 use super::engine_error;
 use super::moving::elsewhere;
+use super::network::network_spec;
 use super::observe::{activity, fleet};
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
-use super::report::{Report, after_failure, failure_reason};
+use super::report::{Report, after_failure, failure_reason, refuse_subnet};
 use super::running::bound_ports;
 use super::values::{self, OpenError, Opened};
 
@@ -142,8 +143,14 @@ impl<'a> Executor<'a> {
     }
 
     async fn failed(&mut self, action: &Action, error: EngineError) -> Result<Outcome, Error> {
-        let now = self.ctx.clock.now();
-        match self.write_status(after_failure(&self.instance, action, &error, now)).await {
+        let mut status = after_failure(&self.instance, action, &error, self.ctx.clock.now());
+        if error.kind == EngineErrorKind::SubnetTaken {
+            // Should the daemon not answer now, the next try finds out.
+            let held = self.held_by_others().await.unwrap_or_default();
+            let own = Subnet::read(&status.subnet);
+            refuse_subnet(&mut status, &self.instance, held.iter().any(|s| own.is_some_and(|own| own.overlaps(*s))));
+        }
+        match self.write_status(status).await {
             Ok(()) => {}
             Err(StoreError::Conflict { .. }) => return Ok(Outcome::Recheck(Duration::ZERO)),
             Err(e) => return Err(Error::retry(e)),
@@ -218,7 +225,7 @@ impl<'a> Executor<'a> {
 
     async fn step(&mut self, action: &Action) -> Result<Step, StepError> {
         match action {
-            Action::Bind => return self.bind().await,
+            Action::Bind { network } => return self.bind(*network).await,
             Action::Leave => return self.leave().await,
             Action::Mark(status) => {
                 self.write_status((**status).clone()).await?;
@@ -266,7 +273,9 @@ impl<'a> Executor<'a> {
                 labels.insert(labels::VOLUME.into(), volume.clone());
                 engine.create_volume(name, &labels).await?;
             }
-            Action::CreateNetwork { name } => engine.create_network(name, &owner()).await?,
+            Action::CreateNetwork { .. } => {
+                engine.create_network(&network_spec(&self.ctx.site.cluster, &self.instance)).await?;
+            }
             Action::CheckValues(spec) => {
                 if self.opened(spec).await?.is_none() {
                     return Ok(Step::LookAgain);
@@ -310,7 +319,11 @@ impl<'a> Executor<'a> {
             }
             Action::RemoveNetwork { name } => engine.remove_network(name).await?,
             Action::RemoveVolume { name } => engine.remove_volume(name).await?,
-            Action::Bind | Action::Leave | Action::Mark(_) | Action::DropFinalizer | Action::AwaitStartup { .. } => {}
+            Action::Bind { .. }
+            | Action::Leave
+            | Action::Mark(_)
+            | Action::DropFinalizer
+            | Action::AwaitStartup { .. } => {}
         }
         Ok(Step::Next)
     }
@@ -336,8 +349,12 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Chooses node and ports and commits them, alone: two instances that are placed at once must not get one port.
-    async fn bind(&mut self) -> Result<Step, StepError> {
+    /// Chooses node, ports and subnet and commits them, alone: two instances that are placed at once must not get one
+    /// port. `network`: whether a network is to be made in the subnet; else the instance's stays as it is.
+    async fn bind(&mut self, network: bool) -> Result<Step, StepError> {
+        // One try after the other would take long where others have many, and might come round in a circle.
+        let refused = !self.instance.status.refused_subnets.is_empty();
+        let held = if refused { self.held_by_others().await? } else { vec![] };
         let _alone = self.ctx.binding.lock().await;
         self.ctx.cache.wait_for(self.ctx.store.revision()).await;
         let mut candidate = self.instance.clone();
@@ -356,7 +373,15 @@ impl<'a> Executor<'a> {
             for port in &candidate.status.ports {
                 load.ports.remove(&port.host_port);
             }
+            if let Ok(own) = candidate.status.subnet.parse() {
+                load.subnets.remove(own);
+            }
             load.ports.extend(&candidate.status.refused_ports);
+            load.subnets.extend(held);
+            load.subnets.extend(candidate.status.refused_subnets.iter().filter_map(|s| s.parse().ok()));
+            if !network {
+                load.subnets.clear();
+            }
             // It is there already: only its ports are in question, not whether the node would take it anew.
             load.memory = 0;
             load.instances = 0;
@@ -373,6 +398,8 @@ impl<'a> Executor<'a> {
                 if rebinding {
                     // What runs goes on running with the ports that it has.
                     report.status.observed_generation = self.instance.status.observed_generation;
+                    // None is left but those that were refused, and they may be free again.
+                    report.status.refused_subnets.clear();
                     report.up_to_date(false, "Unschedulable", why.to_string());
                     self.write_status(report.take()).await?;
                     self.event(EventType::Warning, "Unschedulable", why.to_string());
@@ -388,10 +415,13 @@ impl<'a> Executor<'a> {
         report.status.node = placement.node.clone();
         report.status.address = placement.address.clone();
         report.status.ports = bound_ports(&placement);
+        if network || !rebinding {
+            report.status.subnet = placement.subnet.to_string();
+        }
         if rebinding {
             report.status.observed_generation = self.instance.status.observed_generation;
             if report.status.phase == Phase::Running {
-                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports change");
+                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports or its network change");
             }
         } else {
             report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
@@ -401,6 +431,14 @@ impl<'a> Executor<'a> {
         self.ctx.cache.wait_for(self.revision).await;
         self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
         Ok(Step::Next)
+    }
+
+    /// The subnets of the daemon's other networks, whoever's they are.
+    async fn held_by_others(&self) -> Result<Vec<Subnet>, EngineError> {
+        let own = labels::object_name(&self.key);
+        let networks = self.engine()?.list_networks(&[]).await?;
+        let others = networks.iter().filter(|n| n.name != own).flat_map(|n| &n.subnets);
+        Ok(others.filter_map(|s| Subnet::read(s)).collect())
     }
 
     /// Gives up the old node and takes a new one in one commit, alone as in [`Self::bind`]. Who rests takes none: it is
@@ -416,6 +454,8 @@ impl<'a> Executor<'a> {
         status.node.clear();
         status.address.clear();
         status.ports.clear();
+        status.subnet.clear();
+        status.refused_subnets.clear();
         status.container_id.clear();
         status.volumes.clear();
         status.started_at = None;
@@ -428,6 +468,7 @@ impl<'a> Executor<'a> {
                 status.node = placement.node.clone();
                 status.address = placement.address.clone();
                 status.ports = bound_ports(&placement);
+                status.subnet = placement.subnet.to_string();
                 report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
                 report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
                 format!("moved from {old} to {}: {}", placement.node, placement.message)

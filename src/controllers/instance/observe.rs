@@ -15,6 +15,7 @@ use crate::scheduler::{Fleet, place};
 use super::super::Context;
 use super::desired::{container_spec, named_volumes};
 use super::moving;
+use super::network::{NetworkSeen, is_of};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
 use super::probe::ProbeTarget;
 use super::running::started;
@@ -30,7 +31,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         node_ready: false,
         name_taken_by: None,
         strays: vec![],
-        network: Presence::Absent,
+        network: NetworkSeen::Absent,
         volumes: BTreeMap::new(),
         image_present: None,
         values: value_names(ctx, desired),
@@ -124,7 +125,7 @@ async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut
     });
     let (named, network, volumes) =
         futures::try_join!(engine.container(&name), engine.network(&name), try_join_all(volumes))?;
-    seen.network = presence(ctx, desired, network.map(|n| n.labels));
+    seen.network = NetworkSeen::of(&ctx.site.cluster, desired, network);
     seen.volumes = volumes.into_iter().collect();
     sort_container(ctx, desired, named, seen);
     if seen.containers.is_empty() {
@@ -157,7 +158,7 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     let in_place = |c: &&ContainerInfo| {
         !must_bind
             && c.state == RunState::Running
-            && seen.network == Presence::Ours
+            && seen.network.is_right(desired)
             && c.networks == [spec.network.clone()]
             && !desired.is_condemned(&c.id)
     };
@@ -196,16 +197,10 @@ fn sort_container(ctx: &Context, desired: &Instance, found: Option<ContainerInfo
     }
 }
 
-/// Networks and volumes belong to the instance's name: a retained volume is found again by the next of that name.
 fn presence(ctx: &Context, desired: &Instance, labels: Option<BTreeMap<String, String>>) -> Presence {
     match labels {
         None => Presence::Absent,
-        Some(labels)
-            if labels.get(labels::CLUSTER) == Some(&ctx.site.cluster)
-                && labels::instance_key(&labels) == Some(desired.key()) =>
-        {
-            Presence::Ours
-        }
+        Some(labels) if is_of(&ctx.site.cluster, desired, &labels) => Presence::Ours,
         Some(_) => Presence::Foreign,
     }
 }

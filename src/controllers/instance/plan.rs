@@ -22,6 +22,7 @@ use crate::scheduler::{Placement, Unplaced};
 use super::action::{Action, Plan};
 use super::desired::{container_spec, named_volumes};
 use super::moving::{Leave, plan_move};
+use super::network::NetworkSeen;
 use super::report::{Report, host_lost};
 use super::running;
 use super::values::ValueNames;
@@ -58,7 +59,7 @@ pub struct Observed {
     pub name_taken_by: Option<String>,
     /// Containers on the node that carry this instance's name and another uid: left by a record that is gone.
     pub strays: Vec<String>,
-    pub network: Presence,
+    pub network: NetworkSeen,
     /// By the name in Docker: is it there, and ours?
     pub volumes: BTreeMap<String, Presence>,
     /// Whether the image is on the node; `None`: not looked up, because no container is to be made.
@@ -205,9 +206,9 @@ pub fn ports_bound(desired: &Instance) -> bool {
         })
 }
 
-/// Whether ports are to be chosen before a container can be made.
+/// Whether ports or a subnet are to be chosen before a container can be made.
 pub fn must_bind(desired: &Instance, seen: &Observed) -> bool {
-    seen.address_changed || !ports_bound(desired)
+    seen.address_changed || !ports_bound(desired) || seen.network.needs_subnet(desired)
 }
 
 fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut report: Report) -> Plan {
@@ -221,7 +222,9 @@ fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut
             Plan { status: report.take(), actions: vec![], recheck: None }
         }
         // The status is written by the binding itself, in the same commit as the ports.
-        (Want::Run, Some(Ok(_))) => Plan { status: report.take(), actions: vec![Action::Bind], recheck: None },
+        (Want::Run, Some(Ok(_))) => {
+            Plan { status: report.take(), actions: vec![Action::Bind { network: true }], recheck: None }
+        }
         // It began to be wanted between the look and the decision.
         (Want::Run, None) => Plan { status: report.take(), actions: vec![], recheck: Some(Duration::ZERO) },
         (Want::Run, Some(Err(why))) => {
@@ -317,7 +320,7 @@ pub fn clear_node(desired: &Instance, seen: &Observed) -> Vec<Action> {
         }
         actions.push(Action::RemoveContainer { id: container.id.clone() });
     }
-    if seen.network == Presence::Ours {
+    if seen.network.is_ours() {
         actions.push(Action::RemoveNetwork { name: labels::object_name(&desired.key()) });
     }
     actions

@@ -118,8 +118,21 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
     report.take()
 }
 
-/// How many ports that something else holds are remembered.
+/// How many ports, and how many subnets, that something else holds are remembered.
 const MOST_REFUSED: usize = 8;
+
+/// Takes note that the daemon has the subnet for something else: at once if another's network is seen in it (`held`); if
+/// none is, when it is not the first time, as a late call for this very network may have it.
+pub fn refuse_subnet(status: &mut InstanceStatus, desired: &Instance, held: bool) {
+    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.reason == "SubnetTaken");
+    if status.subnet.is_empty() || !(held || told) {
+        return;
+    }
+    status.refused_subnets.retain(|s| *s != status.subnet);
+    status.refused_subnets.push(status.subnet.clone());
+    let surplus = status.refused_subnets.len().saturating_sub(MOST_REFUSED);
+    status.refused_subnets.drain(..surplus);
+}
 
 /// Takes note of the ports that something else holds, when it is not the first time: what held one may have been a late
 /// container of this very instance. Ports that the user fixed are theirs to change.
@@ -174,6 +187,7 @@ pub fn host_lost(report: &mut Report, message: &str) {
 pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
     match kind {
         EngineErrorKind::PortTaken => "PortTaken",
+        EngineErrorKind::SubnetTaken => "SubnetTaken",
         EngineErrorKind::NoSpace => "NoSpace",
         EngineErrorKind::ImageMissing => "ImagePullFailed",
         EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),

@@ -10,6 +10,7 @@ use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExi
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
+use super::network::NetworkSeen;
 use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays};
 use super::probe::ProbeTarget;
 use super::report::{Report, told_failing};
@@ -97,7 +98,7 @@ fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerIn
             spec.name
         ));
     }
-    if seen.network == Presence::Foreign {
+    if seen.network == NetworkSeen::Foreign {
         return Some(format!("the name {} is taken by a network that is not ours; remove it", spec.network));
     }
     let volume = seen.volumes.iter().find(|(_, presence)| **presence == Presence::Foreign)?;
@@ -108,7 +109,7 @@ fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerIn
 fn needs_replacement(desired: &Instance, container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
     hash(container) != spec.labels.get(labels::SPEC_HASH)
         || desired.is_condemned(&container.id)
-        || seen.network != Presence::Ours
+        || !seen.network.is_right(desired)
         || container.networks != [spec.network.clone()]
         || matches!(container.state, RunState::Paused | RunState::Dead | RunState::Removing)
         // A start that failed can leave the container poisoned, its port with it, or tied to a network that is gone.
@@ -181,7 +182,7 @@ fn plan_container(
     if must_bind(desired, seen) {
         // What serves goes on until here. From the commit of the new ports on nobody is led to the old container, which
         // does not publish them, and which publishes others that may be another's by now.
-        actions.push(Action::Bind);
+        actions.push(Action::Bind { network: !seen.network.is_right(desired) });
         return Plan { status: *before, actions, recheck: None };
     }
     if !retrying {
@@ -198,9 +199,7 @@ fn plan_container(
         }
         actions.push(Action::RemoveContainer { id: old.id.clone() });
     }
-    if seen.network == Presence::Absent {
-        actions.push(Action::CreateNetwork { name: spec.network.clone() });
-    }
+    actions.extend(seen.network.steps(desired));
     for (volume, name) in named_volumes(desired) {
         if seen.volumes.get(&name) != Some(&Presence::Ours) {
             actions.push(Action::CreateVolume { name, volume: volume.name.clone() });
@@ -320,6 +319,7 @@ fn plan_running(
     if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
         report.phase(Phase::Running).ready("Running", "the app has started");
         report.status.refused_ports.clear();
+        report.status.refused_subnets.clear();
         if desired.status.phase != Phase::Running {
             report.status.last_active = Some(last_active(desired, seen, now));
         }

@@ -7,7 +7,7 @@ use ::bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::docker::engine::{ContainerSpec, EngineError, EngineErrorKind, EngineResult, Limits, Mount};
+use crate::docker::engine::{ContainerSpec, EngineError, EngineErrorKind, EngineResult, Limits, Mount, NetworkSpec};
 use crate::docker::reference;
 
 pub const OP: &str = "create container";
@@ -109,6 +109,25 @@ pub fn body(spec: &ContainerSpec) -> EngineResult<ContainerCreateBody> {
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     })
+}
+
+/// The option of a bridge that gives what leaves the host the host's own address; true when it is not said.
+pub const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+
+/// As JSON: the library has no field for CheckDuplicate, without which older daemons make a second one of the same name.
+pub fn network_body(network: &NetworkSpec) -> serde_json::Value {
+    let NetworkSpec { name, labels, subnet, closed } = network;
+    let mut body = serde_json::json!({
+        "Name": name, "CheckDuplicate": true, "Driver": "bridge", "Labels": labels, "EnableIPv6": false,
+    });
+    if *closed {
+        body["Options"] = serde_json::json!({MASQUERADE: "false"});
+    }
+    if let Some(subnet) = subnet {
+        let config = serde_json::json!([{"Subnet": subnet.to_string(), "Gateway": subnet.gateway().to_string()}]);
+        body["IPAM"] = serde_json::json!({"Driver": "default", "Config": config});
+    }
+    body
 }
 
 #[cfg(test)]

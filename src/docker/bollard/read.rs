@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ::bollard::errors::Error;
+use ::bollard::models::{Ipam, Network};
 use ::bollard::query_parameters as query;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::create::MASQUERADE;
 use super::inspect::{self, sorted};
 use super::{BollardEngine, accepted, broken, data, escaped, stats};
 use crate::docker::engine::*;
@@ -39,6 +41,51 @@ const ACTIONS: [&str; 17] = [
     "import",
     "tag",
 ];
+
+/// Listed and inspected ones are of two types.
+fn network(
+    id: Option<String>,
+    name: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    ipam: Option<Ipam>,
+    options: Option<HashMap<String, String>>,
+) -> NetworkInfo {
+    let configs = ipam.and_then(|ipam| ipam.config).into_iter().flatten();
+    NetworkInfo {
+        id: id.unwrap_or_default(),
+        name: name.unwrap_or_default(),
+        labels: sorted(labels),
+        subnets: configs.filter_map(|config| config.subnet).collect(),
+        closed: options.and_then(|o| o.get(MASQUERADE).cloned()).is_some_and(|masquerade| masquerade == "false"),
+    }
+}
+
+/// Whether there are several networks of one name: older daemons make a second one while they are making the first.
+pub fn is_ambiguous(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { message, .. } if message.contains("is ambiguous"))
+}
+
+/// Several networks of one name as if they were one, with all their subnets, and with the labels that all of them carry:
+/// with a stranger's among them it is a stranger's.
+fn together(copies: Vec<Network>) -> Option<NetworkInfo> {
+    let copies = copies.into_iter().map(|told| network(told.id, told.name, told.labels, told.ipam, told.options));
+    copies.reduce(|mut all, copy| {
+        all.labels.retain(|key, value| copy.labels.get(key) == Some(value));
+        all.subnets.extend(copy.subnets);
+        all
+    })
+}
+
+impl BollardEngine {
+    /// All networks of this name.
+    pub(super) async fn copies(&self, name: &str) -> Result<Vec<Network>, Error> {
+        let filters = Some([("name".to_owned(), vec![name.to_owned()])].into());
+        let mut listed = self.docker.list_networks(Some(query::ListNetworksOptions { filters })).await?;
+        // The filter is for a part of the name.
+        listed.retain(|told| told.name.as_deref() == Some(name));
+        Ok(listed)
+    }
+}
 
 /// `None` for a 404.
 fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
@@ -141,22 +188,20 @@ impl EngineRead for BollardEngine {
     async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>> {
         const OP: &str = "inspect network";
         reference::check_name(OP, name)?;
-        let call = async { found(self.docker.inspect_network(name, None).await) };
-        Ok(self.quick(OP, name, call).await?.map(|told| NetworkInfo {
-            id: told.id.unwrap_or_default(),
-            name: told.name.unwrap_or_default(),
-            labels: sorted(told.labels),
-        }))
+        let call = async {
+            match found(self.docker.inspect_network(name, None).await) {
+                Err(e) if is_ambiguous(&e) => Ok(together(self.copies(name).await?)),
+                found => Ok(found?.map(|told| network(told.id, told.name, told.labels, told.ipam, told.options))),
+            }
+        };
+        self.quick(OP, name, call).await
     }
 
     async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>> {
         let options = query::ListNetworksOptions { filters: Some(label_filter(labels)) };
         let listed = self.quick("list networks", &self.host, self.docker.list_networks(Some(options))).await?;
-        let ours = listed.into_iter().map(|told| NetworkInfo {
-            id: told.id.unwrap_or_default(),
-            name: told.name.unwrap_or_default(),
-            labels: sorted(told.labels),
-        });
+        let ours = listed.into_iter();
+        let ours = ours.map(|told| network(told.id, told.name, told.labels, told.ipam, told.options));
         Ok(ours.collect())
     }
 

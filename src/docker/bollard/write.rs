@@ -13,7 +13,8 @@ use futures::StreamExt;
 use http::Method;
 
 use super::create::{self, nano_cpus, never_restart};
-use super::{BollardEngine, broken};
+use super::read::is_ambiguous;
+use super::{BollardEngine, accepted, broken};
 use crate::docker::engine::*;
 use crate::docker::login::Login;
 use crate::docker::turns::{Turn, Weight};
@@ -140,24 +141,37 @@ impl EngineWrite for BollardEngine {
         self.quick("update container", id, self.docker.update_container(id, update)).await
     }
 
-    async fn create_network(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()> {
+    async fn create_network(&self, network: &NetworkSpec) -> EngineResult<()> {
         const OP: &str = "create network";
+        let name = &network.name;
         reference::check_name(OP, name)?;
-        // Without CheckDuplicate, which the library has no field for, older daemons make a second one of the same name.
-        let body = serde_json::json!({
-            "Name": name, "CheckDuplicate": true, "Driver": "bridge", "Labels": labels,
-        });
-        match self.open(OP, name, Method::POST, "/networks/create", Bytes::from(body.to_string())).await {
+        let body = Bytes::from(create::network_body(network).to_string());
+        let call = async {
+            let response = self.transport.request(Method::POST, "/networks/create", body).await?;
+            accepted(response).await.map(drop)
+        };
+        match self.heavy(OP, name, call).await {
             Err(e) if e.kind == EngineErrorKind::Conflict && e.message.contains("already exists") => Ok(()),
-            other => other.map(drop),
+            other => other,
         }
     }
 
     async fn remove_network(&self, name: &str) -> EngineResult<()> {
         const OP: &str = "remove network";
         reference::check_name(OP, name)?;
-        let call = async { already(self.docker.remove_network(name).await, 404, "") };
-        self.quick(OP, name, call).await
+        let call = async {
+            match already(self.docker.remove_network(name).await, 404, "") {
+                Err(e) if is_ambiguous(&e) => {
+                    for copy in self.copies(name).await? {
+                        let id = copy.id.unwrap_or_default();
+                        already(self.docker.remove_network(&id).await, 404, "")?;
+                    }
+                    Ok(())
+                }
+                other => other,
+            }
+        };
+        self.heavy(OP, name, call).await
     }
 
     async fn connect_network(&self, network: &str, container_id: &str) -> EngineResult<()> {

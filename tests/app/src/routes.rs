@@ -1,4 +1,4 @@
-//! What each path answers. Pure but for the data directory, `/slow` and `/alloc`.
+//! What each path answers. Pure but for the data directory, `/slow`, `/alloc` and `/dial`.
 //!
 //! ```text
 //! GET  /               hostname, version, boots, pid, port, one to a line
@@ -12,11 +12,13 @@
 //! GET  /bytes?n=N      N bytes, at most 64 MiB
 //! GET  /alloc?mib=N    takes and keeps memory
 //! GET  /exit?code=N    answers, then exits
+//! GET  /dial?to=IP:PORT whether a connection to there opens within two seconds: open, or why not
 //! GET  /ws             WebSocket: sends back what it gets
 //! ```
 
 use std::fmt::Write as _;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -63,9 +65,16 @@ pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
             Ok(code) => Answer::Exit(Response::text(200, "bye\n"), code.unwrap_or(0) as i32),
             Err(refusal) => refusal,
         },
+        "/dial" if read => match request.query("to").unwrap_or_default().parse::<SocketAddr>() {
+            Ok(to) => match TcpStream::connect_timeout(&to, Duration::from_secs(2)) {
+                Ok(_) => whole(200, "open\n"),
+                Err(e) => Answer::Whole(Response::text(200, format!("{e}\n"))),
+            },
+            Err(e) => Answer::Whole(Response::text(400, format!("to: {e}\n"))),
+        },
         "/ws" if read => websocket::answer(request),
         "/" | "/health" | "/env" | "/headers" | "/echo" | "/stream" | "/slow" | "/bytes" | "/alloc" | "/exit"
-        | "/ws" => whole(405, "not with this method\n"),
+        | "/dial" | "/ws" => whole(405, "not with this method\n"),
         path => match path.strip_prefix("/data/") {
             Some(file) if read => file_answer(settings.data.read(file)),
             Some(file) if write => {

@@ -88,7 +88,7 @@ async fn move_with_crash(crash_after: Option<u64>) -> u64 {
     assert!(!after.metadata.annotations.contains_key(EVICT_ANNOTATION), "the mark stays");
     assert_ne!(after.status.container_id, before.status.container_id);
     let left = world.fleet.host(&old).snapshot();
-    assert!(left.containers.is_empty() && !left.networks.iter().any(|n| n.starts_with("pr.")), "{left:#?}");
+    assert!(left.containers.is_empty() && !left.networks.keys().any(|n| n.starts_with("pr.")), "{left:#?}");
     world.assert_quiet(10 * MINUTE).await;
     world.crash().await;
     writes

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use portreeve::docker::engine::*;
 use portreeve::docker::labels;
-use portreeve::model::Key;
+use portreeve::model::{Key, Subnet};
 use tokio::io::AsyncWriteExt;
 
 const CLUSTER: (&str, &str) = (labels::CLUSTER, "conformance");
@@ -39,7 +39,8 @@ pub async fn holds(subject: &Subject<'_>) {
     info_tells_who_answers(subject).await;
     networks_come_and_go_twice(subject).await;
     volumes_come_and_go_twice(subject).await;
-    subject.engine.create_network(NETWORK, &owned(&[])).await.expect("network for the rest");
+    subnets_are_given_and_kept_apart(subject).await;
+    subject.engine.create_network(&network(NETWORK, None)).await.expect("network for the rest");
     a_container_reads_back_as_created(subject).await;
     a_container_gets_what_it_was_given(subject).await;
     lifecycle_calls_are_idempotent(subject).await;
@@ -55,6 +56,10 @@ pub async fn holds(subject: &Subject<'_>) {
     logs_come_back_and_follow(subject).await;
     what_runs_tells_what_it_uses(subject).await;
     clear(subject).await;
+}
+
+fn network(name: &str, subnet: Option<Subnet>) -> NetworkSpec {
+    NetworkSpec { name: name.to_owned(), labels: owned(&[]), subnet, closed: false }
 }
 
 fn owned(more: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -147,14 +152,43 @@ async fn info_tells_who_answers(s: &Subject<'_>) {
 
 async fn networks_come_and_go_twice(s: &Subject<'_>) {
     assert_eq!(s.engine.network(NETWORK).await, Ok(None));
-    s.engine.create_network(NETWORK, &owned(&[])).await.expect("create");
-    s.engine.create_network(NETWORK, &owned(&[])).await.expect("create again");
+    s.engine.create_network(&network(NETWORK, None)).await.expect("create");
+    s.engine.create_network(&network(NETWORK, None)).await.expect("create again");
     let seen = s.engine.network(NETWORK).await.expect("inspect").expect("made");
     assert_eq!((seen.name.as_str(), &seen.labels), (NETWORK, &owned(&[])));
     assert_eq!(s.engine.list_networks(&[CLUSTER]).await, Ok(vec![seen]), "one, although made twice");
     s.engine.remove_network(NETWORK).await.expect("remove");
     s.engine.remove_network(NETWORK).await.expect("remove again");
     assert_eq!(s.engine.network(NETWORK).await, Ok(None));
+}
+
+/// A subnet is given as asked for; whoever else's network has some of it, the daemon refuses it.
+async fn subnets_are_given_and_kept_apart(s: &Subject<'_>) {
+    const OTHER: &str = "pr.conformance.other";
+    let ranges = ["10.214.7.16/28", "10.214.7.16/28", "10.214.7.0/24", "10.214.7.24/29", "10.214.7.32/28"];
+    let [asked, same, wider, narrower, beside] = ranges.map(|text| text.parse::<Subnet>().expect("a subnet"));
+    s.engine.create_network(&network(NETWORK, Some(asked))).await.expect("create");
+    let seen = s.engine.network(NETWORK).await.expect("inspect").expect("made");
+    assert_eq!((seen.subnets.as_slice(), seen.closed), (["10.214.7.16/28".to_owned()].as_slice(), false));
+    assert!(s.engine.list_networks(&[]).await.expect("list").contains(&seen), "with everybody's");
+    for subnet in [same, wider, narrower] {
+        let error = s.engine.create_network(&network(OTHER, Some(subnet))).await.expect_err("it overlaps");
+        assert_eq!(error.kind, EngineErrorKind::SubnetTaken, "{error}");
+        assert_eq!(s.engine.network(OTHER).await, Ok(None));
+    }
+    s.engine.create_network(&network(OTHER, Some(beside))).await.expect("beside it");
+    s.engine.create_network(&network(NETWORK, Some(wider))).await.expect("one of the name is there");
+    assert_eq!(s.engine.network(NETWORK).await, Ok(Some(seen)), "and stays as it is");
+    let id = s.made_and_started(&s.spec("subnet", &[])).await;
+    s.engine.remove_container(&id).await.expect("remove");
+    for name in [NETWORK, OTHER] {
+        s.engine.remove_network(name).await.expect("remove");
+    }
+    let closed = NetworkSpec { closed: true, ..network(OTHER, Some(wider)) };
+    s.engine.create_network(&closed).await.expect("what is removed is free");
+    let seen = s.engine.network(OTHER).await.expect("inspect").expect("made");
+    assert!(seen.closed && s.engine.list_networks(&[]).await.expect("list").contains(&seen), "{seen:?}");
+    s.engine.remove_network(OTHER).await.expect("remove");
 }
 
 async fn volumes_come_and_go_twice(s: &Subject<'_>) {
@@ -336,7 +370,7 @@ async fn a_lost_network_can_be_given_again(s: &Subject<'_>) {
     s.engine.remove_network(NETWORK).await.expect("nobody runs there");
     let error = s.engine.start_container(&id).await.expect_err("the network is gone");
     assert_eq!(error.kind, EngineErrorKind::Invalid, "{error}");
-    s.engine.create_network(NETWORK, &owned(&[])).await.expect("create anew");
+    s.engine.create_network(&network(NETWORK, None)).await.expect("create anew");
     let error = s.engine.start_container(&id).await.expect_err("it is another network");
     assert_eq!(error.kind, EngineErrorKind::Invalid, "{error}");
     s.engine.connect_network(NETWORK, &id).await.expect("connect");
@@ -377,7 +411,7 @@ async fn events_tell_of_networks_and_volumes_that_go(s: &Subject<'_>) {
     s.engine.remove_network(name).await.expect("clear");
     s.engine.remove_volume(volume).await.expect("clear");
     let mut events = s.engine.events(CLUSTER, None).await.expect("events");
-    s.engine.create_network(name, &owned(&[])).await.expect("create");
+    s.engine.create_network(&network(name, None)).await.expect("create");
     s.engine.remove_network(name).await.expect("remove");
     s.engine.create_volume(volume, &owned(&[])).await.expect("create");
     s.engine.remove_volume(volume).await.expect("remove");

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portreeve::docker::engine::{ContainerSpec, Limits, OutputStream, PortMap, RunState};
+use portreeve::docker::engine::{ContainerSpec, Limits, NetworkSpec, OutputStream, PortMap, RunState};
 use portreeve::docker::{labels, reference};
 use tokio::sync::broadcast;
 
@@ -30,7 +30,8 @@ pub struct SeenContainer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub containers: Vec<SeenContainer>,
-    pub networks: BTreeSet<String>,
+    /// By name, their subnets.
+    pub networks: BTreeMap<String, String>,
     pub volumes: BTreeSet<String>,
 }
 
@@ -216,6 +217,38 @@ impl SimEngine {
         });
     }
 
+    /// A stranger's network; the test is wrong when the daemon refuses it.
+    pub fn create_network_by_hand(&self, name: &str, subnet: &str) {
+        let subnet = Some(subnet.parse().expect("a subnet"));
+        self.by_hand(|world| world.create_network(NetworkSpec { name: name.into(), subnet, ..Default::default() }));
+    }
+
+    /// Whether no network has any of it.
+    pub fn is_subnet_free(&self, subnet: &str) -> bool {
+        let subnet = subnet.parse().expect("a subnet");
+        !self.world().networks.values().any(|n| n.subnet.overlaps(subnet))
+    }
+
+    /// Another network takes the place of one, with its labels, in a subnet of the daemon's choosing. The containers that
+    /// run are attached to it.
+    pub fn replace_network_by_hand(&self, network: &str) {
+        self.by_hand(|world| {
+            let users: Vec<_> = world
+                .containers
+                .values()
+                .filter(|c| c.alive() && c.endpoints.contains_key(network))
+                .map(|c| c.id.clone())
+                .collect();
+            for id in &users {
+                world.disconnect(network, id)?;
+            }
+            let labels = world.networks.get(network).map(|n| n.labels.clone()).unwrap_or_default();
+            world.remove_network(network)?;
+            world.create_network(NetworkSpec { name: network.into(), labels, ..Default::default() })?;
+            users.iter().try_for_each(|id| world.connect(network, id))
+        });
+    }
+
     pub fn remove_volume_by_hand(&self, name: &str) {
         self.by_hand(|world| world.remove_volume(name));
     }
@@ -308,6 +341,11 @@ impl SimEngine {
 
 /// What can be seen.
 impl SimEngine {
+    /// Whether a network is there, and was made without masquerading.
+    pub fn is_closed(&self, network: &str) -> bool {
+        self.world().networks.get(network).is_some_and(|n| n.closed)
+    }
+
     /// What a container was given to see, `NAME=value`.
     pub fn environment(&self, name: &str) -> Vec<String> {
         self.world().find(name).map(|c| c.spec.environment()).unwrap_or_default()
@@ -329,7 +367,7 @@ impl SimEngine {
         containers.sort();
         Snapshot {
             containers,
-            networks: world.networks.keys().cloned().collect(),
+            networks: world.networks.iter().map(|(name, n)| (name.clone(), n.subnet.to_string())).collect(),
             volumes: world.volumes.keys().cloned().collect(),
         }
     }

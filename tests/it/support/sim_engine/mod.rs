@@ -239,7 +239,8 @@ impl SimEngine {
         limit: Duration,
         effect: impl FnOnce(&mut World) -> Done<T> + Send + 'static,
     ) -> EngineResult<T> {
-        let heavy = ["create container", "start container", "remove container"].contains(&op);
+        let heavy = ["create container", "start container", "remove container", "create network", "remove network"];
+        let heavy = heavy.contains(&op);
         let weight = if heavy { Weight::Heavy } else { Weight::Light };
         let _turn = self.inner.turns.take(op, object, weight).await?;
         self.write_in_turn(op, object, cost, limit, effect).await

@@ -126,6 +126,8 @@ impl EngineRead for SimEngine {
                 id: n.id.clone(),
                 name: name.to_owned(),
                 labels: n.labels.clone(),
+                subnets: vec![n.subnet.to_string()],
+                closed: n.closed,
             }))
         })
         .await
@@ -136,7 +138,13 @@ impl EngineRead for SimEngine {
         self.read("list networks", &self.inner.name, |world| {
             let ours = world.networks.iter().filter(|(_, n)| carries(&n.labels, &wanted));
             Ok(ours
-                .map(|(name, n)| NetworkInfo { id: n.id.clone(), name: name.clone(), labels: n.labels.clone() })
+                .map(|(name, n)| NetworkInfo {
+                    id: n.id.clone(),
+                    name: name.clone(),
+                    labels: n.labels.clone(),
+                    subnets: vec![n.subnet.to_string()],
+                    closed: n.closed,
+                })
                 .collect())
         })
         .await

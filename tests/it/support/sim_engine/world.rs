@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use portreeve::docker::engine::{
-    ContainerSpec, EngineErrorKind, EngineEvent, ExecOptions, Limits, Mount, OutputStream, RunState,
+    ContainerSpec, EngineErrorKind, EngineEvent, ExecOptions, Limits, Mount, NetworkSpec, OutputStream, RunState,
 };
 use portreeve::docker::reference;
+use portreeve::model::{Subnet, SubnetSet};
 use tokio::sync::broadcast;
 
 use super::fault::Rng;
@@ -94,6 +95,18 @@ impl SimContainer {
 pub struct SimNetwork {
     pub id: String,
     pub labels: BTreeMap<String, String>,
+    pub subnet: Subnet,
+    pub closed: bool,
+}
+
+/// The daemon's own bridge.
+const BRIDGE: &str = "172.17.0.0/16";
+
+/// Where a daemon takes subnets from by itself: as many as a real one.
+fn default_pools() -> impl Iterator<Item = Subnet> {
+    let wide = (17..=31).map(|n| format!("172.{n}.0.0/16"));
+    let narrow = (0..16).map(|n| format!("192.168.{}.0/20", n * 16));
+    wide.chain(narrow).map(|text| text.parse().expect("a subnet"))
 }
 
 pub struct SimExec {
@@ -314,12 +327,31 @@ impl World {
         Ok(())
     }
 
-    pub fn create_network(&mut self, name: &str, labels: BTreeMap<String, String>) {
-        if !self.networks.contains_key(name) {
-            let id = self.rng.id();
-            self.networks.insert(name.to_owned(), SimNetwork { id: id.clone(), labels });
-            self.emit_network(&id, "create", name);
+    pub fn create_network(&mut self, spec: NetworkSpec) -> Done<()> {
+        if self.networks.contains_key(&spec.name) {
+            return Ok(());
         }
+        let mut taken = SubnetSet::default();
+        taken.extend(self.networks.values().map(|n| n.subnet).chain(BRIDGE.parse()));
+        let subnet = match spec.subnet {
+            Some(subnet) if taken.overlaps(subnet) => {
+                let message = "Pool overlaps with other one on this address space";
+                return refuse(EngineErrorKind::SubnetTaken, message);
+            }
+            Some(subnet) => subnet,
+            None => match default_pools().find(|s| !taken.overlaps(*s)) {
+                Some(subnet) => subnet,
+                None => {
+                    let message = "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network";
+                    return refuse(EngineErrorKind::Server, message);
+                }
+            },
+        };
+        let id = self.rng.id();
+        self.networks
+            .insert(spec.name.clone(), SimNetwork { id: id.clone(), labels: spec.labels, subnet, closed: spec.closed });
+        self.emit_network(&id, "create", &spec.name);
+        Ok(())
     }
 
     pub fn remove_network(&mut self, name: &str) -> Done<()> {

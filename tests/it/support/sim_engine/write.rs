@@ -133,12 +133,11 @@ impl EngineWrite for SimEngine {
             .await
     }
 
-    async fn create_network(&self, name: &str, labels: &BTreeMap<String, String>) -> EngineResult<()> {
-        reference::check_name("create network", name)?;
-        let (owned, labels, pace) = (name.to_owned(), labels.clone(), self.pace());
-        self.write("create network", name, pace.create, timeouts::QUICK, move |world| {
-            world.create_network(&owned, labels);
-            Ok(())
+    async fn create_network(&self, network: &NetworkSpec) -> EngineResult<()> {
+        reference::check_name("create network", &network.name)?;
+        let (owned, pace) = (network.clone(), self.pace());
+        self.write("create network", &network.name, pace.create, timeouts::HEAVY, move |world| {
+            world.create_network(owned)
         })
         .await
     }
@@ -146,7 +145,7 @@ impl EngineWrite for SimEngine {
     async fn remove_network(&self, name: &str) -> EngineResult<()> {
         reference::check_name("remove network", name)?;
         let (owned, pace) = (name.to_owned(), self.pace());
-        self.write("remove network", name, pace.write, timeouts::QUICK, move |world| world.remove_network(&owned)).await
+        self.write("remove network", name, pace.write, timeouts::HEAVY, move |world| world.remove_network(&owned)).await
     }
 
     async fn connect_network(&self, network: &str, container_id: &str) -> EngineResult<()> {
