@@ -1,5 +1,9 @@
 //! DELETE: at once without finalizers, else marked and left to those who hold it.
+//!
+//! What is deleted is read and written as it is stored, so that a Secret whose seal does not open can go.
 
+use futures::{StreamExt, stream};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::create::{ATTEMPTS, success};
@@ -10,8 +14,14 @@ use super::query::{Query, WriteOptions, is_dry_run};
 use super::reply::Reply;
 use super::views::View;
 use super::{ApiState, cross, namespaces, object};
-use crate::model::{Key, Kind};
-use crate::store::{Op, Precondition, StoreError, Txn};
+use crate::model::{Key, Kind, Time};
+use crate::store::removal::{MARKS, Removal, marked, removal};
+use crate::store::{Op, Precondition, Record, StoreError, Txn};
+
+/// Objects of a collection that are deleted at a time.
+const AT_ONCE: usize = 16;
+/// Most refusals of a collection that are told one by one.
+const MOST_TOLD: usize = 10;
 
 /// What a delete asks for, from the query and the body.
 #[derive(Clone, Debug, Default)]
@@ -61,25 +71,38 @@ impl DeleteOptions {
     }
 }
 
-/// DELETE of one object.
-pub async fn delete(call: &Call, key: &Key, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    remove(&call.state, key, options).await.map(Reply::ok)
+/// What a deletion has come to.
+enum Removed {
+    /// The object as it was.
+    Gone(Value),
+    /// The object as it waits for its finalizers.
+    Marked(Value),
 }
 
-/// Deletes, or begins to; the answer is a `Status` when the object is gone, else the object.
-async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<Value, ApiError> {
+/// DELETE of one object: the answer is a `Status` when it is gone, else the object.
+pub async fn delete(call: &Call, key: &Key, options: &DeleteOptions) -> Result<Reply, ApiError> {
+    let reply = match remove(&call.state, key, options).await? {
+        Removed::Gone(object) => success(&Subject::from(key), object::text(&object, "uid")),
+        Removed::Marked(object) => object,
+    };
+    Ok(Reply::ok(reply))
+}
+
+/// Deletes, or begins to.
+async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<Removed, ApiError> {
     let subject = Subject::from(key);
     let name = key.to_string();
     for _ in 0..ATTEMPTS {
-        let Some(record) = state.store.get(&name).await? else {
+        let Some(record) = state.sealed.get(&name).await? else {
             return Err(ApiError::not_found(&subject));
         };
-        let old = object::decode(key.kind, &record)?;
-        options.check(&subject, &old)?;
+        let Some(mut shown) = shown(state, key.kind, &record).await? else { continue };
+        options.check(&subject, &shown)?;
+        let now = Time::from(state.clock.now()).to_string();
+        let Removal { op, finalizers } = removal(&record, &now)?;
         let is_namespace = key.kind == Kind::Namespace;
-        let unheld = object::finalizers(&old).is_empty();
-        if object::is_deleting(&old) && (is_namespace || !unheld) {
-            return Ok(old);
+        if object::is_deleting(&shown) && (is_namespace || !finalizers.is_empty()) {
+            return Ok(Removed::Marked(shown));
         }
         if is_namespace {
             namespaces::check_delete(key)?;
@@ -87,27 +110,27 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
         cross::on_delete(state, key).await?;
         let mut txn =
             Txn { when: vec![Precondition::Unchanged { key: name.clone(), modified: record.modified }], then: vec![] };
-        let mut new = old.clone();
-        let gone = unheld && (!is_namespace || namespaces::vacate(state, key, &old, &mut txn).await?);
-        if gone {
-            txn.then.push(Op::Delete { key: name.clone() });
-        } else {
-            let generation = object::meta(&old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
-            let meta = object::meta_mut(&mut new);
-            meta.insert("deletionTimestamp".into(), object::time(state.clock.now()));
-            meta.insert("deletionGracePeriodSeconds".into(), 0.into());
-            meta.insert("generation".into(), (generation + 1).into());
-            if is_namespace {
-                namespaces::terminate(&mut new);
+        let gone = finalizers.is_empty() && (!is_namespace || namespaces::vacate(state, key, &shown, &mut txn).await?);
+        if !gone {
+            let marked = object::decode(key.kind, &Record { value: marked(&record, &now)?, ..record.clone() })?;
+            for mark in MARKS {
+                let value = object::meta(&marked).and_then(|m| m.get(mark)).cloned().unwrap_or_default();
+                object::meta_mut(&mut shown).insert(mark.into(), value);
             }
-            txn.then.push(Op::Put { key: name.clone(), value: object::encode(&new)? });
         }
-        let revision = if options.dry_run { Ok(record.modified) } else { state.store.txn(txn).await };
+        if is_namespace && !gone {
+            namespaces::terminate(&mut shown);
+            txn.then.push(Op::Put { key: name.clone(), value: object::encode(&shown)? });
+        } else {
+            txn.then.extend(op);
+        }
+        // Past the seal, which holds to nothing that is written here.
+        let revision = if options.dry_run { Ok(record.modified) } else { state.sealed.txn(txn).await };
         match revision {
-            Ok(_) if gone => return Ok(success(&subject, object::text(&old, "uid"))),
+            Ok(_) if gone => return Ok(Removed::Gone(shown)),
             Ok(revision) => {
-                object::set_version(&mut new, revision);
-                return Ok(new);
+                object::set_version(&mut shown, revision);
+                return Ok(Removed::Marked(shown));
             }
             Err(StoreError::Conflict { .. }) => {}
             Err(e) => return Err(e.into()),
@@ -116,25 +139,74 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
     Err(ApiError::conflict(&subject))
 }
 
-/// DELETE of a collection: the objects that a list with the same selectors shows.
+/// The object of a record that was read sealed, as clients see it: of one whose seal does not open, all but what is
+/// sealed. `None` when it has changed meanwhile.
+async fn shown(state: &ApiState, kind: Kind, record: &Record) -> Result<Option<Value>, ApiError> {
+    match state.store.get(&record.key).await {
+        Ok(opened) => {
+            opened.filter(|o| o.modified == record.modified).map(|opened| object::decode(kind, &opened)).transpose()
+        }
+        Err(StoreError::Sealed { .. }) => {
+            let mut object = object::decode(kind, record)?;
+            if let Some(fields) = object.as_object_mut() {
+                fields.retain(|name, _| !matches!(name.as_str(), "sealed" | "keys"));
+            }
+            Ok(Some(object))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// DELETE of a collection: the objects that a list with the same selectors shows. One that is refused keeps no other
+/// from going; what was refused is told at the end.
 pub async fn delete_collection(call: &Call, kind: Kind, options: &DeleteOptions) -> Result<Reply, ApiError> {
     let selector = call.selector(View::Records(kind))?;
     let namespace = call.place.namespace.as_deref();
-    let listing =
-        list::collect(&call.state, View::Records(kind), namespace, &selector, &list::Window::default()).await?;
-    let mut items = vec![];
-    for object in listing.items {
-        let key = object::key_of(kind, &object);
-        match remove(&call.state, &key, options).await {
-            Ok(_) => items.push(object),
+    let (state, window) = (&call.state, list::Window::default());
+    let listing = list::collect(state, &state.sealed, View::Records(kind), namespace, &selector, &window).await?;
+    let count = listing.items.len();
+    let keys = listing.items.into_iter().map(|object| object::key_of(kind, &object));
+    // Several at once, so that they share the store's syncs.
+    let mut removed = stream::iter(keys)
+        .map(|key| async move {
+            let removed = remove(state, &key, options).await;
+            (key.name, removed)
+        })
+        .buffered(AT_ONCE);
+    let (mut items, mut refused) = (vec![], vec![]);
+    while let Some((name, removed)) = removed.next().await {
+        match removed {
+            Ok(Removed::Gone(object) | Removed::Marked(object)) => items.push(object),
             // Gone meanwhile is as good.
-            Err(e) if e.code() == http::StatusCode::NOT_FOUND => {}
-            Err(e) => return Err(e),
+            Err(e) if e.code() == StatusCode::NOT_FOUND => {}
+            // The store takes nothing: it will not take the others either.
+            Err(e) if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE].contains(&e.code()) => {
+                return Err(e);
+            }
+            Err(e) => refused.push((name, e)),
         }
+    }
+    if !refused.is_empty() {
+        return Err(refusal(kind, count, refused));
     }
     let revision = call.state.store.revision().0.to_string();
     Ok(Reply::ok(json!({
         "kind": format!("{kind}List"), "apiVersion": kind.api_version(),
         "metadata": {"resourceVersion": revision}, "items": items,
     })))
+}
+
+/// Why some of a collection are still there. Its code is that of the first.
+fn refusal(kind: Kind, count: usize, mut refused: Vec<(String, ApiError)>) -> ApiError {
+    if refused.len() == 1 && count == 1 {
+        return refused.remove(0).1;
+    }
+    let (first, many) = (&refused[0].1, refused.len());
+    let texts: Vec<String> = refused.iter().take(MOST_TOLD).map(|(_, e)| e.to_string()).collect();
+    let more = if many > MOST_TOLD { format!("; and {} more", many - MOST_TOLD) } else { String::new() };
+    let message =
+        format!("{many} of {count} {} were not deleted: {}{more}", Subject::of(kind, "").qualified(), texts.join("; "));
+    let error = ApiError::new(first.code(), first.reason(), message);
+    let told = refused.iter().take(MOST_TOLD);
+    told.fold(error, |error, (name, e)| error.with_cause(e.reason(), &e.to_string(), name))
 }

@@ -14,7 +14,7 @@ use super::selector::Selector;
 use super::views::{self, View};
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
-use crate::store::{ListRequest, Revision};
+use crate::store::{ListRequest, Revision, SharedStore};
 
 /// Records read from the store at a time.
 const PAGE: usize = 500;
@@ -118,9 +118,10 @@ pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> Strin
     }
 }
 
-/// Reads a window of a collection, all pages of it from one revision.
+/// Reads a window of a collection from `store`, all pages of it from one revision.
 pub async fn collect(
     state: &ApiState,
+    store: &SharedStore,
     view: View,
     namespace: Option<&str>,
     selector: &Selector,
@@ -136,7 +137,7 @@ pub async fn collect(
     loop {
         let limit = if all_shown { PAGE.min(wanted - found.items.len()) } else { PAGE };
         let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at };
-        let page = state.store.list(request).await?;
+        let page = store.list(request).await?;
         at = Some(page.revision);
         found.revision = page.revision;
         let count = page.records.len();
@@ -164,7 +165,7 @@ pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
     let namespace = call.place.namespace.as_deref();
     let selector = views::aliased(&call.state, view, call.selector(view)?, namespace).await?;
     let window = window(&call.query, &prefix(view.source(), namespace, &selector), call.state.store.revision())?;
-    let listing = collect(&call.state, view, namespace, &selector, &window).await.map_err(|e| {
+    let listing = collect(&call.state, &call.state.store, view, namespace, &selector, &window).await.map_err(|e| {
         let expired = e.code() == http::StatusCode::GONE && window.after.is_some();
         if expired {
             ApiError::expired("The provided continue parameter is too old: list again from the start")

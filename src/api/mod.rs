@@ -61,12 +61,15 @@ pub use views::eviction::Destinations;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
-use crate::store::SharedStore;
+use crate::store::{SharedStore, unopened};
 
 /// What the API works with; made by `serve` and handed to [`server::serve`].
 #[derive(Clone)]
 pub struct ApiState {
     pub store: SharedStore,
+    /// The same with Secrets as they are stored, sealed. What is deleted is read here: a Secret whose seal does not open
+    /// must not stay for ever, and its namespace with it.
+    pub sealed: SharedStore,
     pub cache: Arc<Cache>,
     pub clock: SharedClock,
     pub auth: Authenticator,
@@ -98,6 +101,7 @@ impl ApiState {
         domain: &str,
     ) -> ApiState {
         ApiState {
+            sealed: unopened(&store),
             store,
             cache,
             clock,

@@ -54,7 +54,7 @@ pub async fn vacate(state: &ApiState, key: &Key, old: &Value, txn: &mut Txn) -> 
         return Ok(false);
     }
     let prefix = Kind::Event.prefix(Some(&key.name));
-    let events = state.store.list(ListRequest { prefix, limit: Some(MOST_EVENTS), ..Default::default() }).await?;
+    let events = state.sealed.list(ListRequest { prefix, limit: Some(MOST_EVENTS), ..Default::default() }).await?;
     if events.remaining > 0 {
         return Ok(false);
     }
@@ -74,7 +74,7 @@ async fn contents(state: &ApiState, key: &Key, of: impl Fn(Kind) -> bool) -> Res
     let mut found = vec![];
     for kind in Kind::all().filter(|k| k.info().namespaced && of(*k)) {
         let request = ListRequest { prefix: kind.prefix(Some(&key.name)), limit: Some(1), ..Default::default() };
-        let page = state.store.list(request).await?;
+        let page = state.sealed.list(request).await?;
         if !page.records.is_empty() {
             found.push(format!("{} {}", page.records.len() + page.remaining, kind.info().plural));
         }

@@ -156,6 +156,15 @@ pub trait Store: Send + Sync + 'static {
     async fn compact(&self, revision: Revision) -> Result<()>;
     /// The newest committed revision.
     fn revision(&self) -> Revision;
+    /// The store whose sealed records this one opens; `None` when it opens none.
+    fn beneath(&self) -> Option<SharedStore> {
+        None
+    }
 }
 
 pub type SharedStore = Arc<dyn Store>;
+
+/// A store with its sealed records as they are stored: for who must not fail on one that does not open.
+pub fn unopened(store: &SharedStore) -> SharedStore {
+    store.beneath().unwrap_or_else(|| store.clone())
+}

@@ -1,14 +1,18 @@
 //! What a deletion makes of a stored object, whatever its kind: it goes at once when no finalizer holds it, else it is
-//! marked and left to those who hold it. Pure; used by who deletes many objects without knowing their types.
+//! marked and left to those who hold it. Pure; used by the API's DELETE and by the controller that empties Namespaces.
 //!
-//! Only `metadata` is read and written; every other byte stays.
+//! Only `metadata` is read and written; every other byte stays. So what is sealed need not be opened to be deleted.
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::splice::{member, with_member};
 use super::typed::unreadable;
 use super::{Op, Record, Result};
+
+/// What of the metadata says that an object is being deleted, or changes with it.
+pub const MARKS: [&str; 3] = ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// The next step of an object's deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +37,7 @@ struct Meta {
 /// # Errors
 /// `Failed` when it is no JSON object with readable metadata.
 pub fn removal(record: &Record, now: &str) -> Result<Removal> {
-    let metadata = member(&record.value, "metadata").map_err(|e| unreadable(record, e))?.unwrap_or(b"{}");
-    let meta: Meta = serde_json::from_slice(metadata).map_err(|e| unreadable(record, e))?;
+    let (_, meta) = metadata(record)?;
     let key = record.key.to_string();
     if meta.finalizers.is_empty() {
         return Ok(Removal { op: Some(Op::Delete { key }), finalizers: vec![] });
@@ -42,18 +45,28 @@ pub fn removal(record: &Record, now: &str) -> Result<Removal> {
     if meta.deletion_timestamp.is_some() {
         return Ok(Removal { op: None, finalizers: meta.finalizers });
     }
-    let marks = [
-        ("deletionTimestamp", Value::from(now)),
-        ("deletionGracePeriodSeconds", 0.into()),
-        ("generation", (meta.generation + 1).into()),
-    ];
-    let mut metadata = metadata.to_vec();
-    for (name, value) in marks {
-        metadata =
-            with_member(&metadata, name, Some(value.to_string().as_bytes())).map_err(|e| unreadable(record, e))?;
+    Ok(Removal { op: Some(Op::Put { key, value: marked(record, now)? }), finalizers: meta.finalizers })
+}
+
+/// What a record holds, marked as being deleted since `now`, whoever holds it.
+///
+/// # Errors
+/// As [`removal`].
+pub fn marked(record: &Record, now: &str) -> Result<Bytes> {
+    let (text, meta) = metadata(record)?;
+    let marks = [Value::from(now), 0.into(), (meta.generation + 1).into()];
+    let mut text = text.to_vec();
+    for (name, value) in MARKS.into_iter().zip(marks) {
+        text = with_member(&text, name, Some(value.to_string().as_bytes())).map_err(|e| unreadable(record, e))?;
     }
-    let value = with_member(&record.value, "metadata", Some(&metadata)).map_err(|e| unreadable(record, e))?;
-    Ok(Removal { op: Some(Op::Put { key, value: value.into() }), finalizers: meta.finalizers })
+    let value = with_member(&record.value, "metadata", Some(&text)).map_err(|e| unreadable(record, e))?;
+    Ok(value.into())
+}
+
+fn metadata(record: &Record) -> Result<(&[u8], Meta)> {
+    let text = member(&record.value, "metadata").map_err(|e| unreadable(record, e))?.unwrap_or(b"{}");
+    let meta = serde_json::from_slice(text).map_err(|e| unreadable(record, e))?;
+    Ok((text, meta))
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ impl Store for SealingStore {
     fn revision(&self) -> Revision {
         self.inner.revision()
     }
+
+    fn beneath(&self) -> Option<SharedStore> {
+        Some(self.inner.clone())
+    }
 }
 
 struct OpeningWatch {

@@ -213,3 +213,57 @@ async fn no_file_of_the_store_holds_a_value() {
     assert!(holds("in-the-open"), "the search finds nothing at all");
     assert!(!holds(VALUE) && !holds(ENCODED));
 }
+
+/// Lets the seal of a secret be of a key that nobody has any more.
+async fn lose_the_key(server: &ApiServer, namespace: &str, name: &str) {
+    let key = Key::new(Kind::Secret, namespace, name).to_string();
+    let record = server.store.get(&key).await.unwrap().expect("the record");
+    let mut object: Value = serde_json::from_slice(&record.value).unwrap();
+    object["sealed"]["key"] = "0123456789abcdef".into();
+    server.put(object).await;
+}
+
+#[tokio::test]
+async fn what_does_not_open_can_be_deleted_and_its_namespace_too() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let one = format!("{SECRETS}/db");
+    client.post(SECRETS, &secret("db")).await.expect(201);
+    lose_the_key(&server, "default", "db").await;
+    client.get(&one).await.expect(500);
+    client.delete(&format!("{one}?dryRun=All")).await.expect(200);
+    let wrong = json!({"preconditions": {"uid": "another"}}).to_string();
+    client.send(Method::DELETE, &one, &[("content-type", "application/json")], wrong).await.expect(409);
+    assert_eq!(client.delete(&one).await.expect(200)["status"], "Success");
+    client.get(&one).await.expect(404);
+
+    let mut held = secret("held");
+    held["metadata"]["finalizers"] = json!(["example.com/x"]);
+    client.post(SECRETS, &held).await.expect(201);
+    let opened = client.delete(&format!("{SECRETS}/held?dryRun=All")).await.expect(200);
+    assert_eq!(opened["data"]["password"], ENCODED, "what opens is shown");
+    lose_the_key(&server, "default", "held").await;
+    let marked = client.delete(&format!("{SECRETS}/held")).await.expect(200);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string() && marked["type"] == "Opaque", "{marked}");
+    assert!(marked.get("sealed").is_none() && marked.get("keys").is_none(), "{marked}");
+    let kept = stored(&server, "held").await;
+    assert_eq!(kept["metadata"]["deletionTimestamp"], marked["metadata"]["deletionTimestamp"]);
+    assert_eq!(kept["sealed"]["key"], "0123456789abcdef", "the box stays as it was");
+
+    for name in ["a", "b", "c"] {
+        client.post(SECRETS, &secret(name)).await.expect(201);
+    }
+    lose_the_key(&server, "default", "b").await;
+    let gone = client.delete(&format!("{SECRETS}?labelSelector=tier%3Ddb&fieldSelector=metadata.name%21%3Dheld")).await;
+    let names: Vec<_> =
+        gone.expect(200)["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+
+    client.post("/api/v1/namespaces", &json!({"metadata": {"name": "team"}})).await.expect(201);
+    client.post("/api/v1/namespaces/team/secrets", &secret("db")).await.expect(201);
+    lose_the_key(&server, "team", "db").await;
+    let from = server.store.revision().0;
+    let mut watch = client.watch(&format!("/api/v1/namespaces?watch=1&resourceVersion={from}")).await;
+    client.delete("/api/v1/namespaces/team").await.expect(200);
+    while watch.told().await != ("DELETED".into(), "team".into()) {}
+}

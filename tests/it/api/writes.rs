@@ -337,4 +337,19 @@ async fn claims_of_others_are_respected() {
 
     let held = client.delete(&format!("{HOSTS}/local")).await.expect(409);
     assert!(held["message"].as_str().unwrap().contains("1 instances are bound to it, such as default/a"), "{held}");
+
+    // Of a collection, one that is refused keeps no other from going.
+    for name in ["k", "m"] {
+        client.post(HOSTS, &host(name)).await.expect(201);
+    }
+    let refused = client.delete(HOSTS).await.expect(409);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("1 of 3 dockerhosts.portreeve.dev were not deleted: "), "{message}");
+    assert!(
+        message.ends_with("1 instances are bound to it, such as default/a; move or delete them first"),
+        "{message}"
+    );
+    assert_eq!((&refused["reason"], &refused["details"]["causes"][0]["field"]), (&json!("Conflict"), &json!("local")));
+    let left = client.get(HOSTS).await.expect(200);
+    assert_eq!((&left["items"][0]["metadata"]["name"], left["items"].as_array().unwrap().len()), (&json!("local"), 1));
 }
