@@ -2,13 +2,18 @@
 //!
 //! Both are required: kubectl asks for the aggregated form, `auth can-i` and `drain` read the legacy one all the same.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::negotiate::{DiscoveryForm, discovery_form};
+use super::error::ApiError;
+use super::negotiate::{AGGREGATED_VERSIONS, DiscoveryForm, discovery_form};
 use super::registry::{self, Resource};
 use super::reply::Reply;
 
@@ -36,7 +41,7 @@ fn resources_of(group: &str, version: &str) -> Vec<&'static Resource> {
 /// `/api`
 pub fn core_versions(headers: &HeaderMap) -> Response {
     match discovery_form(headers) {
-        DiscoveryForm::Aggregated(version) => aggregated(headers, version, |group| group.is_empty()),
+        DiscoveryForm::Aggregated(version) => aggregated(headers, version, true),
         DiscoveryForm::Legacy => legacy(json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
@@ -47,7 +52,7 @@ pub fn core_versions(headers: &HeaderMap) -> Response {
 /// `/apis`
 pub fn groups(headers: &HeaderMap) -> Response {
     match discovery_form(headers) {
-        DiscoveryForm::Aggregated(version) => aggregated(headers, version, |group| !group.is_empty()),
+        DiscoveryForm::Aggregated(version) => aggregated(headers, version, false),
         DiscoveryForm::Legacy => {
             let groups: Vec<Value> = registry::groups()
                 .into_iter()
@@ -113,11 +118,25 @@ fn legacy(body: Value) -> Response {
     response
 }
 
-/// All groups that `wanted` takes, with their resources, in one document.
-fn aggregated(headers: &HeaderMap, version: &'static str, wanted: impl Fn(&str) -> bool) -> Response {
+/// The aggregated documents, by whether they are of the core group, and their version.
+static AGGREGATED: LazyLock<HashMap<(bool, &str), Document>> = LazyLock::new(|| {
+    let all = [true, false].into_iter().flat_map(|core| AGGREGATED_VERSIONS.map(|version| (core, version)));
+    all.map(|(core, version)| ((core, version), Document::new(make_aggregated(core, version).to_string()))).collect()
+});
+
+/// The core group, or all others, with their resources, in one document.
+fn aggregated(headers: &HeaderMap, version: &'static str, core: bool) -> Response {
+    let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    match AGGREGATED.get(&(core, version)) {
+        Some(document) => cached(headers, document, &media_type),
+        None => ApiError::not_acceptable(&media_type).into_response(),
+    }
+}
+
+fn make_aggregated(core: bool, version: &str) -> Value {
     let items: Vec<Value> = registry::groups()
         .into_iter()
-        .filter(|(group, _)| wanted(group))
+        .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, version)| {
             let resources: Vec<Value> = resources_of(group, version).into_iter().map(aggregated_resource).collect();
             let version = json!({"version": version, "freshness": "Current", "resources": resources});
@@ -125,12 +144,10 @@ fn aggregated(headers: &HeaderMap, version: &'static str, wanted: impl Fn(&str) 
             json!({"metadata": meta, "versions": [version]})
         })
         .collect();
-    let body = json!({
+    json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
         "items": items,
-    });
-    let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    cached(headers, body.to_string(), &media_type)
+    })
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {
@@ -159,10 +176,24 @@ fn aggregated_resource(resource: &Resource) -> Value {
     row
 }
 
+/// A document that never changes, with its fingerprint; made once.
+pub struct Document {
+    pub text: Bytes,
+    /// SHA-256 in capital hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Document {
+    pub fn new(text: String) -> Document {
+        let fingerprint = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02X}")).collect();
+        Document { text: text.into(), fingerprint }
+    }
+}
+
 /// A document with a strong ETag; 304 to a client that has it. The 304 carries no Content-Type: kubectl would take it
 /// for that of its cached answer.
-pub fn cached(headers: &HeaderMap, body: String, media_type: &str) -> Response {
-    let tag = format!("\"{}\"", fingerprint(&body));
+pub fn cached(headers: &HeaderMap, document: &Document, media_type: &str) -> Response {
+    let tag = format!("\"{}\"", document.fingerprint);
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
     let same =
         known.flat_map(|v| v.split(',')).any(|t| [tag.as_str(), "*"].contains(&t.trim().trim_start_matches("W/")));
@@ -171,7 +202,7 @@ pub fn cached(headers: &HeaderMap, body: String, media_type: &str) -> Response {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(Body::from(document.text.clone()));
         if let Ok(value) = HeaderValue::from_str(media_type) {
             response.headers_mut().insert(header::CONTENT_TYPE, value);
         }
@@ -183,9 +214,4 @@ pub fn cached(headers: &HeaderMap, body: String, media_type: &str) -> Response {
         headers.insert(header::ETAG, value);
     }
     response
-}
-
-/// SHA-256 in capital hexadecimal.
-pub fn fingerprint(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02X}")).collect()
 }

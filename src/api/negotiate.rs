@@ -16,11 +16,14 @@ pub enum Form {
     Metadata(&'static str),
 }
 
+/// The versions of `apidiscovery.k8s.io` that are spoken.
+pub const AGGREGATED_VERSIONS: [&str; 2] = ["v2", "v2beta1"];
+
 /// The form of a discovery answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiscoveryForm {
     Legacy,
-    /// The version of `apidiscovery.k8s.io`.
+    /// One of [`AGGREGATED_VERSIONS`].
     Aggregated(&'static str),
 }
 

@@ -1,9 +1,10 @@
 //! PATCH: JSON merge patches (RFC 7386), JSON patches (RFC 6902) and strategic merge patches, applied to the object as
 //! clients see it.
 //!
-//! A patch may not make an object that a body could not: the work of `copy` and the depth of the result are bounded.
+//! A patch may not make an object that a body could not: the work of `copy` and `move` and the depth of the result are
+//! bounded.
 
-use json_patch::{PatchOperation, jsonptr::Pointer};
+use json_patch::{CopyOperation, MoveOperation, PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
 use super::admit::{self, Part};
@@ -25,6 +26,9 @@ pub const APPLY: &str = "application/apply-patch+yaml";
 const MOST_OPERATIONS: usize = 1000;
 /// Deepest place that a JSON patch may write to; the parsers' own bound.
 const MOST_DEPTH: usize = 128;
+
+/// Most bytes of JSON that the operations of one JSON patch copy and move in all.
+const MOST_CARRIED: usize = 4 * MAX_OBJECT_BYTES;
 
 /// A parsed patch.
 pub enum Patch {
@@ -101,7 +105,7 @@ fn object_patch(bytes: &[u8]) -> Result<Parsed, ApiError> {
 }
 
 fn apply_json(subject: &Subject, operations: &[PatchOperation], object: &mut Value) -> Result<(), ApiError> {
-    let mut copied = 0;
+    let mut carried = 0;
     for (i, operation) in operations.iter().enumerate() {
         let refused = |why: String| {
             let error = FieldError::invalid(format!("patch[{i}]"), format!("{:?}", operation.path().as_str()), &why);
@@ -110,16 +114,17 @@ fn apply_json(subject: &Subject, operations: &[PatchOperation], object: &mut Val
         let written = match operation {
             PatchOperation::Add(add) => depth(&add.value),
             PatchOperation::Replace(replace) => depth(&replace.value),
-            PatchOperation::Copy(copy) => {
-                let source = copy.from.resolve(object).map_err(|e| refused(e.to_string()))?;
-                copied += source.to_string().len();
+            PatchOperation::Copy(CopyOperation { from, .. }) | PatchOperation::Move(MoveOperation { from, .. }) => {
+                let source = from.resolve(object).map_err(|e| refused(e.to_string()))?;
+                // A move makes nothing more, but costs a walk through all that is moved.
+                carried += source.to_string().len();
                 depth(source)
             }
-            PatchOperation::Move(mv) => depth(mv.from.resolve(object).map_err(|e| refused(e.to_string()))?),
             PatchOperation::Remove(_) | PatchOperation::Test(_) => 0,
         };
-        if copied > 4 * MAX_OBJECT_BYTES {
-            return Err(ApiError::too_large("the patch copies more than an object may hold"));
+        if carried > MOST_CARRIED {
+            let message = format!("the patch copies and moves more than the {MOST_CARRIED} bytes allowed");
+            return Err(ApiError::too_large(message));
         }
         if levels(operation.path()) + written > MOST_DEPTH {
             return Err(refused(format!("must not be deeper than {MOST_DEPTH} levels")));
@@ -206,9 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn copies_cannot_blow_an_object_up() {
+    fn copies_and_moves_have_a_bound() {
         let bomb: Vec<_> = (0..60).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
         assert_eq!(applied(bomb.into(), json!({"a": "b"})).unwrap_err().code(), 413);
+        let whole = "x".repeat(MAX_OBJECT_BYTES / 2);
+        let to_and_fro = |times| {
+            (0..times)
+                .map(|i| json!({"op": "move", "from": format!("/{}", i % 2), "path": format!("/{}", (i + 1) % 2)}))
+        };
+        let moved = applied(to_and_fro(4).collect(), json!({"0": whole})).unwrap();
+        assert_eq!(moved, json!({"0": whole}));
+        let refused = applied(to_and_fro(1000).collect(), json!({"0": whole})).unwrap_err();
+        assert_eq!(refused.to_string(), "the patch copies and moves more than the 1048576 bytes allowed");
         let pit: Vec<_> = (0..200).map(|i| json!({"op": "add", "path": "/a".repeat(i + 1), "value": {}})).collect();
         assert_eq!(applied(pit.into(), json!({})).unwrap_err().code(), 422);
     }

@@ -150,6 +150,8 @@ static DELETE_OPTIONS: [Field; 4] = [
     one(4, "propagationPolicy", Shape::Text),
     many(5, "dryRun", Shape::Text),
 ];
+static EVICTION: [Field; 2] =
+    [one(1, "metadata", Shape::Message(&OBJECT_META)), one(2, "deleteOptions", Shape::Message(&DELETE_OPTIONS))];
 static PRECONDITIONS: [Field; 2] = [one(1, "uid", Shape::Text), one(2, "resourceVersion", Shape::Text)];
 /// `{1 typeMeta {1 apiVersion, 2 kind}, 2 raw}`, but for `raw`, which is read by hand.
 static TYPE_META: [Field; 2] = [one(1, "apiVersion", Shape::Text), one(2, "kind", Shape::Text)];
@@ -188,6 +190,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
         "SelfSubjectAccessReview" => &ACCESS_REVIEW,
         "SelfSubjectRulesReview" => &RULES_REVIEW,
         "DeleteOptions" => &DELETE_OPTIONS,
+        "Eviction" => &EVICTION,
         other => return Err(ProtobufError::UnknownKind(other.to_owned())),
     };
     let mut object = message(fields, raw, 0)?;
@@ -371,6 +374,19 @@ mod tests {
         let raw = [bytes(2, &entry(b"x")), bytes(3, &entry(b""))].concat();
         let read = decode(&body("ConfigMap", &raw)).unwrap();
         assert_eq!((&read["data"], &read["binaryData"]), (&json!({"k": "x"}), &json!({"k": ""})));
+    }
+
+    #[test]
+    fn an_eviction_keeps_the_options_of_its_delete() {
+        let options = [vec![1 << 3, 30], bytes(2, &bytes(1, b"u")), bytes(5, b"All")].concat();
+        let raw = [bytes(1, &bytes(1, b"web")), bytes(2, &options)].concat();
+        assert_eq!(
+            decode(&body("Eviction", &raw)).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Eviction", "metadata": {"name": "web"},
+                "deleteOptions": {"gracePeriodSeconds": 30, "preconditions": {"uid": "u"}, "dryRun": ["All"]},
+            })
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::Cache;
-use super::view::View;
+use super::view::{Read, View};
 use crate::model::Key;
 use crate::store::{Change, ListRequest, Result, Revision, SharedStore, Store, StoreError};
 
@@ -59,7 +59,7 @@ impl Cache {
                 tokio::task::yield_now().await;
             }
             if let Ok(key) = record.key.parse::<Key>() {
-                fresh.apply(&key, Some(record));
+                fresh.apply(&key, Some(Read::of(&key, record)));
             }
         }
         // This is the only writer: the view cannot change between here and the swap.
@@ -119,14 +119,19 @@ impl Cache {
 
     fn take_in(&self, batch: &[Change]) {
         let Some(newest) = batch.last().map(|c| c.revision) else { return };
-        let mut changed = Vec::with_capacity(batch.len());
+        // Read first: readers wait only while what was read is put in its place. Other keys are private to some user of the
+        // store; they only move the revision.
+        let read = batch.iter().filter_map(|change| {
+            let key = change.key.parse::<Key>().ok()?;
+            let now = change.now.as_ref().map(|record| Read::of(&key, record));
+            Some((key, now))
+        });
+        let read: Vec<_> = read.collect();
+        let mut changed = Vec::with_capacity(read.len());
         let mut view = self.view_mut();
-        for change in batch {
-            // Other keys are private to some user of the store; they only move the revision.
-            if let Ok(key) = change.key.parse::<Key>() {
-                view.apply(&key, change.now.as_ref());
-                changed.push(key);
-            }
+        for (key, now) in read {
+            view.apply(&key, now);
+            changed.push(key);
         }
         self.announce(&view, &changed);
         drop(view);

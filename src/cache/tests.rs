@@ -179,6 +179,29 @@ async fn a_history_too_short_to_follow_is_made_up_by_listing_again() {
     assert!(told.contains(&"gone".to_owned()), "the deletion was lost");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_names_of_values_outlast_a_record_that_broke_and_a_new_list() {
+    let store = MemoryStore::with_history(HistoryLimits { changes: 4, bytes: 1 << 20 });
+    let settings = Key::new(crate::model::Kind::ConfigMap, "default", "settings");
+    put(&store, &settings, r#"{"metadata":{"namespace":"default","name":"settings"},"data":{"mode":"x"}}"#).await;
+    let cache = start(&store);
+    cache.ready().await;
+    put(&store, &settings, "[1]").await;
+    // No await between these lets the cache run: it falls behind, and lists again.
+    for i in 0..20 {
+        put_instance(&store, &instance("default", &format!("i{i}"))).await;
+    }
+    cache.wait_for(store.revision()).await;
+    assert!(
+        cache.value_names(&settings).is_some_and(|names| names.contains("mode")),
+        "{:?}",
+        cache.value_names(&settings)
+    );
+    delete(&store, &settings).await;
+    cache.wait_for(store.revision()).await;
+    assert_eq!(cache.value_names(&settings), None);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put { name: u8, node: u8, host: u8, created: i64 },

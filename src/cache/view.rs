@@ -34,6 +34,35 @@ struct Claim {
     key: Key,
 }
 
+/// A record as the view takes it in. Reading is most of the work, so it is done before the view is held.
+pub(super) struct Read {
+    modified: Revision,
+    /// `None` of a kind that nobody reads from the cache (its keys are told to subscribers), and of what cannot be read.
+    object: Option<Object>,
+}
+
+enum Object {
+    Instance(Arc<Instance>),
+    Host(Arc<DockerHost>),
+    Names(Arc<BTreeSet<String>>),
+}
+
+impl Read {
+    /// What cannot be read is logged.
+    pub fn of(key: &Key, record: &Record) -> Read {
+        let names = |names: BTreeSet<String>| Object::Names(Arc::new(names));
+        let object = match key.kind {
+            Kind::Instance => read(key, record).map(|instance| Object::Instance(Arc::new(instance))),
+            Kind::DockerHost => read(key, record).map(|host| Object::Host(Arc::new(host))),
+            Kind::Secret => read::<SealedSecret>(key, record).map(|secret| names(secret.keys)),
+            Kind::ConfigMap => read::<ConfigMap>(key, record)
+                .map(|map| names(map.data.into_keys().chain(map.binary_data.into_keys()).collect())),
+            Kind::Namespace | Kind::Event | Kind::AccessToken => None,
+        };
+        Read { modified: record.modified, object }
+    }
+}
+
 impl View {
     pub fn new(domain: &str) -> View {
         View {
@@ -100,10 +129,10 @@ impl View {
         self.known.len()
     }
 
-    /// Takes in what the store now has at `key`. An object that cannot be decoded is logged and keeps its last
-    /// readable version: to drop it would look like its deletion.
-    pub fn apply(&mut self, key: &Key, now: Option<&Record>) {
-        let Some(record) = now else {
+    /// Takes in what the store now has at `key`; `None`: nothing. An object that could not be read keeps its last readable
+    /// version: to drop it would look like its deletion.
+    pub fn apply(&mut self, key: &Key, now: Option<Read>) {
+        let Some(Read { modified, object }) = now else {
             self.known.remove(key);
             match key.kind {
                 Kind::Instance => self.set_instance(key, None),
@@ -113,31 +142,12 @@ impl View {
             }
             return;
         };
-        self.known.insert(key.clone(), record.modified);
-        match key.kind {
-            Kind::Instance => {
-                if let Some(instance) = read::<Instance>(key, record) {
-                    self.set_instance(key, Some(instance));
-                }
-            }
-            Kind::DockerHost => {
-                if let Some(host) = read::<DockerHost>(key, record) {
-                    self.hosts.insert(key.name.clone(), host);
-                }
-            }
-            Kind::Secret => {
-                if let Some(secret) = read::<SealedSecret>(key, record) {
-                    self.sources.insert(key.clone(), Arc::new(secret.keys.clone()));
-                }
-            }
-            Kind::ConfigMap => {
-                if let Some(map) = read::<ConfigMap>(key, record) {
-                    let keys = map.data.keys().chain(map.binary_data.keys()).cloned().collect();
-                    self.sources.insert(key.clone(), Arc::new(keys));
-                }
-            }
-            // Nobody reads these from the cache; their keys are told to subscribers.
-            Kind::Namespace | Kind::Event | Kind::AccessToken => {}
+        self.known.insert(key.clone(), modified);
+        match object {
+            Some(Object::Instance(instance)) => self.set_instance(key, Some(instance)),
+            Some(Object::Host(host)) => drop(self.hosts.insert(key.name.clone(), host)),
+            Some(Object::Names(names)) => drop(self.sources.insert(key.clone(), names)),
+            None => {}
         }
     }
 
@@ -158,6 +168,11 @@ impl View {
         for key in self.known.keys().filter(|key| key.kind == Kind::DockerHost) {
             if let Some(host) = older.host(&key.name) {
                 self.hosts.entry(key.name.clone()).or_insert(host);
+            }
+        }
+        for key in self.known.keys().filter(|key| matches!(key.kind, Kind::Secret | Kind::ConfigMap)) {
+            if let Some(names) = older.value_names(key) {
+                self.sources.entry(key.clone()).or_insert(names);
             }
         }
     }
@@ -215,9 +230,9 @@ fn remove<N: Eq + Hash + Borrow<Q>, Q: Eq + Hash + ?Sized, T: Ord>(
     }
 }
 
-fn read<T: Resource>(key: &Key, record: &Record) -> Option<Arc<T>> {
+fn read<T: Resource>(key: &Key, record: &Record) -> Option<T> {
     match typed::decode::<T>(record) {
-        Ok(object) if object.key() == *key => Some(Arc::new(object)),
+        Ok(object) if object.key() == *key => Some(object),
         Ok(object) => {
             tracing::error!(%key, found = %object.key(), "a stored object is not the one its key names; ignored");
             None

@@ -12,19 +12,20 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
-use super::discovery::{cached, fingerprint};
+use super::discovery::{Document, cached};
+use super::error::ApiError;
 use super::registry;
 use super::reply::Reply;
 
 pub use kinds::schema_of;
 
 /// The documents by the path they are served at: `apis/portreeve.dev/v1`.
-static DOCUMENTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
-    let documents = registry::groups().into_iter().map(|(g, v)| (path(g, v), make(g, v).to_string()));
+static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
+    let documents = registry::groups().into_iter().map(|(g, v)| (path(g, v), Document::new(make(g, v).to_string())));
     documents.collect()
 });
 
@@ -36,8 +37,8 @@ fn path(group: &str, version: &str) -> String {
 pub fn index() -> Response {
     let paths: Map<String, Value> = DOCUMENTS
         .iter()
-        .map(|(path, text)| {
-            let url = format!("/openapi/v3/{path}?hash={}", fingerprint(text));
+        .map(|(path, document)| {
+            let url = format!("/openapi/v3/{path}?hash={}", document.fingerprint);
             (path.clone(), json!({"serverRelativeURL": url}))
         })
         .collect();
@@ -45,8 +46,10 @@ pub fn index() -> Response {
 }
 
 pub fn document(group: &str, version: &str, headers: &HeaderMap) -> Response {
-    let text = DOCUMENTS.get(&path(group, version)).cloned().unwrap_or_default();
-    cached(headers, text, "application/json")
+    match DOCUMENTS.get(&path(group, version)) {
+        Some(document) => cached(headers, document, "application/json"),
+        None => ApiError::no_such_path().into_response(),
+    }
 }
 
 /// `/openapi/v2`: an empty document. kubectl 1.27 and 1.28 fetch it before they write, and look nothing up in it.
