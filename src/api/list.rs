@@ -8,16 +8,20 @@ use serde_json::{Value, json};
 use super::columns::Facts;
 use super::error::{ApiError, Subject};
 use super::handler::Call;
+use super::items::{self, Item};
+use super::negotiate::{self, Form};
 use super::query::{Query, bad_option};
 use super::reply::Reply;
 use super::selector::Selector;
 use super::views::{self, View};
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
-use crate::store::{ListRequest, Revision, SharedStore};
+use crate::store::{ListRequest, Record, Revision, SharedStore};
 
 /// Records read from the store at a time.
 const PAGE: usize = 500;
+/// Records decoded before other tasks get a turn: about two milliseconds.
+const DECODED: usize = 100;
 
 /// Which part of a collection to show.
 #[derive(Clone, Debug, Default)]
@@ -26,10 +30,12 @@ pub struct Window {
     /// The state as of this revision; `None`: the newest.
     pub at: Option<Revision>,
     pub after: Option<String>,
+    /// How many there are after that, if the page before has told: pages of one version need no second count.
+    pub left: Option<usize>,
 }
 
-pub struct Listing {
-    pub items: Vec<Value>,
+pub struct Listing<T> {
+    pub items: Vec<T>,
     pub revision: Revision,
     /// The last key looked at, when there may be more.
     pub next: Option<String>,
@@ -43,10 +49,13 @@ struct Continue {
     v: u8,
     rv: u64,
     after: String,
+    /// How many follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
-fn encode_token(revision: Revision, after: &str) -> String {
-    let token = Continue { v: 1, rv: revision.0, after: after.into() };
+fn encode_token(revision: Revision, after: &str, left: Option<usize>) -> String {
+    let token = Continue { v: 1, rv: revision.0, after: after.into(), left };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("a struct of texts and numbers"))
 }
 
@@ -76,7 +85,7 @@ fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiEr
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
         let token = decode_token(token, prefix)?;
-        return Ok(Window { limit, at: Some(Revision(token.rv)), after: Some(token.after) });
+        return Ok(Window { limit, at: Some(Revision(token.rv)), after: Some(token.after), left: token.left });
     }
     let forbidden = |why: &str| bad_option("resourceVersionMatch", format!("Forbidden: {why}"));
     let exact = match (rule, asked) {
@@ -96,7 +105,7 @@ fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiEr
         }
     };
     check_future(asked, newest)?;
-    Ok(Window { limit, at: asked.filter(|_| exact), after: None })
+    Ok(Window { limit, at: asked.filter(|_| exact), ..Window::default() })
 }
 
 /// A version that has not come yet cannot be shown.
@@ -118,7 +127,8 @@ pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> Strin
     }
 }
 
-/// Reads a window of a collection from `store`, all pages of it from one revision.
+/// Reads a window of a collection from `store`, all pages of it from one revision. After each page the other tasks of
+/// the thread get a turn.
 pub async fn collect(
     state: &ApiState,
     store: &SharedStore,
@@ -126,35 +136,76 @@ pub async fn collect(
     namespace: Option<&str>,
     selector: &Selector,
     window: &Window,
-) -> Result<Listing, ApiError> {
+) -> Result<Listing<Value>, ApiError> {
     let prefix = prefix(view.source(), namespace, selector);
     // A view may hide records, as a selector does.
     let all_shown = selector.is_empty() && matches!(view, View::Records(_));
-    let wanted = window.limit.unwrap_or(usize::MAX);
     let facts = Facts::of(state);
+    let show = |record: &Record| {
+        let object = view.show(object::decode(view.source(), record)?, namespace, &facts);
+        Ok(object.filter(|o| selector.matches(o)))
+    };
+    gather(store, prefix, all_shown, window, DECODED, show).await
+}
+
+/// As [`collect`], of records that are shown as they are stored.
+async fn collect_stored(
+    state: &ApiState,
+    kind: Kind,
+    namespace: Option<&str>,
+    selector: &Selector,
+    window: &Window,
+) -> Result<Listing<Item>, ApiError> {
+    let api_version = kind.api_version();
+    let show = |record: &Record| {
+        let shown = match selector.is_empty().then_some(true).or_else(|| selector.matches_stored(&record.value)) {
+            Some(shown) => shown,
+            None => selector.matches(&object::decode(kind, record)?),
+        };
+        shown.then(|| Item::of(kind, &api_version, record)).transpose()
+    };
+    gather(&state.store, prefix(kind, namespace, selector), selector.is_empty(), window, PAGE, show).await
+}
+
+/// Reads a window in pages, and takes of each record what `show` makes of it, if anything. `stretch`: how many records
+/// are shown before other tasks get a turn.
+async fn gather<T>(
+    store: &SharedStore,
+    prefix: String,
+    all_shown: bool,
+    window: &Window,
+    stretch: usize,
+    show: impl Fn(&Record) -> Result<Option<T>, ApiError>,
+) -> Result<Listing<T>, ApiError> {
+    let wanted = window.limit.unwrap_or(usize::MAX);
     let mut found = Listing { items: vec![], revision: window.at.unwrap_or_default(), next: None, remaining: None };
     let (mut at, mut after) = (window.at, window.after.clone());
     loop {
-        let limit = if all_shown { PAGE.min(wanted - found.items.len()) } else { PAGE };
-        let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at };
+        let missing = wanted - found.items.len();
+        let limit = if all_shown { PAGE.min(missing) } else { PAGE };
+        // Only the page that fills the window is asked for what follows it, and only if nobody has counted that before.
+        let count = all_shown && limit == missing && window.left.is_none();
+        let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at, count };
         let page = store.list(request).await?;
         at = Some(page.revision);
         found.revision = page.revision;
-        let count = page.records.len();
+        let last = page.records.len().saturating_sub(1);
         for (i, record) in page.records.iter().enumerate() {
-            let object = view.show(object::decode(view.source(), record)?, namespace, &facts);
-            found.items.extend(object.filter(|o| selector.matches(o)));
+            if i % stretch == stretch - 1 {
+                tokio::task::yield_now().await;
+            }
+            found.items.extend(show(record)?);
             if found.items.len() == wanted {
-                let left = page.remaining + (count - i - 1);
-                if left > 0 {
+                if i < last || page.more {
                     found.next = Some(record.key.to_string());
-                    found.remaining = all_shown.then_some(left);
+                    let left = window.left.map(|left| left.saturating_sub(found.items.len()));
+                    found.remaining = left.filter(|_| all_shown).or(page.remaining);
                 }
                 return Ok(found);
             }
         }
         match page.records.last() {
-            Some(last) if page.remaining > 0 => after = Some(last.key.to_string()),
+            Some(last) if page.more => after = Some(last.key.to_string()),
             _ => return Ok(found),
         }
     }
@@ -165,24 +216,42 @@ pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
     let namespace = call.place.namespace.as_deref();
     let selector = views::aliased(&call.state, view, call.selector(view)?, namespace).await?;
     let window = window(&call.query, &prefix(view.source(), namespace, &selector), call.state.store.revision())?;
-    let listing = collect(&call.state, &call.state.store, view, namespace, &selector, &window).await.map_err(|e| {
+    let told = |e: ApiError| {
         let expired = e.code() == http::StatusCode::GONE && window.after.is_some();
         if expired {
             ApiError::expired("The provided continue parameter is too old: list again from the start")
         } else {
             e
         }
-    })?;
+    };
+    let head = json!({"kind": format!("{}List", view.kind()), "apiVersion": view.api_version()});
+    if let View::Records(kind) = view
+        && negotiate::form(&call.headers)? == Form::Json
+    {
+        let listing = collect_stored(&call.state, kind, namespace, &selector, &window).await.map_err(told)?;
+        let (mut head, meta) = (head, list_meta(&listing));
+        head["metadata"] = meta;
+        let mut head = head.to_string();
+        // Up to where the items begin: they come before the brace that closes it.
+        head.pop();
+        return Ok(Reply::made(items::body(head + ",\"items\":[", listing.items)));
+    }
+    let listing = collect(&call.state, &call.state.store, view, namespace, &selector, &window).await.map_err(told)?;
+    let mut body = head;
+    body["metadata"] = list_meta(&listing);
+    body["items"] = listing.items.into();
+    Ok(Reply::ok(body))
+}
+
+fn list_meta<T>(listing: &Listing<T>) -> Value {
     let mut meta = json!({"resourceVersion": listing.revision.0.to_string()});
     if let Some(after) = &listing.next {
-        meta["continue"] = encode_token(listing.revision, after).into();
+        meta["continue"] = encode_token(listing.revision, after, listing.remaining).into();
         if let Some(remaining) = listing.remaining {
             meta["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(Reply::ok(json!({
-        "kind": format!("{}List", view.kind()), "apiVersion": view.api_version(), "metadata": meta, "items": listing.items,
-    })))
+    meta
 }
 
 /// The stored object of a key, or 404.

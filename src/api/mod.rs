@@ -26,6 +26,7 @@ mod drain;
 mod error;
 mod feed;
 mod handler;
+mod items;
 mod list;
 mod logs;
 mod metrics;

@@ -55,7 +55,7 @@ pub async fn vacate(state: &ApiState, key: &Key, old: &Value, txn: &mut Txn) -> 
     }
     let prefix = Kind::Event.prefix(Some(&key.name));
     let events = state.sealed.list(ListRequest { prefix, limit: Some(MOST_EVENTS), ..Default::default() }).await?;
-    if events.remaining > 0 {
+    if events.more {
         return Ok(false);
     }
     for record in &events.records {
@@ -73,10 +73,12 @@ pub async fn vacate(state: &ApiState, key: &Key, old: &Value, txn: &mut Txn) -> 
 async fn contents(state: &ApiState, key: &Key, of: impl Fn(Kind) -> bool) -> Result<Vec<String>, StoreError> {
     let mut found = vec![];
     for kind in Kind::all().filter(|k| k.info().namespaced && of(*k)) {
-        let request = ListRequest { prefix: kind.prefix(Some(&key.name)), limit: Some(1), ..Default::default() };
+        let prefix = kind.prefix(Some(&key.name));
+        let request = ListRequest { prefix, limit: Some(1), count: true, ..Default::default() };
         let page = state.sealed.list(request).await?;
         if !page.records.is_empty() {
-            found.push(format!("{} {}", page.records.len() + page.remaining, kind.info().plural));
+            let count = page.records.len() + page.remaining.unwrap_or_default();
+            found.push(format!("{count} {}", kind.info().plural));
         }
     }
     Ok(found)

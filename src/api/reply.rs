@@ -16,15 +16,22 @@ pub struct Reply {
     pub body: Value,
     /// Texts for `Warning` headers, one each.
     pub warnings: Vec<String>,
+    /// JSON in the form that was asked for, in the place of `body`.
+    made: Option<Body>,
 }
 
 impl Reply {
     pub fn ok(body: Value) -> Reply {
-        Reply { status: StatusCode::OK, body, warnings: vec![] }
+        Reply { status: StatusCode::OK, body, warnings: vec![], made: None }
+    }
+
+    /// An answer whose bytes are there already.
+    pub fn made(body: Body) -> Reply {
+        Reply { status: StatusCode::OK, body: Value::Null, warnings: vec![], made: Some(body) }
     }
 
     pub fn created(body: Value) -> Reply {
-        Reply { status: StatusCode::CREATED, body, warnings: vec![] }
+        Reply { status: StatusCode::CREATED, body, warnings: vec![], made: None }
     }
 
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Reply {
@@ -34,7 +41,7 @@ impl Reply {
 
     /// As plain JSON.
     pub fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body.to_string()));
+        let mut response = Response::new(self.made.unwrap_or_else(|| Body::from(self.body.to_string())));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -49,7 +56,7 @@ impl Reply {
     /// An object or a list, as the form says. `Status` bodies stay as they are.
     pub fn render(mut self, view: View, form: Form, include: table::Include, facts: &Facts) -> Response {
         let status = self.body.get("kind").is_some_and(|k| k == "Status");
-        if !status {
+        if !status && self.made.is_none() {
             self.body = match form {
                 Form::Json => self.body,
                 Form::Table(version) => table::table(view, self.body, version, include, facts),

@@ -5,15 +5,19 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::object;
 use crate::model::Kind;
+use crate::store::splice;
 
 /// Most requirements of one selector.
 const MOST: usize = 256;
+/// Most values of one `in (…)` or `notin (…)`.
+const MOST_VALUES: usize = 4096;
 
 /// One requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
+    /// The values are sorted.
     In(String, Vec<String>),
-    /// Also true without the label.
+    /// The values are sorted. Also true without the label.
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
@@ -57,10 +61,23 @@ impl Selector {
         }
     }
 
+    /// As [`Selector::matches`], of an object as it is stored; only what the selector asks for is read. `None` when that
+    /// cannot be: the whole is to be read, which tells why.
+    pub fn matches_stored(&self, object: &[u8]) -> Option<bool> {
+        let labels = (!self.labels.is_empty()).then_some("metadata.labels");
+        let mut read = Value::Null;
+        for path in labels.into_iter().chain(self.fields.iter().map(|(path, ..)| path.as_str())) {
+            let names: Vec<&str> = path.split('.').collect();
+            let Some(value) = splice::at(object, &names).ok()? else { continue };
+            *names.iter().fold(&mut read, |node, name| &mut node[*name]) = serde_json::from_slice(value).ok()?;
+        }
+        Some(self.matches(&read))
+    }
+
     pub fn matches(&self, object: &Value) -> bool {
         let labels = object::meta(object).and_then(|m| m.get("labels"));
         let label = |name: &str| labels.and_then(|l| l.get(name)).and_then(Value::as_str);
-        let has = |values: &[String], v: &str| values.iter().any(|x| x == v);
+        let has = |values: &[String], v: &str| values.binary_search_by(|x| (**x).cmp(v)).is_ok();
         let labels_match = self.labels.iter().all(|requirement| match requirement {
             Requirement::In(name, values) => label(name).is_some_and(|v| has(values, v)),
             Requirement::NotIn(name, values) => label(name).is_none_or(|v| !has(values, v)),
@@ -177,10 +194,15 @@ fn parse_requirement(text: &str) -> Result<(Requirement, &str), String> {
         "in" | "notin" => {
             let inner = after.trim_start().strip_prefix('(').ok_or("expected: '('")?;
             let (list, rest) = inner.split_once(')').ok_or("expected: ')'")?;
-            let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
+            let mut values: Vec<String> = list.split(',').take(MOST_VALUES + 1).map(|v| v.trim().to_owned()).collect();
+            if values.len() > MOST_VALUES {
+                return Err(format!("more than the {MOST_VALUES} values allowed in one set"));
+            }
             if let Some(bad) = values.iter().find(|v| !object::is_label_value(v)) {
                 return Err(format!("{bad:?} is not a label value"));
             }
+            values.sort_unstable();
+            values.dedup();
             Ok((if operator == "in" { Requirement::In(key, values) } else { Requirement::NotIn(key, values) }, rest))
         }
         other => Err(format!("found {other:?}, expected: in, notin, =, ==, !=")),
@@ -220,10 +242,30 @@ mod tests {
         ] {
             let selector = Selector::parse(Some(text), None, &[]).unwrap();
             assert_eq!(selector.matches(&alice()), expected, "{text}");
+            assert_eq!(
+                selector.matches_stored(alice().to_string().as_bytes()),
+                Some(expected),
+                "{text}, as it is stored"
+            );
         }
         for bad in ["=", "a=b=c", "a in b", "a in (b", "a b", "-a", "a=b c", "a,,b"] {
             assert!(Selector::parse(Some(bad), None, &[]).is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_large_set_is_looked_up_and_a_huge_one_refused() {
+        let set = |n: usize| format!("tier in ({})", (0..n).map(|i| format!("v{i}")).collect::<Vec<_>>().join(","));
+        let object = |value: &str| json!({"metadata": {"labels": {"tier": value}}});
+        let selector = Selector::parse(Some(&set(MOST_VALUES)), None, &[]).unwrap();
+        assert!((0..MOST_VALUES).all(|i| selector.matches(&object(&format!("v{i}")))));
+        assert!(!selector.matches(&object("v")) && !selector.matches(&object("w")));
+        let refused = Selector::parse(Some(&set(MOST_VALUES + 1)), None, &[]).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("more than the 4096 values allowed in one set"),
+            "{}",
+            &refused[refused.len() - 80..]
+        );
     }
 
     proptest::proptest! {
@@ -239,6 +281,16 @@ mod tests {
         let parse = |text| Selector::parse(None, Some(text), known);
         assert!(parse("type=Normal,metadata.name!=bob").unwrap().matches(&alice()));
         assert!(!parse("type!=Normal").unwrap().matches(&alice()));
+        for (text, stored, expected) in [
+            ("type=Normal,metadata.name=alice", alice().to_string().as_str(), Some(true)),
+            ("type=Normal", r#"{"type":"Nor\u006dal"}"#, Some(true)),
+            ("involvedObject.kind=x", r#"{"involvedObject":null}"#, Some(false)),
+            ("involvedObject.kind!=x", r#"{"involvedObject":[]}"#, Some(true)),
+            ("type!=x", "[1]", None),
+            ("type!=x", r#"{"type":nothing}"#, None),
+        ] {
+            assert_eq!(parse(text).unwrap().matches_stored(stored.as_bytes()), expected, "{text} of {stored}");
+        }
         assert_eq!(parse("metadata.name=x").unwrap().only_name(), Some("x"));
         assert_eq!(parse("spec.x=1").unwrap_err().to_string(), "field label not supported: spec.x");
     }

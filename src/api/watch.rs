@@ -237,6 +237,7 @@ impl Session {
             after: existing.after.take(),
             limit: Some(PAGE),
             at: Some(existing.at),
+            count: false,
         };
         let page = self.state.store.list(request).await?;
         let (mut bytes, count) = (0, page.records.len());
@@ -248,7 +249,7 @@ impl Session {
                 break;
             }
         }
-        if self.pending.len() < count || page.remaining > 0 {
+        if self.pending.len() < count || page.more {
             self.existing = Some(existing);
         } else if self.marked {
             self.pending.push_back(Step::Bookmark { at: existing.at, end_of_existing: true });

@@ -136,7 +136,7 @@ impl Ending {
         let mut tries = 0;
         loop {
             let prefix = kind.prefix(Some(namespace));
-            let request = ListRequest { prefix, after: after.clone(), limit: Some(PAGE), at: None };
+            let request = ListRequest { prefix, after: after.clone(), limit: Some(PAGE), ..Default::default() };
             let page = self.store.list(request).await?;
             let now = Time::from(self.clock.now()).to_string();
             let (mut txn, mut held) = (Txn::default(), vec![]);
@@ -170,7 +170,7 @@ impl Ending {
             for finalizer in held.into_iter().flatten() {
                 *left.finalizers.entry(finalizer).or_default() += 1;
             }
-            let end = page.records.last().filter(|_| page.remaining == 0).map(|record| &record.key);
+            let end = page.records.last().filter(|_| !page.more).map(|record| &record.key);
             return Ok(last.filter(|last| Some(*last) != end).map(ToString::to_string));
         }
     }

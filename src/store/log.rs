@@ -27,6 +27,8 @@ pub(super) const MAX_KEY_BYTES: usize = 1024;
 pub(super) const MAX_TXN_BYTES: usize = 4 << 20;
 /// Most records that a list copies before it lets a waiting writer in.
 const LIST_CHUNK: usize = 2048;
+/// Most records that are counted before that.
+const COUNT_CHUNK: usize = 8192;
 
 /// How much history is kept. The oldest goes first when either bound is passed.
 #[derive(Clone, Copy, Debug)]
@@ -178,50 +180,83 @@ impl Log {
         Ok(())
     }
 
-    pub fn list(&self, request: &ListRequest) -> Result<Listing> {
+    /// Lists in chunks; between two of them, writers and the other tasks of the thread get a turn.
+    pub async fn list(&self, request: &ListRequest) -> Result<Listing> {
         let limit = request.limit.unwrap_or(usize::MAX);
         let mut chunk = LIST_CHUNK;
         'again: loop {
-            let mut shown = request.at;
-            let mut records: Vec<Record> = vec![];
+            let (mut at, mut records) = (request.at, vec![]);
             loop {
-                let state = self.read();
-                let at = *shown.get_or_insert(state.revision);
-                if at > state.revision {
-                    return Err(StoreError::Future { asked: at.0, newest: state.revision.0 });
-                }
-                if at < state.floor {
-                    if request.at.is_none() {
-                        // History was outrun between two chunks: take everything in one hold.
+                let want = chunk.min(limit - records.len());
+                let (shown, more) = match self.list_chunk(request, at, want, &mut records) {
+                    // History was outrun between two chunks: take everything in one hold.
+                    Err(StoreError::Compacted { .. }) if request.at.is_none() && at.is_some() => {
                         chunk = usize::MAX;
                         continue 'again;
                     }
-                    return Err(StoreError::Compacted { asked: at.0, oldest: state.floor.0 });
+                    result => result?,
+                };
+                if more && records.len() < limit {
+                    at = Some(shown);
+                    tokio::task::yield_now().await;
+                    continue;
                 }
-                let after = records.last().map(|r| r.key.to_string()).or_else(|| request.after.clone());
-                let undone = state.undone(&request.prefix, at);
-                let mut rest = state.range(&request.prefix, after.as_deref(), &undone);
-                let want = chunk.min(limit - records.len());
-                let had = records.len();
-                records.extend(rest.by_ref().take(want).cloned());
-                if records.len() == limit {
-                    return Ok(Listing { records, revision: at, remaining: rest.count() });
-                }
-                if records.len() - had < want {
-                    return Ok(Listing { records, revision: at, remaining: 0 });
-                }
+                let remaining = match (request.count, more) {
+                    (false, _) => None,
+                    (true, false) => Some(0),
+                    (true, true) => {
+                        let last = records.last().map(|r| &*r.key).or(request.after.as_deref());
+                        self.count(&request.prefix, shown, last.unwrap_or_default().into()).await
+                    }
+                };
+                return Ok(Listing { records, revision: shown, more, remaining });
             }
+        }
+    }
+
+    /// Adds up to `want` records after the last of `records`; tells the revision that they are of, and whether more follow.
+    fn list_chunk(
+        &self,
+        request: &ListRequest,
+        at: Option<Revision>,
+        want: usize,
+        records: &mut Vec<Record>,
+    ) -> Result<(Revision, bool)> {
+        let state = self.read();
+        let at = at.unwrap_or(state.revision);
+        state.check_kept(at)?;
+        let after = records.last().map(|r| r.key.clone());
+        let after = after.as_deref().or(request.after.as_deref());
+        let undone = state.undone(&request.prefix, at);
+        let mut rest = state.range(&request.prefix, after, &undone);
+        records.extend(rest.by_ref().take(want).cloned());
+        Ok((at, rest.next().is_some()))
+    }
+
+    /// How many records with `prefix` there were after a key at a revision, while that is kept.
+    async fn count(&self, prefix: &str, at: Revision, mut after: Arc<str>) -> Option<usize> {
+        let mut counted = 0;
+        loop {
+            let (some, last) = {
+                let state = self.read();
+                state.check_kept(at).ok()?;
+                let undone = state.undone(prefix, at);
+                let rest = state.range(prefix, Some(&after), &undone).take(COUNT_CHUNK);
+                let (some, last) = rest.fold((0, None), |(n, _), record| (n + 1, Some(&record.key)));
+                (some, last.cloned())
+            };
+            counted += some;
+            match last {
+                Some(last) if some == COUNT_CHUNK => after = last,
+                _ => return Some(counted),
+            }
+            tokio::task::yield_now().await;
         }
     }
 
     pub fn watch(self: &Arc<Log>, prefix: &str, from: Revision) -> Result<Box<dyn Watch>> {
         let state = self.read();
-        if from > state.revision {
-            return Err(StoreError::Future { asked: from.0, newest: state.revision.0 });
-        }
-        if from < state.floor {
-            return Err(StoreError::Compacted { asked: from.0, oldest: state.floor.0 });
-        }
+        state.check_kept(from)?;
         let position = state.first + state.ring.partition_point(|c| c.revision <= from) as u64;
         // Subscribed under the lock that commits take: no change can fall between the position and the subscription.
         let subscription = self.topics.subscribe(prefix, state.first + state.ring.len() as u64);
@@ -249,6 +284,17 @@ impl Log {
 }
 
 impl State {
+    /// Whether the state at a revision can still be told.
+    fn check_kept(&self, at: Revision) -> Result<()> {
+        if at > self.revision {
+            return Err(StoreError::Future { asked: at.0, newest: self.revision.0 });
+        }
+        if at < self.floor {
+            return Err(StoreError::Compacted { asked: at.0, oldest: self.floor.0 });
+        }
+        Ok(())
+    }
+
     /// Drops all changes up to `revision` from the ring.
     fn forget(&mut self, revision: Revision, mut each: impl FnMut(&Change, u64), out: &mut Vec<Arc<Change>>) {
         while let Some(change) = self.ring.pop_front_if(|c| c.revision <= revision) {

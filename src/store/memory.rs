@@ -36,7 +36,7 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, request: ListRequest) -> Result<Listing> {
-        self.log.list(&request)
+        self.log.list(&request).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<Revision> {

@@ -13,7 +13,7 @@ mod memory;
 pub mod removal;
 pub mod seal;
 mod sled;
-mod splice;
+pub mod splice;
 mod topics;
 pub mod typed;
 
@@ -84,6 +84,8 @@ pub struct ListRequest {
     pub limit: Option<usize>,
     /// The state as of this revision; `None`: the newest.
     pub at: Option<Revision>,
+    /// Whether to count what follows the last record, which takes time with its number.
+    pub count: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,8 +93,10 @@ pub struct Listing {
     pub records: Vec<Record>,
     /// The revision that the listing shows.
     pub revision: Revision,
-    /// How many records with the prefix come after the last returned one.
-    pub remaining: usize,
+    /// Whether records with the prefix come after the last returned one.
+    pub more: bool,
+    /// How many do, if they were to be counted; `None` also when writes outran the counting.
+    pub remaining: Option<usize>,
 }
 
 /// One change to one key. The changes of one transaction carry the same revision and come one after another.

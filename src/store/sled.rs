@@ -108,7 +108,7 @@ impl Store for SledStore {
     }
 
     async fn list(&self, request: ListRequest) -> Result<Listing> {
-        self.log.list(&request)
+        self.log.list(&request).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<Revision> {

@@ -235,13 +235,13 @@ async fn pages_show_one_revision_while_writes_go_on(backend: Backend) {
     let all: Vec<String> = (0..25).map(|n| format!("k/{n:02}")).collect();
     write(&store, all.iter().map(|k| put(k, "old")).chain([put("other", "x")]).collect()).await;
     let mut seen = vec![];
-    let mut request = ListRequest { limit: Some(10), ..under("k/") };
+    let mut request = ListRequest { limit: Some(10), count: true, ..under("k/") };
     loop {
         let page = store.list(request.clone()).await.unwrap();
         assert_eq!(page.revision, Revision(1));
         seen.extend(page.records.iter().map(|r| (r.key.to_string(), r.value.clone())));
-        assert_eq!(page.remaining, 25 - seen.len());
-        if page.remaining == 0 {
+        assert_eq!((page.remaining, page.more), (Some(25 - seen.len()), seen.len() < 25));
+        if !page.more {
             break;
         }
         // Changes ahead of and behind the reader, of every sort.

@@ -21,6 +21,35 @@ async fn with_instances(names: &[&str]) -> ApiServer {
 }
 
 #[tokio::test]
+async fn a_list_shows_what_a_get_shows_and_tells_its_length() {
+    let server = with_instances(&["a", "b"]).await;
+    let client = &server.client;
+    client.merge(&format!("{INSTANCES}/b"), &json!({"metadata": {"annotations": {"x": "\"}\\{ß"}}})).await.expect(200);
+    // As controllers write: without what the API adds.
+    server
+        .put(json!({"kind": "Instance", "metadata": {"namespace": "default", "name": "c"}, "spec": {"image": "x"}}))
+        .await;
+    let answer = client.send(Method::GET, INSTANCES, &[], "").await;
+    let told: usize = answer.headers["content-length"].to_str().unwrap().parse().unwrap();
+    assert_eq!(told, answer.bytes.len());
+    let listed = answer.expect(200);
+    assert_eq!((&listed["kind"], &listed["apiVersion"]), (&json!("InstanceList"), &json!("portreeve.dev/v1")));
+    assert_eq!(names(&listed), ["a", "b", "c"]);
+    for item in listed["items"].as_array().unwrap() {
+        let name = item["metadata"]["name"].as_str().unwrap();
+        assert_eq!(client.get(&format!("{INSTANCES}/{name}")).await.expect(200), *item);
+    }
+    for (query, expected) in [
+        ("labelSelector=first%3Da", &["a"][..]),
+        ("labelSelector=first+in+(a,b)", &["a", "b"]),
+        ("labelSelector=!first", &["c"]),
+        ("fieldSelector=metadata.name!%3Db,status.phase%3D", &["a", "c"]),
+    ] {
+        assert_eq!(names(&client.get(&format!("{INSTANCES}?{query}")).await.expect(200)), expected, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn pages_show_one_version_and_tell_what_is_left() {
     let server = with_instances(&["a", "b", "c", "d"]).await;
     let client = &server.client;
@@ -34,6 +63,12 @@ async fn pages_show_one_version_and_tell_what_is_left() {
     assert_eq!(names(&second), ["c", "d"], "the second page shows the first one's version");
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     assert!(second["metadata"].get("continue").is_none());
+    for (limit, left) in [("1", Some(1)), ("2", None), ("500", None)] {
+        let page = client.get(&format!("{INSTANCES}?limit={limit}&continue={token}")).await.expect(200);
+        assert_eq!(page["metadata"].get("remainingItemCount"), left.map(Value::from).as_ref(), "{limit}");
+    }
+    let selected = client.get(&format!("{INSTANCES}?limit=1&labelSelector=first%3Da")).await.expect(200);
+    assert!(selected["metadata"].get("remainingItemCount").is_none(), "nobody has counted what a selector shows");
     assert_eq!(client.get(&format!("{INSTANCES}?limit=2&continue=x")).await.expect(400)["reason"], "BadRequest");
 
     let newest: u64 =

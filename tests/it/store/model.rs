@@ -140,9 +140,12 @@ async fn agrees(backend: &Backend, steps: &[Step]) -> Result<(), TestCaseError> 
                     after: after.map(key),
                     limit: *limit,
                     at: back.map(|b| Revision(newest.saturating_sub(b).max(floor))),
+                    count: true,
                 };
                 let listing = store.list(request.clone()).await.unwrap();
-                prop_assert_eq!((listing.records, listing.remaining), model.list(&request), "{:?}", request);
+                prop_assert_eq!(listing.more, listing.remaining != Some(0));
+                let (records, remaining) = model.list(&request);
+                prop_assert_eq!((listing.records, listing.remaining), (records, Some(remaining)), "{:?}", request);
             }
             Step::Reopen => {
                 let Some(open) = on_disk.take() else { continue };
