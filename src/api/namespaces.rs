@@ -9,6 +9,7 @@ use super::ApiState;
 use super::error::{ApiError, Subject};
 use super::object;
 use crate::model::{FieldError, Key, Kind, NAMESPACE_FINALIZER, TERMINATING, is_label_key, namespace_use_mark};
+use crate::store::splice;
 use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};
 
 /// The most Events that go along with an empty namespace in one transaction.
@@ -20,8 +21,10 @@ pub async fn open(state: &ApiState, key: &Key) -> Result<Record, ApiError> {
     let Some(record) = state.store.get(&home.to_string()).await? else {
         return Err(ApiError::not_found(&Subject::from(&home)));
     };
-    let namespace: Value = object::decode(Kind::Namespace, &record)?;
-    if object::is_deleting(&namespace) {
+    // Asked at each create: only what matters is read.
+    let since = splice::at(&record.value, &["metadata", "deletionTimestamp"])
+        .map_err(|e| ApiError::internal(format!("{}: the stored object cannot be read: {e}", record.key)))?;
+    if since.is_some_and(|since| !matches!(since, b"null" | b"\"\"")) {
         let why = format!("unable to create new content in namespace {} because it is being terminated", home.name);
         let cause = format!("namespace {} is being terminated", home.name);
         let refusal = ApiError::forbidden(&Subject::from(key), &why);
