@@ -63,6 +63,9 @@ pub fn decode(kind: Kind, record: &Record) -> Result<Value, ApiError> {
 pub fn decode_at(kind: Kind, record: &Record, revision: Revision) -> Result<Value, ApiError> {
     let mut object: Value = serde_json::from_slice(&record.value)
         .map_err(|e| ApiError::internal(format!("{}: the stored object cannot be read: {e}", record.key)))?;
+    if !object.is_object() {
+        return Err(ApiError::internal(format!("{}: the stored object cannot be read: it is no object", record.key)));
+    }
     object["apiVersion"] = kind.api_version().into();
     object["kind"] = kind.info().name.into();
     set_version(&mut object, revision);
