@@ -193,7 +193,9 @@ fn a_host_without_the_image_pulls_it_and_tells_how_far_it_is() {
 #[test]
 fn a_tag_that_is_missing_is_asked_for_less_and_less_often_and_taken_when_it_is_there() {
     let _registry = shared();
-    let (name, image) = ("tagless", format!("{}/late:1", address()));
+    // of this run alone: a fleet that is kept remembers what was pushed
+    let late = &format!("late-{}", std::process::id());
+    let (name, image) = ("tagless", format!("{}/{late}:1", address()));
     let _images = pulled(&[&image]);
     let mut plane = ControlPlane::start(31_520);
     plane.apply(&with_image(name, &image, "IfNotPresent"));
@@ -202,7 +204,7 @@ fn a_tag_that_is_missing_is_asked_for_less_and_less_often_and_taken_when_it_is_t
 
     let mut times = vec![];
     let watched = within(PATIENCE, || {
-        if asked("late", "1") > times.len() {
+        if asked(late, "1") > times.len() {
             times.push(now());
         }
         if times.len() >= 6 { Ok(()) } else { Err(format!("{times:?}")) }
@@ -213,8 +215,8 @@ fn a_tag_that_is_missing_is_asked_for_less_and_less_often_and_taken_when_it_is_t
     assert!(waits.len() > 1 && waits.is_sorted() && waits.last() > Some(&Duration::from_secs(5)), "{waits:?}");
     assert!(condition(&plane.get(name), "Ready")["reason"] == "ImagePullFailed");
 
-    let tries = asked("late", "1");
-    publish("portreeve/app:1", "late", "1");
+    let tries = asked(late, "1");
+    publish("portreeve/app:1", late, "1");
     let since = now();
     plane.until_serves(name);
     // half a second, doubled with each try, and a fifth for luck; and the work

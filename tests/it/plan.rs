@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use portreeve::controllers::instance::{
-    Action, ActivitySeen, NetworkSeen, NodeSeen, Observed, Presence, Site, container_spec, network_spec, plan,
+    Action, ActivitySeen, NetworkSeen, NodeSeen, Observed, Presence, Site, Want, container_spec, network_spec, plan,
+    want,
 };
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
@@ -377,4 +378,25 @@ fn a_reason_for_an_end_that_comes_late_is_still_told() {
     assert_eq!(model.desired.status.crashes, crashes, "it is no other end");
     let ready = model.desired.status.conditions.iter().find(|c| c.type_ == "Ready").expect("Ready");
     assert!(ready.message.contains("memory limit"), "{}", ready.message);
+}
+
+/// A start may take longer than the time without use: who asked for it sees it up, and has that time from then on.
+#[test]
+fn what_starts_is_not_put_to_sleep_before_it_was_up() {
+    let mut model = Model::new(instance(Power::Auto, true, false, Reclaim::Retain));
+    let after = model.desired.spec.idle_after();
+    let unused = ActivitySeen { idle: Some(after * 3), open: 0 };
+    for phase in [Phase::Pulling, Phase::Starting, Phase::Upgrading] {
+        model.desired.status.phase = phase;
+        assert_eq!(want(&model.desired, unused, now()), Want::Run, "{phase:?}");
+    }
+    model.desired.status.phase = Phase::Failed;
+    assert_eq!(want(&model.desired, unused, now()), Want::Sleep, "it does not come up");
+
+    model.settle();
+    assert_eq!(model.desired.status.phase, Phase::Running);
+    assert_eq!(want(&model.desired, unused, now()), Want::Run, "it has just come up");
+    assert_eq!(want(&model.desired, unused, now() + after), Want::Sleep);
+    let used = ActivitySeen { idle: Some(Duration::ZERO), open: 0 };
+    assert_eq!(want(&model.desired, used, now() + after), Want::Run);
 }

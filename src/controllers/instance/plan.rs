@@ -16,7 +16,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
-use crate::model::{ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION};
+use crate::model::{
+    ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION, condition,
+};
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
@@ -114,13 +116,27 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
         Power::Running => Want::Run,
         Power::Stopped => Want::Stop,
         Power::Auto if activity.open > 0 => Want::Run,
-        Power::Auto => match idle(desired, activity, now) {
-            Some(idle) if idle >= desired.spec.idle_after() => Want::Sleep,
+        // Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
+        Power::Auto if matches!(desired.status.phase, Phase::Pulling | Phase::Starting | Phase::Upgrading) => Want::Run,
+        Power::Auto => match rested(desired, activity, now) {
+            Some(rested) if rested >= desired.spec.idle_after() => Want::Sleep,
             Some(_) => Want::Run,
             // Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
             None if desired.status.phase == Phase::Asleep => Want::Sleep,
             None => Want::Run,
         },
+    }
+}
+
+/// Time that counts towards sleep: since the last use, and not before it was up. A start that takes longer than the
+/// time without use would otherwise be undone before anybody has seen it.
+pub fn rested(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
+    let ready = condition(&desired.status.conditions, "Ready").filter(|c| c.status == ConditionStatus::True);
+    // Of a clock that has been put back since then, nothing is known.
+    let up = ready.and_then(|c| Duration::try_from(now.duration_since(c.last_transition_time.timestamp())).ok());
+    match (idle(desired, activity, now), up) {
+        (Some(idle), Some(up)) => Some(idle.min(up)),
+        (idle, _) => idle,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExi
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
 use super::network::NetworkSeen;
-use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays};
+use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, rested};
 use super::probe::ProbeTarget;
 use super::report::{Report, told_failing};
 use super::values;
@@ -374,7 +374,7 @@ fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
     let after = desired.spec.idle_after();
     match desired.spec.power {
         Power::Auto if seen.activity.open == 0 => after
-            .saturating_sub(idle(desired, seen.activity, now).unwrap_or_default())
+            .saturating_sub(rested(desired, seen.activity, now).unwrap_or_default())
             .max(Duration::from_millis(100))
             .min(RESYNC),
         Power::Auto => after.min(RESYNC),
