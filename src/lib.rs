@@ -13,15 +13,16 @@
 //! | room | what it is | may use |
 //! |---|---|---|
 //! | [`model`] | pure types, parsing, validation | nothing of ours |
+//! | [`pki`] | certificates: made, and read | nothing of ours |
 //! | [`store`] | the revisioned log behind everything | model |
 //! | [`cache`] | typed, indexed view of the store: one writer, many readers | store, model |
 //! | [`runtime`] | queue, back-off, one reconcile per key; knows no kinds | nothing of ours |
 //! | [`scheduler`] | which host an instance goes to, and why: pure | model |
-//! | [`docker`] | one client per daemon | model |
+//! | [`docker`] | one client per daemon | model, pki |
 //! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker |
 //! | [`proxy`] | user traffic | model, cache |
-//! | [`api`] | the Kubernetes-convention API | model, store, cache |
-//! | [`cli`] | the verbs; speaks only the API | model |
+//! | [`api`] | the Kubernetes-convention API | model, store, cache, pki |
+//! | [`cli`] | the verbs; speaks only the API | model, pki |
 //! | [`serve`] | wiring, start-up order, shutdown | every room |
 
 pub mod api;
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod controllers;
 pub mod docker;
 pub mod model;
+pub mod pki;
 pub mod proxy;
 pub mod runtime;
 pub mod scheduler;

@@ -1,20 +1,35 @@
-//! `portreeve host`: the verbs about hosts under one roof. Each is a verb of its own, too, as kubectl has it.
+//! `portreeve host`: the verbs about hosts under one roof. Those that kubectl has, too, are verbs of their own as well.
+
+mod add;
+mod certs;
+mod installer;
+mod keeping;
 
 use clap::{Args, Subcommand};
 
+use super::args::Global;
 use super::cordon::{self, CordonArgs, UncordonArgs};
 use super::drain::{self, DrainArgs};
 use super::error::{Exit, Result};
 use super::session::Session;
+use add::HostAddArgs;
+use certs::{HostCertsArgs, HostRotateArgs};
 
-/// Close hosts to new instances, open them again, empty them.
+/// Make hosts part of the fleet: their certificates, their records, their retirement.
 ///
 /// `portreeve get hosts` lists them.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  portreeve host cordon h1
-  portreeve host drain h1 --timeout 10m
-  portreeve host uncordon h1")]
+  # from a bare VPS with Docker to a host of the fleet
+  portreeve host certs worker-1 --ip 10.0.0.3 | ssh root@10.0.0.3 sh
+  portreeve host add worker-1 --endpoint tcp://10.0.0.3:2376
+
+  # certificates end: before they do
+  portreeve host rotate worker-1 | ssh root@10.0.0.3 sh
+
+  # and out of it again
+  portreeve host drain worker-1 --timeout 10m
+  portreeve delete dh worker-1")]
 pub struct HostArgs {
     #[command(subcommand)]
     pub verb: HostVerb,
@@ -22,15 +37,22 @@ pub struct HostArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum HostVerb {
+    Certs(HostCertsArgs),
+    Add(Box<HostAddArgs>),
+    Rotate(HostRotateArgs),
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),
     Drain(DrainArgs),
 }
 
-pub async fn run(args: &HostArgs, session: &Session) -> Result<Exit> {
+pub async fn run(args: &HostArgs, global: &Global) -> Result<Exit> {
+    let session = || Session::open(global);
     match &args.verb {
-        HostVerb::Cordon(args) => cordon::cordon(args, session).await,
-        HostVerb::Uncordon(args) => cordon::uncordon(args, session).await,
-        HostVerb::Drain(args) => drain::run(args, session).await,
+        HostVerb::Certs(args) => certs::certs(args),
+        HostVerb::Rotate(args) => certs::rotate(args),
+        HostVerb::Add(args) => add::run(args, &session()?).await,
+        HostVerb::Cordon(args) => cordon::cordon(args, &session()?).await,
+        HostVerb::Uncordon(args) => cordon::uncordon(args, &session()?).await,
+        HostVerb::Drain(args) => drain::run(args, &session()?).await,
     }
 }

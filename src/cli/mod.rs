@@ -100,7 +100,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Cordon(args) => cordon::cordon(args, &session()?).await,
         Verb::Uncordon(args) => cordon::uncordon(args, &session()?).await,
         Verb::Drain(args) => drain::run(args, &session()?).await,
-        Verb::Host(args) => host::run(args, &session()?).await,
+        Verb::Host(args) => host::run(args, global).await,
         Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
         Verb::Explain(args) => explain::explain(args),
         Verb::Schema(args) => explain::print_schema(args),

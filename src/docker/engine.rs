@@ -273,6 +273,8 @@ pub struct EngineInfo {
     pub runtimes: Vec<String>,
     pub memory_bytes: i64,
     pub cpus: i64,
+    /// When the first certificate ends by which it is reached, its own or ours; `None` without TLS.
+    pub certificates_end: Option<Timestamp>,
 }
 
 /// A hint that something happened to a container, network or volume of ours, or to an image. Hints get lost; relist.

@@ -8,8 +8,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -33,6 +34,7 @@ use super::endpoint::Endpoint;
 use super::identity::{verified, wrong_daemon};
 use super::timeouts;
 use super::tls::TlsDirectory;
+use crate::pki::end_and_names;
 
 /// The oldest minor version of API 1 that we speak: Docker 20.10.
 pub const FLOOR: u16 = 41;
@@ -45,6 +47,8 @@ pub type Body = Either<Full<Bytes>, StreamBody<Pin<Box<dyn Stream<Item = Result<
 pub struct Transport {
     client: Client<Connector, Body>,
     authority: String,
+    /// Of a TLS endpoint.
+    certificates: Option<Certificates>,
     /// Minor version agreed on; 0: not yet.
     minor: AtomicU16,
 }
@@ -69,13 +73,27 @@ fn for_urls(base64: &HeaderValue) -> Result<HeaderValue, Error> {
 impl Transport {
     /// `daemon`: the id of the only daemon to talk to; empty: whoever answers.
     pub fn new(endpoint: &Endpoint, daemon: &str) -> Arc<Transport> {
+        let way = Way::to(endpoint);
+        let certificates = match &way {
+            Way::Tls { directory, server_ends, .. } => {
+                Some(Certificates { client: directory.clone(), server_ends: server_ends.clone() })
+            }
+            Way::Unix(_) | Way::Unusable(_) => None,
+        };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(8)
-            .build(Connector { way: Way::to(endpoint), daemon: daemon.into() });
-        Arc::new(Transport { client, authority: endpoint.authority(), minor: AtomicU16::new(0) })
+            .build(Connector { way, daemon: daemon.into() });
+        Arc::new(Transport { client, authority: endpoint.authority(), certificates, minor: AtomicU16::new(0) })
+    }
+
+    /// When the first certificate ends by which the daemon is reached now: its own, or the newest of those shown to it.
+    pub fn certificates_end(&self) -> Option<Timestamp> {
+        let certificates = self.certificates.as_ref()?;
+        let server = *certificates.server_ends.lock().expect("no panic while held");
+        [server, certificates.client.client_ends()].into_iter().flatten().min()
     }
 
     /// Sends a request for a path without version; the answer may have any status.
@@ -144,6 +162,14 @@ fn agree(told: &str) -> Result<u16, String> {
     }
 }
 
+struct Certificates {
+    client: Arc<TlsDirectory>,
+    server_ends: ServerEnds,
+}
+
+/// When the certificate ends that the daemon showed last.
+type ServerEnds = Arc<Mutex<Option<Timestamp>>>;
+
 /// Opens connections to one daemon, whatever the request's address.
 #[derive(Clone)]
 struct Connector {
@@ -155,7 +181,13 @@ struct Connector {
 #[derive(Clone)]
 enum Way {
     Unix(Arc<std::path::PathBuf>),
-    Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, directory: Arc<TlsDirectory> },
+    Tls {
+        tcp: HttpConnector,
+        address: Uri,
+        name: ServerName<'static>,
+        directory: Arc<TlsDirectory>,
+        server_ends: ServerEnds,
+    },
     Unusable(String),
 }
 
@@ -177,7 +209,8 @@ impl Way {
                 let address = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query("/").build();
                 match (address, ServerName::try_from(host.clone())) {
                     (Ok(address), Ok(name)) => {
-                        Way::Tls { tcp, address, name, directory: Arc::new(TlsDirectory::new(tls_directory)) }
+                        let directory = Arc::new(TlsDirectory::new(tls_directory));
+                        Way::Tls { tcp, address, name, directory, server_ends: ServerEnds::default() }
                     }
                     _ => Way::Unusable(format!("{authority} is no address")),
                 }
@@ -193,10 +226,14 @@ impl Way {
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
-            Way::Tls { tcp, address, name, directory } => {
+            Way::Tls { tcp, address, name, directory, server_ends } => {
                 let config = directory.config().await?;
                 let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name.clone(), stream.into_inner()).await?;
+                // A resumed session remembers the certificate of the handshake before it.
+                if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+                    *server_ends.lock().expect("no panic while held") = end_and_names(leaf).map(|(end, _)| end);
+                }
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
             Way::Unusable(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why.clone())),

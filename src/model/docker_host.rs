@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, Kind, Quantity, Taint};
+use super::{Condition, Kind, Quantity, Taint, Time};
 
 resource! {
     /// One Docker daemon that runs instances.
@@ -56,11 +56,12 @@ pub struct DockerHostSpec {
     pub taints: Vec<Taint>,
 }
 
-/// Credentials for a daemon's mutual TLS.
+/// Credentials for a daemon's mutual TLS. They are read anew for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostTls {
     /// A directory on the control plane's machine with ca.pem, and cert.pem with key.pem
-    /// (or client-cert.pem with client-key.pem).
+    /// (or client-cert.pem with client-key.pem). previous-cert.pem with previous-key.pem are shown to a daemon that
+    /// does not trust the signer of the other.
     pub directory: String,
 }
 
@@ -104,7 +105,7 @@ pub struct DockerHostStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "is_default")]
     pub observed_generation: i64,
-    /// Ready.
+    /// Ready: the daemon answers. TLSValid: the certificates by which it is reached are good for a month or more.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -135,6 +136,9 @@ pub struct DockerHostStatus {
     /// What instances may use in all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
+    /// When the first of the certificates ends by which the daemon is reached: its own, or the newest shown to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<Time>,
     /// What the instances bound here reserve of the capacity, as placement counts it. What they use at the moment is in
     /// `metrics.k8s.io`, not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]

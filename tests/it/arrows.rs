@@ -5,19 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room, and what it may use besides itself. `clock` is the injected time; `serve` may use everything.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("clock", &[]),
     ("telemetry", &[]),
+    ("pki", &[]),
     ("runtime", &["clock"]),
     ("scheduler", &["model"]),
     ("store", &["model", "clock"]),
     ("cache", &["store", "model"]),
-    ("docker", &["model", "clock"]),
+    ("docker", &["model", "pki", "clock"]),
     ("controllers", &["model", "scheduler", "store", "cache", "runtime", "docker", "clock"]),
     ("proxy", &["model", "cache", "clock"]),
-    ("api", &["model", "store", "cache", "clock"]),
-    ("cli", &["model", "clock"]),
+    ("api", &["model", "store", "cache", "pki", "clock"]),
+    ("cli", &["model", "pki", "clock"]),
 ];
 
 /// What a pure place must not even name.

@@ -9,9 +9,7 @@
 //! hash of the token is kept in memory.
 
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,19 +24,15 @@ use serde_json::json;
 
 use super::authenticate::{Authenticator, User};
 use super::authorize::ADMINS;
-use super::pki::{self, Pair};
 use super::serving::{Live, OwnCertificate, Serving, certified};
 use super::tokens;
+use crate::pki::files::{FileError, file, load_pair, make_directory, read, store_pair, write_private};
+use crate::pki::{self, Pair};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    #[error("{operation} {}", path.display())]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("making {what}")]
     Certificate {
         what: &'static str,
@@ -129,13 +123,18 @@ impl Source {
         make_directory(&pki_dir)?;
         let certificate = |what| move |source| CredentialError::Certificate { what, source };
 
-        let ca = match load_pair(&pki_dir, "ca")? {
+        let ca = load_pair(&pki_dir, "ca")?;
+        if ca.is_none() && pki_dir.join("ca.pem").exists() && pki_dir.join("ca.key").exists() {
+            let why = "ca.pem and ca.key do not belong together; put back the right ones, or remove both (every client then needs a new kubeconfig)";
+            return Err(CredentialError::Unusable { path: pki_dir, why: why.into() });
+        }
+        let ca = match ca {
             Some(ca) if authority.is_none_or(|a| a == ca.certificate) => ca,
             other if other.is_some() || authority.is_some() => {
                 let why = "the CA is not the one of the start; put it back, or restart to change it".into();
                 return Err(CredentialError::Unusable { path: pki_dir.join("ca.pem"), why });
             }
-            _ => store_pair(&pki_dir, "ca", pki::make_ca(now).map_err(certificate("the CA"))?)?,
+            _ => store_pair(&pki_dir, "ca", pki::make_ca("portreeve-ca", now).map_err(certificate("the CA"))?)?,
         };
         let (chain, key) = match &self.own {
             Some(own) => (read_own(&own.certificate)?, read_own(&own.key)?),
@@ -151,7 +150,8 @@ impl Source {
         let admin = match load_pair(&pki_dir, "admin")? {
             Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, None, now) => pair,
             _ => {
-                let pair = pki::make_admin(&ca, now).map_err(certificate("the administrator's certificate"))?;
+                let pair = pki::make_client(&ca, "admin", Some(ADMINS), now)
+                    .map_err(certificate("the administrator's certificate"))?;
                 store_pair(&pki_dir, "admin", pair)?
             }
         };
@@ -182,9 +182,9 @@ impl Source {
         match load_pair(&self.pki_dir(), "serving")? {
             Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, Some(&names), now) => Ok(pair),
             _ => {
-                let pair = pki::make_serving(ca, &names, now)
+                let pair = pki::make_server(ca, "portreeve", &names, now)
                     .map_err(|source| CredentialError::Certificate { what: "the serving certificate", source })?;
-                store_pair(&self.pki_dir(), "serving", pair)
+                Ok(store_pair(&self.pki_dir(), "serving", pair)?)
             }
         }
     }
@@ -224,7 +224,7 @@ impl Source {
 
 /// The operator's file: its rights are the operator's business.
 fn read_own(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(file("reading", path))
+    Ok(fs::read(path).map_err(file("reading", path))?)
 }
 
 /// The last certificate of a PEM chain: what the others were signed by, or a lone one itself.
@@ -265,77 +265,10 @@ fn server_config(ca: &str, live: Arc<Live>) -> Result<rustls::ServerConfig, Stri
 }
 
 fn new_token() -> Result<String, CredentialError> {
-    let random = tokens::random().map_err(|e| CredentialError::File {
+    let random = tokens::random().map_err(|e| FileError {
         operation: "reading random bytes for",
         path: "admin.token".into(),
         source: std::io::Error::other(e.to_string()),
     })?;
     Ok(format!("{}{random}", tokens::PREFIX))
-}
-
-fn file<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> CredentialError + use<'a> {
-    move |source| CredentialError::File { operation, path: path.to_owned(), source }
-}
-
-/// Makes a directory that only we may enter. One that is there keeps its rights; it may be shared on purpose.
-fn make_directory(path: &Path) -> Result<(), CredentialError> {
-    match fs::DirBuilder::new().mode(0o700).recursive(true).create(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(file("making directory", path)(e)),
-        _ => Ok(()),
-    }
-}
-
-/// The text of a file, or `None` when there is none. Takes away the rights of others.
-fn read(path: &Path) -> Result<Option<String>, CredentialError> {
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(file("protecting", path))?;
-            Ok(Some(text))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file("reading", path)(e)),
-    }
-}
-
-/// Writes a file that only we may read, whole or not at all, and onto the disk.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CredentialError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let beside = PathBuf::from(name);
-    // Left over from a crash: with rights that we did not choose.
-    fs::remove_file(&beside)
-        .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-        .map_err(file("removing", &beside))?;
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(file("making", &beside))?;
-    out.write_all(bytes).and_then(|()| out.sync_all()).map_err(file("writing", &beside))?;
-    fs::rename(&beside, path).map_err(file("moving into place", path))?;
-    if let Some(directory) = path.parent() {
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(file("syncing", directory))?;
-    }
-    Ok(())
-}
-
-/// A pair that is whole. The key is written first, so a certificate without one is of no use and made anew.
-fn load_pair(directory: &Path, name: &str) -> Result<Option<Pair>, CredentialError> {
-    let certificate = read(&directory.join(format!("{name}.pem")))?;
-    let key = read(&directory.join(format!("{name}.key")))?;
-    let Some((certificate, key)) = certificate.zip(key) else { return Ok(None) };
-    // A crash between the two files leaves halves of different pairs.
-    let matches = rcgen::KeyPair::from_pem(&key).is_ok_and(|k| pki::is_for_key(&certificate, &k));
-    if !matches && name == "ca" {
-        let why = "ca.pem and ca.key do not belong together; put back the right ones, or remove both (every client then needs a new kubeconfig)";
-        return Err(CredentialError::Unusable { path: directory.to_owned(), why: why.into() });
-    }
-    Ok(matches.then_some(Pair { certificate, key }))
-}
-
-fn store_pair(directory: &Path, name: &str, pair: Pair) -> Result<Pair, CredentialError> {
-    write_private(&directory.join(format!("{name}.key")), pair.key.as_bytes())?;
-    write_private(&directory.join(format!("{name}.pem")), pair.certificate.as_bytes())?;
-    Ok(pair)
 }

@@ -14,7 +14,6 @@ pub mod authenticate;
 pub mod authorize;
 pub mod credentials;
 pub mod limits;
-mod pki;
 pub mod policy;
 pub mod review;
 pub mod serving;

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 
 use super::super::Context;
 use super::super::recorder::EventType;
-use super::record;
+use super::{certificates, record};
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
 use crate::model::{
     Allocation, Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus,
-    Instance, Key, Quantity, condition, set_condition,
+    Instance, Key, Quantity, Time, condition, set_condition,
 };
 use crate::scheduler::Fleet;
 use crate::store::{StoreError, typed};
@@ -57,22 +57,31 @@ async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineErr
     if status == host.status {
         return Ok(());
     }
-    let ready = |s: &DockerHostStatus| condition(&s.conditions, "Ready").map(|c| c.status);
-    let (before, after) = (ready(&host.status), ready(&status));
     let revision = typed::revision_of(&host).unwrap_or_default();
     match typed::replace_status(&*ctx.store, &key, revision, &status).await {
         // Someone else wrote it: the next check does.
         Err(StoreError::Conflict { .. }) => return Ok(()),
         other => other?,
     };
-    if before != after
-        && let Some(ready) = condition(&status.conditions, "Ready")
-    {
-        let type_ = if ready.status == ConditionStatus::True { EventType::Normal } else { EventType::Warning };
-        tracing::info!(host = name, reason = %ready.reason, "{}", ready.message);
-        ctx.recorder.event(&key, &host.metadata.uid, type_, &ready.reason, ready.message.clone());
+    for type_ in ["Ready", certificates::TLS_VALID] {
+        tell_change(ctx, &host, &status, type_);
     }
     Ok(())
+}
+
+/// An Event of a condition that is another than before, or another for another reason while it is not met.
+fn tell_change(ctx: &Context, host: &DockerHost, status: &DockerHostStatus, type_: &str) {
+    let Some(new) = condition(&status.conditions, type_) else { return };
+    let good = new.status == ConditionStatus::True;
+    let old = condition(&host.status.conditions, type_);
+    let same = old.is_some_and(|old| old.status == new.status && (type_ == "Ready" || old.reason == new.reason));
+    // That certificates are good is news only to who was told that they are not.
+    if same || (type_ != "Ready" && good && old.is_none()) {
+        return;
+    }
+    let kind = if good { EventType::Normal } else { EventType::Warning };
+    tracing::info!(host = %host.metadata.name, reason = %new.reason, "{}", new.message);
+    ctx.recorder.event(&Key::host(&host.metadata.name), &host.metadata.uid, kind, &new.reason, new.message.clone());
 }
 
 /// What the instances bound to the host reserve, as placement counts it.
@@ -114,6 +123,7 @@ fn status(
             status.runtimes = info.runtimes.clone();
             status.runtimes.sort();
             status.capacity = capacity(&host.spec.capacity, info);
+            status.certificate_expires = info.certificates_end.map(Time::from);
             (ConditionStatus::True, "Connected", format!("Docker {} answers", info.version))
         }
         Err(e) if e.kind == EngineErrorKind::WrongDaemon => {
@@ -126,6 +136,11 @@ fn status(
             (ConditionStatus::False, "Unreachable", told.map_or_else(|| e.to_string(), |c| c.message.clone()))
         }
     };
+    let ends = status.certificate_expires.map(|t| t.timestamp());
+    match certificates::condition(host, ends, now) {
+        Some(valid) => set_condition(&mut status.conditions, valid),
+        None => status.conditions.retain(|c| c.type_ != certificates::TLS_VALID),
+    }
     set_condition(
         &mut status.conditions,
         Condition {

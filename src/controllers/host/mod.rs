@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! DockerHost record ──▶ watcher ─┬─ health: info every few seconds ──▶ status (conditions, capacity)
+//!                                │  └─ certificates: how long they are good for
 //!                                └─ listing: events and relists ──▶ inventory, queue
 //!                                   └─ images: who waits for one that has come
 //! ```
 
+mod certificates;
 mod health;
 mod images;
 mod listing;

@@ -137,6 +137,7 @@ impl EngineRead for BollardEngine {
             runtimes,
             memory_bytes: info.mem_total.unwrap_or_default(),
             cpus: info.ncpu.unwrap_or_default(),
+            certificates_end: self.transport.certificates_end(),
         })
     }
 

@@ -60,6 +60,7 @@ impl EngineRead for SimEngine {
             runtimes: vec!["runc".into()],
             memory_bytes: 8 << 30,
             cpus: 4,
+            certificates_end: None,
         };
         self.read("info", &self.inner.name, |_| Ok(info)).await
     }

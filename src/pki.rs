@@ -1,6 +1,9 @@
-//! The certificates of the API: a CA of our own, a serving certificate, and the administrator's client certificate.
+//! Certificates of our own making: a CA, certificates of servers, certificates of clients; and what one says of itself.
 //!
-//! Pure but for randomness: [`super::credentials`] keeps what is made here in files.
+//! Pure but for randomness. The API keeps what is made here for its own server and administrator; the command line, for
+//! Docker daemons and those who call them; the docker room reads when the certificates of a connection end.
+
+pub mod files;
 
 use std::net::IpAddr;
 
@@ -13,15 +16,13 @@ use rcgen::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
-use super::authorize::ADMINS;
-
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Ten years: replacing a CA means giving every client a new kubeconfig.
+/// Ten years: replacing a CA means giving every client another one to trust.
 const CA_DAYS: i32 = 3650;
-/// A year, for what is renewed at a start without anyone noticing.
+/// A year, for what is renewed without anyone noticing.
 const LEAF_DAYS: i32 = 365;
-/// A certificate with less time left is made anew at a start.
-const RENEW_BEFORE_DAYS: i32 = 30;
+/// A certificate with less time left is to be made anew.
+pub const RENEW_BEFORE_DAYS: i32 = 30;
 
 /// A certificate and its key, both PEM.
 #[derive(Clone)]
@@ -30,25 +31,27 @@ pub struct Pair {
     pub key: String,
 }
 
-pub fn make_ca(now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let mut params = params("portreeve-ca", None, now, CA_DAYS)?;
+/// `common_name` tells CAs apart: a daemon names the CAs that it trusts, and a client that has several certificates
+/// chooses by that.
+pub fn make_ca(common_name: &str, now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params(common_name, None, now, CA_DAYS)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
-/// A serving certificate for these host names and addresses.
-pub fn make_serving(ca: &Pair, names: &[String], now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let mut params = params("portreeve", None, now, LEAF_DAYS)?;
+/// A server's certificate for these host names and IP addresses.
+pub fn make_server(ca: &Pair, common_name: &str, names: &[String], now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params(common_name, None, now, LEAF_DAYS)?;
     params.subject_alt_names = CertificateParams::new(names.to_vec())?.subject_alt_names;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     sign(ca, params)
 }
 
-/// The administrator's client certificate.
-pub fn make_admin(ca: &Pair, now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let mut params = params("admin", Some(ADMINS), now, LEAF_DAYS)?;
+/// A client's certificate: the user is the common name, the group the organization, as in Kubernetes.
+pub fn make_client(ca: &Pair, user: &str, group: Option<&str>, now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let mut params = params(user, group, now, LEAF_DAYS)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     sign(ca, params)
 }
@@ -126,6 +129,23 @@ pub fn end_and_names(der: &[u8]) -> Option<(Timestamp, Vec<String>)> {
     Some((end, alternative_names(&certificate).unwrap_or_default()))
 }
 
+/// The same of the first certificate of a PEM text.
+pub fn end_and_names_of_pem(text: &str) -> Option<(Timestamp, Vec<String>)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).ok()?;
+    end_and_names(&pem.contents)
+}
+
+/// The name of who signed a certificate, DER; as a server tells whose certificates it takes (RFC 8446, 4.2.4).
+pub fn issuer(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(certificate.issuer().as_raw().to_vec())
+}
+
+/// Whether certificate and key are halves of one pair.
+pub fn belongs(pair: &Pair) -> bool {
+    KeyPair::from_pem(&pair.key).is_ok_and(|key| is_for_key(&pair.certificate, &key))
+}
+
 /// The id of the key that signed a certificate.
 fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate.extensions().iter().find_map(|e| match e.parsed_extension() {
@@ -157,7 +177,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
 }
 
 /// Whether a certificate is for this key.
-pub fn is_for_key(certificate: &str, key: &KeyPair) -> bool {
+fn is_for_key(certificate: &str, key: &KeyPair) -> bool {
     use rcgen::PublicKeyData;
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()) else { return false };
     pem.parse_x509().is_ok_and(|c| c.public_key().subject_public_key.data == key.der_bytes())

@@ -1,0 +1,92 @@
+//! What a worker runs once so that its daemon can be called: one shell script with everything in it, to be piped over
+//! ssh. Pure.
+
+use std::net::IpAddr;
+
+use super::keeping::Minted;
+
+const SCRIPT: &str = include_str!("installer.sh");
+
+/// The script. `address`: where the daemon shall listen.
+pub fn installer(name: &str, address: IpAddr, port: u16, minted: &Minted) -> String {
+    SCRIPT
+        .replace("@NAME@", name)
+        .replace("@ADDRESS@", &address.to_string())
+        .replace("@PORT@", &port.to_string())
+        .replace("@SOCKET@", &std::net::SocketAddr::new(address, port).to_string())
+        .replace("@CA@", minted.ca.trim_end())
+        .replace("@KEY@", minted.server.key.trim_end())
+        .replace("@CERT@", minted.server.certificate.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::{Command, Output};
+
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::super::keeping::Keeping;
+    use super::*;
+
+    fn script(address: &str) -> String {
+        let root = tempfile::tempdir().expect("a directory");
+        let now = Timestamp::from_second(1_767_225_600).expect("a time");
+        let minted = Keeping::new(root.path()).mint("w1", &[address.to_owned()], false, now).expect("minted");
+        installer("w1", address.parse().expect("an address"), 2376, &minted)
+    }
+
+    /// Below a directory: nothing of the machine is touched.
+    fn run(script: &str, root: &Path) -> Output {
+        let file = root.join("install.sh");
+        fs::write(&file, script).expect("written");
+        Command::new("sh").arg(file).env("DESTDIR", root).output().expect("there is a shell")
+    }
+
+    fn config(root: &Path) -> Value {
+        serde_json::from_slice(&fs::read(root.join("etc/docker/daemon.json")).expect("there")).expect("JSON")
+    }
+
+    #[test]
+    fn the_script_writes_what_the_daemon_and_its_unit_need_and_may_run_again() {
+        let root = tempfile::tempdir().expect("a directory");
+        for _ in 0..2 {
+            let out = run(&script("10.0.0.3"), root.path());
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            let config = config(root.path());
+            assert_eq!(config["hosts"], json!(["fd://", "tcp://10.0.0.3:2376"]));
+            assert_eq!((&config["tlsverify"], &config["live-restore"]), (&json!(true), &json!(true)));
+            for (field, begins) in [("tlscacert", "CERTIFICATE"), ("tlscert", "CERTIFICATE"), ("tlskey", "PRIVATE KEY")]
+            {
+                let path = config[field].as_str().expect("a path").trim_start_matches('/');
+                let text = fs::read_to_string(root.path().join(path)).expect(path);
+                assert!(text.starts_with(&format!("-----BEGIN {begins}-----")), "{path}: {text}");
+            }
+            let unit = root.path().join("etc/systemd/system/docker.service.d/portreeve.conf");
+            assert_eq!(
+                fs::read_to_string(unit).expect("there"),
+                "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd\n"
+            );
+            assert!(!root.path().join("etc/docker/portreeve/before").exists());
+        }
+    }
+
+    #[test]
+    fn what_the_operator_has_configured_stays() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(root.path().join("etc/docker")).expect("made");
+        fs::write(root.path().join("etc/docker/daemon.json"), r#"{"log-driver": "local", "hosts": ["fd://"]}"#)
+            .expect("written");
+        let out = run(&script("fd00::3"), root.path());
+        let said = String::from_utf8_lossy(&out.stderr);
+        if ["python3", "jq"].iter().any(|tool| Command::new(tool).arg("--version").output().is_ok()) {
+            assert!(out.status.success(), "{said}");
+            let config = config(root.path());
+            assert_eq!((&config["log-driver"], &config["hosts"][1]), (&json!("local"), &json!("tcp://[fd00::3]:2376")));
+        } else {
+            assert!(!out.status.success() && said.contains("add this by hand"), "{said}");
+        }
+    }
+}

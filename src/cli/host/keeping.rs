@@ -1,0 +1,235 @@
+//! The credentials of the hosts, in files on the control plane's machine: one CA, and of each host what calls it.
+//!
+//! ```text
+//! DIR/ca.pem ca.key            the CA of every host; the one before is kept as previous-ca.pem
+//! DIR/NAME/ca.pem              what the control plane trusts of the host: that CA, and the one before it
+//! DIR/NAME/cert.pem key.pem    what it shows the host; those before are previous-cert.pem and previous-key.pem
+//! DIR/NAME/server.pem          what the host shows, to know its names and its end by; its key is in the installer only
+//! ```
+//!
+//! Invariant: at every moment the directory of a host opens its daemon, whether the newest installer has run there or
+//! not. What is replaced is kept first, and the docker room takes the pair that the daemon asks for.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::super::error::{Error, Result};
+use crate::model::{is_subdomain, validate_name};
+use crate::pki::files::{FileError, load_pair, make_directory, read, store_pair, write_private};
+use crate::pki::{self, Pair};
+
+/// The directory of all hosts' credentials.
+pub struct Keeping {
+    directory: PathBuf,
+}
+
+/// What was made for a host.
+pub struct Minted {
+    /// The CA that the worker trusts, PEM.
+    pub ca: String,
+    /// What the worker shows.
+    pub server: Pair,
+    /// The host names and IP addresses that it is for.
+    pub names: Vec<String>,
+    /// Whether the control plane's certificate is another than before.
+    pub client_is_new: bool,
+    /// When the first of the certificates ends.
+    pub ends: Timestamp,
+}
+
+impl Keeping {
+    pub fn new(directory: &Path) -> Keeping {
+        Keeping { directory: directory.to_owned() }
+    }
+
+    /// Where the credentials for calling a host are: what `spec.tls.directory` says.
+    pub fn of(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The names of the hosts that have credentials here, in order.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(e) => return Err(Error::failed(format!("reading {}: {e}", self.directory.display()))),
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| self.of(name).join("server.pem").exists())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The host names and IP addresses that a host's certificate was made for.
+    pub fn names(&self, name: &str) -> Result<Vec<String>> {
+        let path = self.of(name).join("server.pem");
+        let text = read(&path).map_err(told)?;
+        let text = text.ok_or_else(|| {
+            Error::failed(format!(
+                "host {name:?} has no credentials in {}: make them by `portreeve host certs {name} --ip IP`",
+                self.directory.display()
+            ))
+        })?;
+        let (_, names) = pki::end_and_names_of_pem(&text)
+            .ok_or_else(|| Error::failed(format!("{} is no certificate", path.display())))?;
+        Ok(names)
+    }
+
+    /// Makes what is missing, and the host's own certificate in any case: its key is kept nowhere but in the installer.
+    /// `renew`: also another certificate for the control plane.
+    pub fn mint(&self, name: &str, names: &[String], renew: bool, now: Timestamp) -> Result<Minted> {
+        let ca = self.authority(now)?;
+        let own = self.of(name);
+        make_directory(&own).map_err(told)?;
+        let server = pki::make_server(&ca, name, names, now).map_err(|e| made("the host's certificate", &e))?;
+        let previous = read(&self.directory.join("previous-ca.pem")).map_err(told)?.unwrap_or_default();
+        // Trusted before anything is signed by it that the host may show.
+        write_private(&own.join("ca.pem"), format!("{}{previous}", ca.certificate).as_bytes()).map_err(told)?;
+        let kept = client_pair(&own)?;
+        let good = |pair: &Pair| pki::is_good(&pair.certificate, &ca.certificate, None, now);
+        let client_is_new = renew || !kept.as_ref().is_some_and(good);
+        if client_is_new {
+            if let Some(old) = kept {
+                write_private(&own.join("previous-key.pem"), old.key.as_bytes()).map_err(told)?;
+                write_private(&own.join("previous-cert.pem"), old.certificate.as_bytes()).map_err(told)?;
+            }
+            let new = pki::make_client(&ca, "portreeve", None, now)
+                .map_err(|e| made("the control plane's certificate", &e))?;
+            write_private(&own.join("key.pem"), new.key.as_bytes()).map_err(told)?;
+            write_private(&own.join("cert.pem"), new.certificate.as_bytes()).map_err(told)?;
+        }
+        write_private(&own.join("server.pem"), server.certificate.as_bytes()).map_err(told)?;
+        let shown = client_pair(&own)?.map(|pair| pair.certificate).unwrap_or_default();
+        let ends =
+            [&server.certificate, &shown].into_iter().filter_map(|c| pki::end_and_names_of_pem(c)).map(|(end, _)| end);
+        Ok(Minted { ca: ca.certificate, names: names.to_vec(), client_is_new, ends: ends.min().unwrap_or(now), server })
+    }
+
+    /// The CA, made when there is none.
+    fn authority(&self, now: Timestamp) -> Result<Pair> {
+        make_directory(&self.directory).map_err(told)?;
+        match load_pair(&self.directory, "ca").map_err(told)? {
+            Some(ca) => Ok(ca),
+            None if self.directory.join("ca.pem").exists() && self.directory.join("ca.key").exists() => {
+                Err(Error::failed(format!("{}: ca.pem and ca.key do not belong together", self.directory.display())))
+            }
+            None => self.new_authority(now),
+        }
+    }
+
+    /// Another CA, from which everything is signed from now on. The one before stays trusted by the control plane.
+    pub fn new_authority(&self, now: Timestamp) -> Result<Pair> {
+        make_directory(&self.directory).map_err(told)?;
+        if let Some(old) = load_pair(&self.directory, "ca").map_err(told)? {
+            write_private(&self.directory.join("previous-ca.pem"), old.certificate.as_bytes()).map_err(told)?;
+        }
+        // No two have one name: a daemon tells by it which client certificates it takes.
+        let name = format!("portreeve-hosts-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let ca = pki::make_ca(&name, now).map_err(|e| made("the CA", &e))?;
+        store_pair(&self.directory, "ca", ca).map_err(told)
+    }
+}
+
+fn client_pair(directory: &Path) -> Result<Option<Pair>> {
+    let certificate = read(&directory.join("cert.pem")).map_err(told)?;
+    let key = read(&directory.join("key.pem")).map_err(told)?;
+    Ok(certificate.zip(key).map(|(certificate, key)| Pair { certificate, key }).filter(pki::belongs))
+}
+
+fn told(error: FileError) -> Error {
+    Error::failed(format!("{error}: {}", error.source))
+}
+
+fn made(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::failed(format!("making {what}: {error}"))
+}
+
+/// What a certificate can be for; a host's name must be one that a DockerHost can have.
+pub fn check(name: &str, names: &[String]) -> Result<()> {
+    if let Some(wrong) = validate_name("NAME", name) {
+        return Err(Error::usage(wrong.to_string()));
+    }
+    for name in names {
+        if name.parse::<IpAddr>().is_err() && !is_subdomain(name) {
+            return Err(Error::usage(format!("{name:?} is neither an IP address nor a host name")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_767_225_600;
+
+    fn later(days: i64) -> Timestamp {
+        Timestamp::from_second(NOW + days * 86_400).expect("a time")
+    }
+
+    fn text(path: PathBuf) -> String {
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    #[test]
+    fn what_calls_a_host_is_kept_until_it_is_renewed_and_the_one_before_even_then() {
+        let root = tempfile::tempdir().expect("a directory");
+        let keeping = Keeping::new(root.path());
+        let names = ["10.0.0.3".to_owned()];
+        let first = keeping.mint("w1", &names, false, later(0)).expect("minted");
+        assert!(first.client_is_new && first.ends > later(300));
+        let file = |name: &str| keeping.of("w1").join(name);
+        let shown = text(file("cert.pem"));
+
+        let again = keeping.mint("w1", &names, false, later(10)).expect("minted");
+        assert!(!again.client_is_new && again.ca == first.ca && again.server.key != first.server.key);
+        assert_eq!(text(file("cert.pem")), shown);
+        assert_eq!(
+            (keeping.hosts().expect("hosts"), keeping.names("w1").expect("names")),
+            (vec!["w1".to_owned()], names.to_vec())
+        );
+
+        let renewed = keeping.mint("w1", &names, true, later(20)).expect("minted");
+        assert!(renewed.client_is_new);
+        assert_eq!(text(file("previous-cert.pem")), shown);
+        assert_ne!(text(file("cert.pem")), shown);
+        // and by itself when its end is near
+        assert!(keeping.mint("w1", &names, false, later(20 + 340)).expect("minted").client_is_new);
+    }
+
+    #[test]
+    fn under_another_authority_both_are_trusted_and_both_pairs_are_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let keeping = Keeping::new(root.path());
+        let names = ["10.0.0.3".to_owned()];
+        let first = keeping.mint("w1", &names, false, later(0)).expect("minted");
+        let old = text(keeping.of("w1").join("cert.pem"));
+        keeping.new_authority(later(1)).expect("a CA");
+        let second = keeping.mint("w1", &names, false, later(1)).expect("minted");
+        assert!(second.client_is_new, "it was signed by the other CA");
+        assert_ne!(second.ca, first.ca);
+        assert_eq!(text(keeping.of("w1").join("ca.pem")), format!("{}{}", second.ca, first.ca));
+        assert_eq!(text(keeping.of("w1").join("previous-cert.pem")), old);
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_keys() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().expect("a directory");
+        let keeping = Keeping::new(&root.path().join("hosts"));
+        keeping.mint("w1", &["::1".to_owned()], false, later(0)).expect("minted");
+        for (path, mode) in [("", 0o700), ("ca.key", 0o600), ("w1", 0o700), ("w1/key.pem", 0o600)] {
+            let found = fs::metadata(root.path().join("hosts").join(path)).expect(path).permissions().mode() & 0o777;
+            assert_eq!(found, mode, "{path}");
+        }
+        assert!(keeping.names("w2").unwrap_err().to_string().contains("portreeve host certs w2"));
+        for (name, names) in [("W1", vec![]), ("../x", vec![]), ("w1", vec!["a b".to_owned()])] {
+            assert!(check(name, &names).is_err(), "{name} {names:?}");
+        }
+    }
+}
