@@ -59,7 +59,7 @@ pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T, String>
 }
 
 /// A port that nobody listens on, below those that the kernel gives to clients: it is still free after a restart.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(131);
     loop {
