@@ -34,7 +34,15 @@ struct Files {
 /// A directory of credentials.
 pub struct TlsDirectory {
     path: PathBuf,
-    last: Mutex<Option<(Files, Arc<ClientConfig>, Option<Timestamp>)>>,
+    last: Mutex<Option<Read>>,
+}
+
+/// What was made of the files.
+struct Read {
+    files: Files,
+    config: Arc<ClientConfig>,
+    /// When the newest client certificate ends.
+    client_ends: Option<Timestamp>,
 }
 
 impl TlsDirectory {
@@ -46,18 +54,18 @@ impl TlsDirectory {
     pub async fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let files = self.read().await?;
         let mut last = self.last.lock().expect("no panic while held");
-        if let Some((_, config, _)) = last.as_ref().filter(|(old, ..)| *old == files) {
-            return Ok(config.clone());
+        if let Some(read) = last.as_ref().filter(|read| read.files == files) {
+            return Ok(read.config.clone());
         }
-        let (config, ends) = configure(&files, &self.path)?;
+        let (config, client_ends) = configure(&files, &self.path)?;
         let config = Arc::new(config);
-        *last = Some((files, config.clone(), ends));
+        *last = Some(Read { files, config: config.clone(), client_ends });
         Ok(config)
     }
 
     /// When the newest client certificate ends, as of the last configuration.
     pub fn client_ends(&self) -> Option<Timestamp> {
-        self.last.lock().expect("no panic while held").as_ref().and_then(|(.., ends)| *ends)
+        self.last.lock().expect("no panic while held").as_ref().and_then(|read| read.client_ends)
     }
 
     async fn read(&self) -> io::Result<Files> {
@@ -152,7 +160,7 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
-    use crate::clock::{Clock, SystemClock};
+    use crate::clock::SystemClock;
     use crate::pki::{Pair, make_ca, make_client, make_server};
 
     fn now() -> Timestamp {
