@@ -1,4 +1,4 @@
-//! Lists made of the stored bytes: each object as it lies in the store, with its resourceVersion put in.
+//! Lists and events made of the stored bytes: each object as it lies in the store, with its resourceVersion put in.
 //!
 //! To read an object into a tree and to write it again costs twenty times what it costs to find the place of the version.
 //! So it is done only for the rare object that was not written by this API. What an answer consists of is found before its
@@ -18,6 +18,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::error::ApiError;
 use super::object;
+use super::selector::Selector;
 use crate::model::Kind;
 use crate::store::splice::{Slot, version_slot};
 use crate::store::{Record, Revision};
@@ -33,16 +34,18 @@ pub struct Item {
 }
 
 impl Item {
-    /// The object of a record, of a kind that says itself `api_version`.
-    pub fn of(kind: Kind, api_version: &str, record: &Record) -> Result<Item, ApiError> {
+    /// The object of a record, of a kind that says itself `api_version`, at a revision: a deleted object carries that of
+    /// its deletion.
+    pub fn of(kind: Kind, api_version: &str, record: &Record, revision: Revision) -> Result<Item, ApiError> {
         // What is no JSON object is told by reading it.
         if let Ok(Some(slot)) = version_slot(&record.value, api_version, kind.info().name) {
-            return Ok(Item { stored: record.value.clone(), slot: Some((slot, record.modified)) });
+            return Ok(Item { stored: record.value.clone(), slot: Some((slot, revision)) });
         }
-        Ok(Item { stored: object::decode(kind, record)?.to_string().into(), slot: None })
+        Ok(Item { stored: object::decode_at(kind, record, revision)?.to_string().into(), slot: None })
     }
 
-    fn len(&self) -> usize {
+    /// Bytes of it.
+    pub fn len(&self) -> usize {
         let version = self.slot.map_or(0, |(slot, revision)| {
             let digits = revision.0.checked_ilog10().unwrap_or(0) as usize + 1;
             OPEN.len() + digits + 1 + usize::from(slot.followed)
@@ -50,7 +53,8 @@ impl Item {
         self.stored.len() + version
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Adds it to a text.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let Some((slot, revision)) = self.slot else {
             out.extend_from_slice(&self.stored);
             return;
@@ -61,6 +65,17 @@ impl Item {
         out.extend_from_slice(revision.0.to_string().as_bytes());
         out.extend_from_slice(if slot.followed { b"\"," } else { b"\"" });
         out.extend_from_slice(tail);
+    }
+}
+
+/// Whether a selector shows the object of a record.
+pub fn shows(selector: &Selector, kind: Kind, record: &Record) -> Result<bool, ApiError> {
+    if selector.is_empty() {
+        return Ok(true);
+    }
+    match selector.matches_stored(&record.value) {
+        Some(shown) => Ok(shown),
+        None => Ok(selector.matches(&object::decode(kind, record)?)),
     }
 }
 
@@ -153,7 +168,7 @@ mod tests {
         records.extend((200..205).map(|n| record(n, large.to_string())));
         for count in 0..=records.len() {
             let shown = &records[..count];
-            let items = shown.iter().map(|r| Item::of(Kind::ConfigMap, "v1", r).unwrap()).collect();
+            let items = shown.iter().map(|r| Item::of(Kind::ConfigMap, "v1", r, r.modified).unwrap()).collect();
             let body = body("{\"items\":[".into(), items);
             let told = body.size_hint().exact().unwrap();
             let text = body.collect().await.unwrap().to_bytes();
@@ -166,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_an_error() {
         for bad in ["[1]", "", r#"{"metadata":"#] {
-            assert!(Item::of(Kind::ConfigMap, "v1", &record(1, bad)).is_err(), "{bad:?} was taken");
+            assert!(Item::of(Kind::ConfigMap, "v1", &record(1, bad), Revision(1)).is_err(), "{bad:?} was taken");
         }
     }
 }

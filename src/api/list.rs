@@ -158,11 +158,8 @@ async fn collect_stored(
 ) -> Result<Listing<Item>, ApiError> {
     let api_version = kind.api_version();
     let show = |record: &Record| {
-        let shown = match selector.is_empty().then_some(true).or_else(|| selector.matches_stored(&record.value)) {
-            Some(shown) => shown,
-            None => selector.matches(&object::decode(kind, record)?),
-        };
-        shown.then(|| Item::of(kind, &api_version, record)).transpose()
+        let shown = items::shows(selector, kind, record)?;
+        shown.then(|| Item::of(kind, &api_version, record, record.modified)).transpose()
     };
     gather(&state.store, prefix(kind, namespace, selector), selector.is_empty(), window, PAGE, show).await
 }

@@ -18,6 +18,7 @@ use super::columns::Facts;
 use super::error::ApiError;
 use super::feed::{self, Source};
 use super::handler::Call;
+use super::items::{self, Item};
 use super::list;
 use super::negotiate::Form;
 use super::query::bad_option;
@@ -25,6 +26,7 @@ use super::selector::Selector;
 use super::table::{self, Include};
 use super::views::{self, View};
 use super::{ApiState, object};
+use crate::model::Kind;
 use crate::store::{Change, ListRequest, Record, Revision, Watch};
 
 /// The longest that a watch lasts, and half of what one lasts that names no time.
@@ -223,6 +225,20 @@ impl Lines {
     }
 }
 
+impl Lines {
+    /// As [`Lines::add`], of an object as it is stored.
+    fn add_stored(&mut self, kind: &str, object: &Item) {
+        const HEAD: &[u8] = br#"{"object":"#;
+        const MIDDLE: &[u8] = br#","type":""#;
+        self.0.reserve(HEAD.len() + object.len() + MIDDLE.len() + kind.len() + 3);
+        self.0.extend_from_slice(HEAD);
+        object.write(&mut self.0);
+        self.0.extend_from_slice(MIDDLE);
+        self.0.extend_from_slice(kind.as_bytes());
+        self.0.extend_from_slice(b"\"}\n");
+    }
+}
+
 impl Session {
     /// What the client sees of a record, if anything.
     fn show(&self, record: Value) -> Option<Value> {
@@ -279,7 +295,21 @@ impl Session {
         }
     }
 
+    /// The kind, when its objects are told as they are stored.
+    fn stored(&self) -> Option<Kind> {
+        match (self.view, self.form) {
+            (View::Records(kind), Form::Json) => Some(kind),
+            _ => None,
+        }
+    }
+
     fn existing(&mut self, record: &Record, lines: &mut Lines) -> Result<(), ApiError> {
+        if let Some(kind) = self.stored() {
+            if items::shows(&self.selector, kind, record)? {
+                lines.add_stored("ADDED", &Item::of(kind, &kind.api_version(), record, record.modified)?);
+            }
+            return Ok(());
+        }
         let object = object::decode(self.view.source(), record)?;
         if let Some(object) = self.show(object) {
             self.tell("ADDED", object, lines);
@@ -289,6 +319,9 @@ impl Session {
 
     /// Entering a selector is ADDED, leaving it DELETED, whatever really happened.
     fn change(&mut self, change: &Change, lines: &mut Lines) -> Result<(), ApiError> {
+        if let Some(kind) = self.stored() {
+            return self.change_stored(kind, change, lines);
+        }
         let shown = |record: Option<&Record>| -> Result<Option<Value>, ApiError> {
             let Some(record) = record else { return Ok(None) };
             let object = object::decode_at(self.view.source(), record, change.revision)?;
@@ -304,6 +337,25 @@ impl Session {
             (Some(_), Some(now)) => self.tell("MODIFIED", now, lines),
             (Some(before), None) => self.tell("DELETED", before, lines),
             (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// As [`Session::change`], of what is told as it is stored: under one name there is one object at a time.
+    fn change_stored(&self, kind: Kind, change: &Change, lines: &mut Lines) -> Result<(), ApiError> {
+        let shown = |record: Option<&'_ Record>| match record {
+            Some(record) => items::shows(&self.selector, kind, record),
+            None => Ok(false),
+        };
+        let (before, now) = (shown(change.before.as_ref())?, shown(change.now.as_ref())?);
+        let (event, record) = match (before, now) {
+            (false, true) => ("ADDED", &change.now),
+            (true, true) => ("MODIFIED", &change.now),
+            (true, false) => ("DELETED", &change.before),
+            (false, false) => return Ok(()),
+        };
+        if let Some(record) = record {
+            lines.add_stored(event, &Item::of(kind, &kind.api_version(), record, change.revision)?);
         }
         Ok(())
     }
