@@ -121,7 +121,7 @@ pub fn rotate(args: &HostRotateArgs) -> Result<Exit> {
     if args.ca {
         keeping.new_authority(now)?;
     }
-    let alone = all.len() == 1;
+    let alone = !args.all && all.len() == 1;
     for (name, made_for, address) in all {
         let minted = keeping.mint(name, &made_for, true, now)?;
         let script = installer(name, address, args.port, &minted);
