@@ -1,6 +1,9 @@
-"""Runs schemathesis until enough requests were made; fails on a 5xx or on an answer that the document does not allow."""
+"""Runs schemathesis until enough requests were made; fails on a 5xx or on an answer that the document does not allow, and
+when too few of the requests came to something: a run in which everything is refused proves nothing."""
 
 import argparse
+import collections
+import json
 import os
 import pathlib
 import re
@@ -10,6 +13,13 @@ import sys
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # Connections that become something else have tests of their own.
 STREAMS = r"/(log|exec|attach|portforward)$"
+# Per group of operations: how many percent of the answers must at least be 2xx, and how many 4xx.
+LEAST_2XX, LEAST_4XX = 10, 2
+# The seed is bound to a host that is never reached, so that it cannot move: evictions are refused (429).
+NO_2XX = {"write pods/eviction"}
+COUNTED = "counted"
+# As hooks.py counts them.
+KINDS = {"aimed": "aimed at what exists", "lost": "at nothing", "strange": "left as they were made"}
 FAILED = re.compile(r"^Test cases:\n\s+(\d+) generated", re.MULTILINE)
 
 
@@ -21,7 +31,16 @@ def run(arguments, phase, examples):
         "--continue-on-failure", "--workers", "1", "--no-color", "--request-timeout", "60",
         "--suppress-health-check", "all",
     ]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(pathlib.Path(__file__).parent)}
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "hooks",
+        "PYTHONPATH": str(pathlib.Path(__file__).parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PORTREEVE_URL": arguments.url,
+        "PORTREEVE_CA": str(pathlib.Path(arguments.ca).resolve()),
+        "PORTREEVE_TOKEN_FILE": str(pathlib.Path(arguments.token_file).resolve()),
+        "PORTREEVE_COUNTED": str(pathlib.Path(COUNTED).resolve()),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     found = FAILED.search(done.stdout)
     if done.returncode != 0 or not found:
@@ -30,6 +49,50 @@ def run(arguments, phase, examples):
         print(shown[:12000], shown[-3000:], done.stderr[-3000:], sep="\n...\n")
         sys.exit(f"schemathesis, {phase}: exit code {done.returncode}")
     return int(found.group(1))
+
+
+def group_of(method, path):
+    """Reads, writes or deletions of one resource: `write pods/eviction`."""
+    resource = re.sub(r"^/(api/v1|apis)/|namespaces/\{namespace\}/|/\{name\}", "", path)
+    return f"{ {'GET': 'read', 'DELETE': 'delete'}.get(method, 'write') } {resource}"
+
+
+def expected(document):
+    """Every group of operations that is asked for."""
+    paths = json.loads(pathlib.Path(document).read_text(encoding="utf-8"))["paths"]
+    methods = {"get", "post", "put", "patch", "delete"}
+    return {
+        group_of(method.upper(), path)
+        for path, item in paths.items()
+        if not re.search(STREAMS, path)
+        for method in methods & set(item)
+    }
+
+
+def spread(document):
+    """Prints how the answers of each group are spread, and returns what is wrong with that."""
+    groups = {group: collections.Counter() for group in expected(document)}
+    kinds = collections.Counter()
+    for line in pathlib.Path(COUNTED).read_text(encoding="ascii").splitlines():
+        method, path, kind, status = line.split()
+        groups.setdefault(group_of(method, path), collections.Counter())[int(status)] += 1
+        kinds[kind] += 1
+    told = ", ".join(f"{kinds[kind]} {what}" for kind, what in KINDS.items())
+    print(f"\nrequests: {told}", flush=True)
+    wrong = []
+    for group, codes in sorted(groups.items(), key=lambda item: item[0].split()[::-1]):
+        total = codes.total()
+        share = {
+            hundred: 100 * sum(n for code, n in codes.items() if code // 100 == hundred) / max(total, 1)
+            for hundred in (2, 4)
+        }
+        told = "  ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
+        print(f"{group:58} {total:6}  2xx {share[2]:3.0f}%  4xx {share[4]:3.0f}%   {told}")
+        if share[4] < LEAST_4XX:
+            wrong.append(f"{group}: less than {LEAST_4XX}% of {total} answers are 4xx")
+        if share[2] < LEAST_2XX and group not in NO_2XX:
+            wrong.append(f"{group}: less than {LEAST_2XX}% of {total} answers are 2xx")
+    return wrong
 
 
 def main():
@@ -45,6 +108,8 @@ def main():
         phase, examples = next(phases, ("fuzzing", max(10, min(150, (arguments.requests - made) // 40))))
         made += run(arguments, phase, examples)
         print(f"{made} requests: no 5xx, nothing that the document does not allow", flush=True)
+    if wrong := spread(arguments.document):
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
