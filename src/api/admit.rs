@@ -77,12 +77,26 @@ pub fn known_fields(
     duplicates: &[String],
     mode: FieldValidation,
 ) -> Result<Vec<String>, ApiError> {
+    let subject = Subject::of(kind, text(object, "name"));
+    known_fields_by(schema::schema(kind), &subject, kind.info().version, object, duplicates, mode)
+}
+
+/// As [`known_fields`], by the schema of a kind in a version; `subject` is what refusals are about.
+pub fn known_fields_by(
+    schema: &Value,
+    subject: &Subject,
+    version: &str,
+    object: &mut Value,
+    duplicates: &[String],
+    mode: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
     object::fits(object)?;
-    let schema::Checked { errors, unknown } = schema::check(kind, object);
+    let schema::Checked { errors, unknown } = schema::check_by(schema, object);
     if errors.iter().any(|e| e.reason == FieldReason::TooMany && !e.field.is_empty()) {
-        return Err(ApiError::invalid(&Subject::of(kind, text(object, "name")), &errors));
+        return Err(ApiError::invalid(subject, &errors));
     }
-    schema::prune(kind, object);
+    schema::prune_by(schema, object);
+    let kind = subject.kind;
     let unknown = unknown.iter().map(|path| format!("unknown field {:?}", shortened(path)));
     let duplicate = duplicates.iter().map(|path| format!("duplicate field {:?}", shortened(path)));
     // An answer is no place for thousands of lines, nor a header for a book.
@@ -92,8 +106,7 @@ pub fn known_fields(
         FieldValidation::Warn => Ok(texts),
         FieldValidation::Strict if texts.is_empty() => Ok(vec![]),
         FieldValidation::Strict => Err(ApiError::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}",
-            kind.info().version,
+            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
             texts.join(", ")
         ))),
     }

@@ -20,7 +20,7 @@ use crate::model::MAX_OBJECT_BYTES;
 
 /// Most bytes read of a body: an object of the greatest size still fits when it is written with much white space.
 pub const MAX_BODY_BYTES: usize = 3 * MAX_OBJECT_BYTES;
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 

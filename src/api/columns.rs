@@ -75,12 +75,13 @@ static EVENT: [Column; 6] = [
     column("Message", "string", "What happened."),
     wide("Count", "integer", "How often it happened."),
 ];
-static ACCESS_TOKEN: [Column; 6] = [
+static ACCESS_TOKEN: [Column; 7] = [
     NAME,
     column("User", "string", "The name that its user goes by."),
     column("Role", "string", "What its user may do."),
     column("Namespaces", "string", "Where the role holds."),
     column("Expires", "string", "Time until it ends."),
+    column("Last Used", "string", "Time since it was last used, to the hour."),
     AGE,
 ];
 
@@ -153,7 +154,13 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
         Kind::Secret => vec![name(), shown("/type"), count("data").into(), age()],
         Kind::ConfigMap => vec![name(), (count("data") + count("binaryData")).into(), age()],
         Kind::Event => {
-            let seen = ["/lastTimestamp", "/firstTimestamp", "/metadata/creationTimestamp"];
+            let seen = [
+                "/series/lastObservedTime",
+                "/lastTimestamp",
+                "/firstTimestamp",
+                "/eventTime",
+                "/metadata/creationTimestamp",
+            ];
             let last = seen.into_iter().map(&text).find(|t| !t.is_empty()).unwrap_or_default();
             let object_name =
                 format!("{}/{}", text("/involvedObject/kind").to_lowercase(), text("/involvedObject/name"));
@@ -163,7 +170,7 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
                 shown("/reason"),
                 object_name.into(),
                 text("/message").trim().into(),
-                object.get("count").cloned().unwrap_or_else(|| 1.into()),
+                object.pointer("/series/count").or(object.get("count")).cloned().unwrap_or_else(|| 1.into()),
             ]
         }
         Kind::AccessToken => {
@@ -172,7 +179,13 @@ pub fn cells(kind: Kind, object: &Value, facts: &Facts) -> Vec<Value> {
                 user => user.into(),
             };
             let expires = until(text("/status/expires"), now);
-            vec![name(), user, shown("/spec/role"), namespaces(object), expires.into(), age()]
+            let used = match text("/status/lastUsed") {
+                "" => "never".into(),
+                // It is written down once an hour: a nearer time would be made up.
+                time if is_within_an_hour(time, now) => "<1h".to_owned(),
+                time => since(time, now),
+            };
+            vec![name(), user, shown("/spec/role"), namespaces(object), expires.into(), used.into(), age()]
         }
     }
 }
@@ -241,6 +254,11 @@ fn until(text: &str, now: Timestamp) -> String {
         Ok(then) => human(then.as_second() - now.as_second()),
         Err(_) => "never".into(),
     }
+}
+
+/// Whether a time is less than an hour ago.
+fn is_within_an_hour(text: &str, now: Timestamp) -> bool {
+    text.parse::<Timestamp>().is_ok_and(|then| now.as_second() - then.as_second() < 3600)
 }
 
 /// The time since an RFC 3339 time, for people: `5m`, `3h12m`; `<none>` without one.

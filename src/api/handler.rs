@@ -32,7 +32,7 @@ use super::reply::Reply;
 use super::selector::Selector;
 use super::table::Include;
 use super::target::{self, Place, Target};
-use super::views::{self, View, eviction, nodes, pods};
+use super::views::{self, View, events_v1, eviction, nodes, pods};
 use super::{
     ApiState, apply, compress, create, delete, discovery, drain, list, logs, metrics, negotiate, openapi, patch, scale,
     streams, update, watch,
@@ -195,7 +195,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
 fn is_review(place: &Place) -> bool {
     match place.resource.what {
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => true,
-        What::Stored(_) | What::Pods | What::Nodes | What::ReadOnly(_) | What::Measured(_) => false,
+        What::Stored(_) | What::Pods | What::Nodes | What::EventsV1 | What::ReadOnly(_) | What::Measured(_) => false,
     }
 }
 
@@ -256,6 +256,7 @@ async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
         What::Stored(kind) => stored(call, kind, request).await,
         What::Pods => view(call, request).await,
         What::Nodes => node(call, request).await,
+        What::EventsV1 => events_v1::answer(call, request).await,
         What::ReadOnly(view) => projected(call, view, request.method()).await,
         What::Measured(view) => metrics::answer(&call, view, request.method()).await,
         What::SelfSubjectReviews | What::SelfSubjectAccessReviews | What::SelfSubjectRulesReviews => {
@@ -268,13 +269,13 @@ async fn records(call: Call, request: Request) -> Result<Response, ApiError> {
     }
 }
 
-async fn parsed(request: Request) -> Result<Parsed, ApiError> {
+pub async fn parsed(request: Request) -> Result<Parsed, ApiError> {
     let media_type = body::media_type(request.headers());
     body::parse(&media_type, &body::read(request.into_body()).await?)
 }
 
 /// The body of a delete may be missing.
-async fn delete_options(call: &Call, request: Request) -> Result<DeleteOptions, ApiError> {
+pub async fn delete_options(call: &Call, request: Request) -> Result<DeleteOptions, ApiError> {
     let media_type = body::media_type(request.headers());
     let bytes = body::read(request.into_body()).await?;
     let value = if bytes.is_empty() { Value::Null } else { body::parse(&media_type, &bytes)?.value };
@@ -377,7 +378,7 @@ async fn view(call: Call, request: Request) -> Result<Response, ApiError> {
 }
 
 /// GET of a view, and nothing else.
-async fn projected(call: Call, view: View, method: &Method) -> Result<Response, ApiError> {
+pub async fn projected(call: Call, view: View, method: &Method) -> Result<Response, ApiError> {
     let (form, include) = (negotiate::form(&call.headers)?, Include::of(&call.query)?);
     if method != Method::GET {
         return Err(ApiError::method_not_allowed(&format!("a {} is a view, and only read", view.kind())));

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::views::{View, metrics};
+use super::views::{View, events_v1, metrics};
 use crate::model::Kind;
 
 /// What stands behind a resource.
@@ -16,6 +16,8 @@ pub enum What {
     Pods,
     /// The core/v1 view of DockerHosts.
     Nodes,
+    /// The events.k8s.io/v1 view of Events.
+    EventsV1,
     /// A view that is only read.
     ReadOnly(View),
     /// What something uses now: measured when it is read.
@@ -100,6 +102,19 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         categories: &[],
         verbs: &["get", "list", "patch", "update", "watch"],
         subresources: vec![Subresource { name: "status", speaks: ("", "v1", "Node"), verbs: &["get"] }],
+    });
+    all.push(Resource {
+        what: What::EventsV1,
+        group: events_v1::GROUP,
+        version: events_v1::VERSION,
+        plural: "events",
+        singular: "event",
+        kind: "Event",
+        namespaced: true,
+        short_names: &["ev"],
+        categories: &[],
+        verbs: RECORD_VERBS,
+        subresources: vec![],
     });
     all.push(Resource {
         what: What::ReadOnly(View::Leases),

@@ -69,6 +69,9 @@ pub struct AccessTokenStatus {
     /// When it ends: its creation and its lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// When it was last used, to the hour: it is written down at most once an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Time>,
 }
 
 impl AccessToken {

@@ -6,6 +6,7 @@ mod compress;
 mod configmaps;
 mod discovery;
 mod errors;
+mod events;
 mod namespaces;
 mod nodes;
 mod policy;

@@ -24,7 +24,7 @@ pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
         }
         What::SelfSubjectAccessReviews => access(call, &review)?,
         What::SelfSubjectRulesReviews => rules(call, &review),
-        What::Stored(_) | What::Pods | What::Nodes | What::ReadOnly(_) | What::Measured(_) => {
+        What::Stored(_) | What::Pods | What::Nodes | What::EventsV1 | What::ReadOnly(_) | What::Measured(_) => {
             return Err(ApiError::no_such_path());
         }
     };

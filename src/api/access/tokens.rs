@@ -23,13 +23,15 @@ use super::super::object;
 use super::authenticate::User;
 use super::authorize::role_group;
 use crate::clock::SharedClock;
-use crate::model::{AccessToken, Key, Kind, Span, validate_name};
-use crate::store::{SharedStore, Store, StoreError, typed};
+use crate::model::{AccessToken, Key, Kind, Span, Time, validate_name};
+use crate::store::{Op, Precondition, Record, SharedStore, Store, StoreError, Txn, typed};
 
 /// What begins every token, so that scanners of leaked secrets can know it.
 pub const PREFIX: &str = "prt_";
 /// Longer than any token of ours: what is longer is not looked at.
 const MOST_BYTES: usize = 256;
+/// How often it is written down that a token is used: a write per request would wear the disk for nothing.
+const NOTE_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// How often a stream looks at the wall clock: it may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause before a failed look at the record is tried again.
@@ -117,15 +119,45 @@ impl Standing {
 
     /// Of the stored record; `None` when there is none, it is on its way out, or cannot be read.
     async fn read(store: &dyn Store, key: &Key) -> Result<Option<Standing>, StoreError> {
-        let Some(record) = store.get(&key.to_string()).await? else { return Ok(None) };
-        let token: Option<AccessToken> = typed::decode(&record)
-            .inspect_err(|e| tracing::error!(%key, error = %e, "an access token cannot be read; it opens nothing"))
-            .ok();
-        Ok(token.filter(|t| t.metadata.deletion_timestamp.is_none()).as_ref().map(Standing::of))
+        Ok(good_record(store, key).await?.map(|(_, token)| Standing::of(&token)))
     }
 
     fn good_at(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|end| now < end)
+    }
+}
+
+/// The stored record of a token; `None` when there is none, it is on its way out, or cannot be read.
+async fn good_record(store: &dyn Store, key: &Key) -> Result<Option<(Record, AccessToken)>, StoreError> {
+    let Some(record) = store.get(&key.to_string()).await? else { return Ok(None) };
+    let token: Option<AccessToken> = typed::decode(&record)
+        .inspect_err(|e| tracing::error!(%key, error = %e, "an access token cannot be read; it opens nothing"))
+        .ok();
+    Ok(token.filter(|t| t.metadata.deletion_timestamp.is_none()).map(|token| (record, token)))
+}
+
+/// Writes down that a token is used, if that was not done within the hour. What goes wrong is no reason to refuse the
+/// request, and of several that come first, one writes.
+async fn note_use(store: &dyn Store, key: &Key, record: &Record, token: &AccessToken, now: Timestamp) {
+    let due = |last: Time| now.duration_since(last.timestamp()).abs() >= NOTE_EVERY;
+    if !token.status.last_used.is_none_or(due) {
+        return;
+    }
+    let noted = async {
+        let mut object = object::decode(Kind::AccessToken, record).map_err(|e| e.to_string())?;
+        status(&mut object)["lastUsed"] = object::time(now);
+        let value = object::encode(&object).map_err(|e| e.to_string())?;
+        let txn = Txn {
+            when: vec![Precondition::Unchanged { key: key.to_string(), modified: record.modified }],
+            then: vec![Op::Put { key: key.to_string(), value }],
+        };
+        match store.txn(txn).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(%key, error, "the use of an access token could not be written down");
     }
 }
 
@@ -136,11 +168,13 @@ pub async fn find(store: &SharedStore, clock: &SharedClock, secret: &str) -> Res
         return Ok(None);
     }
     let key = Key::new(Kind::AccessToken, "", name);
-    let Some(standing) = Standing::read(store.as_ref(), &key).await? else { return Ok(None) };
+    let Some((record, token)) = good_record(store.as_ref(), &key).await? else { return Ok(None) };
+    let (standing, now) = (Standing::of(&token), clock.now());
     let same = bool::from(standing.hash.as_bytes().ct_eq(hex(&hash(secret)).as_bytes()));
-    if !same || !standing.good_at(clock.now()) {
+    if !same || !standing.good_at(now) {
         return Ok(None);
     }
+    note_use(store.as_ref(), &key, &record, &token, now).await;
     Ok(Some((standing.user.clone(), Lease::Token { key, standing })))
 }
 

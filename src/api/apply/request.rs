@@ -92,7 +92,7 @@ impl Request {
 }
 
 /// Parses an apply's body: YAML, and so JSON too.
-fn parse(bytes: &[u8]) -> Result<Parsed, ApiError> {
+pub fn parse(bytes: &[u8]) -> Result<Parsed, ApiError> {
     // Clients send JSON mostly; only its parser tells of keys that stand twice without failing.
     if bytes.trim_ascii_start().starts_with(b"{")
         && let Ok(parsed) = body::parse_json(bytes)

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::super::views::events_v1;
 use super::super::views::metrics::{GROUP, VERSION};
 use super::schemas::delete_options;
 use super::words::{object, text};
@@ -24,6 +25,7 @@ static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLo
         (("", "Pod"), views::pod()),
         (("", "Node"), views::node()),
         (("", "Service"), views::service()),
+        ((events_v1::GROUP, "Event"), events_v1::schema().clone()),
         (("coordination.k8s.io", "Lease"), views::lease()),
         (("policy", "Eviction"), eviction()),
         ((GROUP, "PodMetrics"), metrics::pod()),

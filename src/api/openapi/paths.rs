@@ -169,7 +169,7 @@ fn request_content(place: &Place, method: &str, stream: bool) -> Option<Value> {
                 "application/apply-patch+yaml": patch(), "application/json-patch+json": operations,
                 "application/merge-patch+json": patch(),
             });
-            if place.resource.group.is_empty() {
+            if place.resource.group.is_empty() || place.resource.what == What::EventsV1 {
                 content["application/strategic-merge-patch+json"] = patch();
             }
             Some(content)

@@ -34,7 +34,7 @@ fn named(group: &str, version: &str, kind: &str) -> String {
         // Kubernetes' own groups go by the names that client generators know.
         "metrics.k8s.io" => format!("io.k8s.metrics.pkg.apis.metrics.{version}.{kind}"),
         "autoscaling" | "policy" => format!("io.k8s.api.{group}.{version}.{kind}"),
-        "authentication.k8s.io" | "authorization.k8s.io" | "coordination.k8s.io" => {
+        "authentication.k8s.io" | "authorization.k8s.io" | "coordination.k8s.io" | "events.k8s.io" => {
             format!("io.k8s.api.{}.{version}.{kind}", group.trim_end_matches(".k8s.io"))
         }
         group => {

@@ -17,36 +17,47 @@ pub async fn aliased(
     mut selector: Selector,
     namespace: Option<&str>,
 ) -> Result<Selector, ApiError> {
-    if view != View::Records(Kind::Event) {
+    let object = if view == View::Records(Kind::Event) {
+        "involvedObject"
+    } else if view == View::EventsV1 {
+        "regarding"
+    } else {
         return Ok(selector);
-    }
-    let kind = selector.required("involvedObject.kind").map(str::to_owned);
+    };
+    let (its_kind, its_version) = (format!("{object}.kind"), format!("{object}.apiVersion"));
+    let kind = selector.required(&its_kind).map(str::to_owned);
     if matches!(kind.as_deref(), None | Some("Pod")) {
-        uid_of_instance(state, &mut selector, namespace).await?;
+        uid_of_instance(state, object, &mut selector, namespace).await?;
     }
     let kind = match kind.as_deref() {
         Some("Node") => Kind::DockerHost,
         Some("Pod") => Kind::Instance,
         _ => return Ok(selector),
     };
-    selector.require("involvedObject.kind", kind.info().name);
-    if selector.required("involvedObject.apiVersion") == Some("v1") {
-        selector.require("involvedObject.apiVersion", &format!("{GROUP}/{}", kind.info().version));
+    selector.require(&its_kind, kind.info().name);
+    if selector.required(&its_version) == Some("v1") {
+        selector.require(&its_version, &format!("{GROUP}/{}", kind.info().version));
     }
     Ok(selector)
 }
 
 /// The uid of a Pod is that of one container; the events are of the instance. `describe pod` names no kind.
-async fn uid_of_instance(state: &ApiState, selector: &mut Selector, namespace: Option<&str>) -> Result<(), ApiError> {
-    let required = |path: &str| selector.required(path).filter(|v| !v.is_empty());
-    let (Some(uid), Some(name)) = (required("involvedObject.uid"), required("involvedObject.name")) else {
+async fn uid_of_instance(
+    state: &ApiState,
+    object_field: &str,
+    selector: &mut Selector,
+    namespace: Option<&str>,
+) -> Result<(), ApiError> {
+    let its_uid = format!("{object_field}.uid");
+    let required = |field: &str| selector.required(&format!("{object_field}.{field}")).filter(|v| !v.is_empty());
+    let (Some(uid), Some(name)) = (required("uid"), required("name")) else {
         return Ok(());
     };
-    let namespace = required("involvedObject.namespace").or(namespace).unwrap_or_default();
+    let namespace = required("namespace").or(namespace).unwrap_or_default();
     let Some(record) = state.store.get(&Key::instance(namespace, name).to_string()).await? else { return Ok(()) };
     let instance = object::decode(Kind::Instance, &record)?;
     if pods::project(&instance).is_some_and(|pod| object::text(&pod, "uid") == uid) {
-        selector.require("involvedObject.uid", object::text(&instance, "uid"));
+        selector.require(&its_uid, object::text(&instance, "uid"));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Lists, watches and Tables are the same for all, so that a view is one projection and a set of columns.
 
 mod events;
+pub mod events_v1;
 pub mod eviction;
 pub mod leases;
 pub mod metrics;
@@ -27,6 +28,8 @@ pub enum View {
     Pods,
     /// DockerHosts as core/v1 Nodes.
     Nodes,
+    /// Events as events.k8s.io/v1.
+    EventsV1,
     /// DockerHosts as Leases.
     Leases,
     /// core/v1 Services, of which there are none: `kubectl cluster-info` asks for them.
@@ -43,6 +46,7 @@ impl View {
         match self {
             View::Records(kind) => kind,
             View::Pods | View::PodMetrics => Kind::Instance,
+            View::EventsV1 => Kind::Event,
             // None is shown; the few hosts are the cheapest to pass over.
             View::Nodes | View::NodeMetrics | View::Leases | View::Services => Kind::DockerHost,
         }
@@ -53,6 +57,7 @@ impl View {
         match self {
             View::Records(kind) => kind.info().name,
             View::Pods => "Pod",
+            View::EventsV1 => "Event",
             View::Nodes => "Node",
             View::Leases => "Lease",
             View::Services => "Service",
@@ -65,6 +70,7 @@ impl View {
         match self {
             View::Records(kind) => kind.api_version(),
             View::Pods | View::Nodes | View::Services => "v1".into(),
+            View::EventsV1 => format!("{}/{}", events_v1::GROUP, events_v1::VERSION),
             View::Leases => "coordination.k8s.io/v1".into(),
             View::PodMetrics | View::NodeMetrics => format!("{}/{}", metrics::GROUP, metrics::VERSION),
         }
@@ -75,6 +81,7 @@ impl View {
             View::Records(kind) => return Subject::of(kind, name),
             View::Pods => return Subject::pod(name),
             View::Nodes => ("", "nodes"),
+            View::EventsV1 => (events_v1::GROUP, "events"),
             View::Leases => ("coordination.k8s.io", "leases"),
             View::Services => ("", "services"),
             View::PodMetrics => (metrics::GROUP, "pods"),
@@ -92,7 +99,13 @@ impl View {
     fn home(self) -> Option<&'static str> {
         match self {
             View::Leases => Some(leases::NAMESPACE),
-            View::Records(_) | View::Pods | View::Nodes | View::Services | View::PodMetrics | View::NodeMetrics => None,
+            View::Records(_)
+            | View::Pods
+            | View::Nodes
+            | View::EventsV1
+            | View::Services
+            | View::PodMetrics
+            | View::NodeMetrics => None,
         }
     }
 
@@ -107,6 +120,7 @@ impl View {
             View::Records(_) => Some(record),
             View::Pods | View::PodMetrics => pods::project(&record),
             View::Nodes | View::NodeMetrics => nodes::project(&record, facts.now),
+            View::EventsV1 => Some(events_v1::project(record)),
             View::Leases => leases::project(&record, facts.now),
             View::Services => None,
         }
@@ -118,6 +132,7 @@ impl View {
             View::Records(kind) => selector::selectable(kind),
             View::Pods | View::PodMetrics => pods::SELECTABLE,
             View::Nodes | View::NodeMetrics => nodes::SELECTABLE,
+            View::EventsV1 => events_v1::SELECTABLE,
             View::Leases => leases::SELECTABLE,
             View::Services => &["metadata.name", "metadata.namespace"],
         }
@@ -128,6 +143,7 @@ impl View {
             View::Records(kind) => columns::of(kind),
             View::Pods => &pods::COLUMNS,
             View::Nodes => &nodes::COLUMNS,
+            View::EventsV1 => columns::of(Kind::Event),
             View::Leases => &leases::COLUMNS,
             View::Services => &[columns::NAME, columns::AGE],
             View::PodMetrics | View::NodeMetrics => &metrics::COLUMNS,
@@ -139,6 +155,7 @@ impl View {
             View::Records(kind) => columns::cells(kind, object, facts),
             View::Pods => pods::cells(object, facts.now),
             View::Nodes => nodes::cells(object, facts.now),
+            View::EventsV1 => columns::cells(Kind::Event, &events_v1::as_record(object.clone()), facts),
             View::Leases => leases::cells(object, facts.now),
             View::Services => vec![],
             View::PodMetrics | View::NodeMetrics => metrics::cells(object),

@@ -395,3 +395,39 @@ async fn what_is_no_access_token_opens_nothing() {
     server.remove(&key).await;
     viewer.get(INSTANCES).await.expect(401);
 }
+
+#[tokio::test]
+async fn the_last_use_is_written_once_an_hour_and_not_with_each_request() {
+    let server = server().await;
+    let client = bearer(&server, "ci", json!({"role": "viewer"})).await;
+    let of = |object: &Value| object["status"]["lastUsed"].as_str().map(str::to_owned);
+    let path = format!("{TOKENS}/ci");
+    let unused = server.client.get(&path).await.expect(200);
+    assert_eq!(of(&unused), None);
+    client.get(INSTANCES).await.expect(200);
+    let used = server.client.get(&path).await.expect(200);
+    assert!(of(&used).is_some(), "{used}");
+    for _ in 0..3 {
+        client.get(INSTANCES).await.expect(200);
+    }
+    assert_eq!(server.client.get(&path).await.expect(200), used, "no further write");
+
+    // An hour later, which the record is told here.
+    let key = portreeve::model::Key::new(portreeve::model::Kind::AccessToken, "", "ci").to_string();
+    let record = server.store.get(&key).await.unwrap().unwrap();
+    let mut object: Value = serde_json::from_slice(&record.value).unwrap();
+    object["status"]["lastUsed"] = json!("2026-01-01T00:00:00Z");
+    server.put(object).await;
+    let others = client.get(INSTANCES);
+    let (one, other) = tokio::join!(others, client.get(INSTANCES));
+    (one.expect(200), other.expect(200));
+    let later = server.client.get(&path).await.expect(200);
+    assert_ne!(of(&later).as_deref(), Some("2026-01-01T00:00:00Z"));
+    assert_eq!(later["status"]["hash"], used["status"]["hash"]);
+    // A stranger who knows the name uses nothing.
+    let version = later["metadata"]["resourceVersion"].clone();
+    let mut stranger = client.clone();
+    stranger.token = Some("prt_ci.wrong".into());
+    stranger.get(INSTANCES).await.expect(401);
+    assert_eq!(server.client.get(&path).await.expect(200)["metadata"]["resourceVersion"], version);
+}

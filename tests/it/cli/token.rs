@@ -45,7 +45,12 @@ async fn a_token_is_made_used_listed_and_revoked() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert!(json["status"]["token"].as_str().unwrap().starts_with("prt_y."));
 
+    let list: Value = serde_json::from_str(&said(&server, &["token", "list", "-o", "json"]).await).unwrap();
+    assert!(list["items"][0]["status"]["lastUsed"].is_string(), "bob's was used: {list}");
+    assert!(list["items"][1]["status"].get("lastUsed").is_none(), "ci's was not: {list}");
     let table = said(&server, &["token", "list"]).await;
+    let used: Vec<&str> = table.lines().skip(1).map(|l| l.split_whitespace().nth(5).unwrap()).collect();
+    assert!(table.contains("LAST USED") && used == ["<1h", "never", "never", "never"], "{table}");
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().take(5).collect()).collect();
     assert_eq!(
         rows,

@@ -7,8 +7,10 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::events;
 use kube::api::{ListParams, PostParams};
 use kube::config::Kubeconfig;
+use kube::runtime::events::{self as recorder, EventType, Recorder};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
@@ -104,4 +106,34 @@ async fn leases_services_and_events_are_read_by_their_types() {
     let of = ListParams::default().fields("involvedObject.kind=Instance,involvedObject.name=a");
     let found = events.list(&of).await.expect("events").items;
     assert_eq!(found.iter().map(|e| e.reason.as_deref()).collect::<Vec<_>>(), [Some("Seen")]);
+}
+
+#[tokio::test]
+async fn a_recorder_tells_and_counts_what_it_tells_again() {
+    let server = ApiServer::start().await;
+    let client = client(&server.kubeconfig).await;
+    let about = made(&Api::default_namespaced(client.clone()), "a").await;
+    let recorder = Recorder::new(client.clone(), "example.com/controller".into());
+    let told = recorder::Event {
+        type_: EventType::Warning,
+        reason: "PullFailed".into(),
+        note: Some("no such image".into()),
+        action: "Pull".into(),
+        secondary: None,
+    };
+    for _ in 0..3 {
+        recorder.publish(&told, &kube::Resource::object_ref(&about, &())).await.expect("told");
+    }
+    let events: Api<events::v1::Event> = Api::default_namespaced(client.clone());
+    let of = ListParams::default().fields("regarding.kind=Instance,regarding.name=a");
+    let found = events.list(&of).await.expect("events").items;
+    assert_eq!(found.len(), 1, "repeats are a series: {found:?}");
+    assert_eq!(found[0].note.as_deref(), Some("no such image"));
+    assert_eq!(found[0].series.as_ref().expect("a series").count, 3);
+    // kubectl describe and kubectl events read it at core/v1.
+    let events: Api<Event> = Api::default_namespaced(client);
+    let of = ListParams::default().fields("involvedObject.kind=Instance,involvedObject.name=a");
+    let found = events.list(&of).await.expect("events").items;
+    assert_eq!(found[0].message.as_deref(), Some("no such image"));
+    assert_eq!(found[0].reporting_component.as_deref(), Some("example.com/controller"));
 }

@@ -41,6 +41,7 @@ async fn api_resources_lists_every_kind(k: &Shell<'_>) {
         &["nodes", "no", "v1", "false", "Node"],
         &["pods", "po", "v1", "true", "Pod"],
         &["events", "ev", "v1", "true", "Event"],
+        &["events", "ev", "events.k8s.io/v1", "true", "Event"],
     ] {
         assert!(rows(&table).contains(&wanted.to_vec()), "{wanted:?} is missing: {table}");
     }
@@ -57,7 +58,8 @@ async fn api_resources_by_group_verb_and_scope(k: &Shell<'_>) {
 
 async fn api_versions_lists_every_group(k: &Shell<'_>) {
     let versions = k.ok("api-versions").await;
-    for wanted in ["v1", "portreeve.dev/v1", "authorization.k8s.io/v1", "authentication.k8s.io/v1"] {
+    for wanted in ["v1", "portreeve.dev/v1", "authorization.k8s.io/v1", "authentication.k8s.io/v1", "events.k8s.io/v1"]
+    {
         assert!(versions.lines().any(|l| l == wanted), "{wanted}: {versions}");
     }
 }

@@ -20,6 +20,7 @@ async fn records() {
         describe_nothing_is_not_found,
         events_of_one_object,
         events_by_type_and_table,
+        events_of_the_new_group,
         namespaces_are_made_and_deleted,
         hosts_are_made_shown_and_deleted,
     ])
@@ -193,6 +194,28 @@ async fn events_by_type_and_table(k: &Shell<'_>) {
         [["PullFailed", "instance/alice"], ["Started", "instance/alice"]]
     );
     assert_eq!(k.ok("get events --field-selector type=Normal -o name").await, "event/alice.2\n");
+}
+
+async fn events_of_the_new_group(k: &Shell<'_>) {
+    k.alice().await;
+    tell(k, "alice.1", "Warning", "PullFailed", "alice").await;
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "alice.2", "namespace": k.namespace},
+        "type": "Normal", "eventTime": "2026-01-01T00:00:00.000001Z", "reportingController": "example.com/c",
+        "reportingInstance": "c-0", "action": "Start", "reason": "Started", "note": "it runs",
+        "regarding": {"apiVersion": "portreeve.dev/v1", "kind": "Instance", "namespace": k.namespace, "name": "alice"},
+    })
+    .to_string();
+    assert_eq!(k.ok_with("create -f -", &event).await, "event.events.k8s.io/alice.2 created\n");
+    let table = k.ok("get events.events.k8s.io --sort-by=.reason").await;
+    assert_eq!(rows(&table)[0], ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
+    assert_eq!(rows(&table)[2][1..], ["Normal", "Started", "instance/alice", "it", "runs"]);
+    let notes = k.ok("get events.events.k8s.io -o jsonpath={.items[*].note}").await;
+    assert!(notes.contains("it runs"), "{notes}");
+    assert_eq!(k.ok("get events alice.2 -o jsonpath={.message}").await, "it runs");
+    has(&k.ok("events --for inst/alice").await, &["PullFailed", "it runs"]);
+    has(&k.ok("explain event.regarding --api-version=events.k8s.io/v1").await, &["The object that it happened to"]);
+    has(&k.ok("delete events.events.k8s.io alice.2").await, &["event.events.k8s.io \"alice.2\" deleted"]);
 }
 
 async fn namespaces_are_made_and_deleted(k: &Shell<'_>) {
