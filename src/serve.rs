@@ -212,6 +212,9 @@ impl ActivityView for Activity {
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);
     }
+    fn rest(&self, key: &Key) {
+        Activity::rest(self, key);
+    }
     fn forget(&self, key: &Key) {
         Activity::forget(self, key);
     }

@@ -159,11 +159,11 @@ async fn shown(state: &ApiState, kind: Kind, record: &Record) -> Result<Option<V
 
 /// DELETE of a collection: the objects that a list with the same selectors shows. One that is refused keeps no other
 /// from going; what was refused is told at the end.
-pub async fn delete_collection(call: &Call, kind: Kind, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    let selector = call.selector(View::Records(kind))?;
+pub async fn delete_collection(call: &Call, view: View, options: &DeleteOptions) -> Result<Reply, ApiError> {
+    let (kind, selector) = (view.source(), call.selector(view)?);
     let namespace = call.place.namespace.as_deref();
     let (state, window) = (&call.state, list::Window::default());
-    let listing = list::collect(state, &state.sealed, View::Records(kind), namespace, &selector, &window).await?;
+    let listing = list::collect(state, &state.sealed, view, namespace, &selector, &window).await?;
     let count = listing.items.len();
     let keys = listing.items.into_iter().map(|object| object::key_of(kind, &object));
     // Several at once, so that they share the store's syncs.

@@ -305,7 +305,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
             "POST" => create::create(&call, kind, parsed(request).await?).await.map(render),
             "DELETE" => {
                 let options = delete_options(&call, request).await?;
-                delete::delete_collection(&call, kind, &options).await.map(render)
+                delete::delete_collection(&call, View::Records(kind), &options).await.map(render)
             }
             _ => Err(ApiError::method_not_allowed("")),
         };

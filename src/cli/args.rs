@@ -20,7 +20,7 @@ use super::host::HostArgs;
 use super::label::LabelArgs;
 use super::logs::LogsArgs;
 use super::port_forward::PortForwardArgs;
-use super::power::{RestartArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
+use super::power::{RestartArgs, SleepArgs, StartArgs, StopArgs, UpgradeArgs, WakeArgs};
 use super::serve::ServeArgs;
 use super::token::TokenArgs;
 use super::top::TopArgs;
@@ -75,6 +75,7 @@ pub enum Verb {
     Stop(StopArgs),
     Restart(RestartArgs),
     Wake(WakeArgs),
+    Sleep(SleepArgs),
     Upgrade(UpgradeArgs),
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),

@@ -97,6 +97,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Stop(args) => power::run(PowerVerb::Stop, &args.power, &session()?).await,
         Verb::Restart(args) => power::run(PowerVerb::Restart, &args.power, &session()?).await,
         Verb::Wake(args) => power::run(PowerVerb::Wake, &args.power, &session()?).await,
+        Verb::Sleep(args) => power::run(PowerVerb::Sleep, &args.power, &session()?).await,
         Verb::Cordon(args) => cordon::cordon(args, &session()?).await,
         Verb::Uncordon(args) => cordon::uncordon(args, &session()?).await,
         Verb::Drain(args) => drain::run(args, &session()?).await,

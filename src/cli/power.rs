@@ -1,4 +1,4 @@
-//! `start`, `stop`, `restart`, `wake` and `upgrade`: one patch to the desired state, then waiting for what is seen to
+//! `start`, `stop`, `restart`, `wake`, `sleep` and `upgrade`: one patch to the desired state, then waiting for what is seen to
 //! follow. Nothing is started or stopped from here: the controllers do that.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::state;
 use super::until::{Seen, Target, until};
 use super::url::with_query;
 use crate::clock::SystemClock;
-use crate::model::{Instance, Power, RESTART_ANNOTATION, Span, WAKE_ANNOTATION};
+use crate::model::{Instance, Phase, Power, RESTART_ANNOTATION, SLEEP_ANNOTATION, Span, WAKE_ANNOTATION};
 
 /// What the verbs of power have in common.
 #[derive(Args, Debug)]
@@ -79,6 +79,16 @@ pub struct WakeArgs {
     pub power: PowerArgs,
 }
 
+/// Put instances to sleep now; the next request wakes them. One in use falls asleep when what is open is closed.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  portreeve sleep alice
+  portreeve sleep alice bob --wait=false")]
+pub struct SleepArgs {
+    #[command(flatten)]
+    pub power: PowerArgs,
+}
+
 /// Give an instance another image.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -100,6 +110,7 @@ pub enum PowerVerb {
     Stop,
     Restart,
     Wake,
+    Sleep,
 }
 
 pub async fn run(verb: PowerVerb, args: &PowerArgs, session: &Session) -> Result<Exit> {
@@ -120,6 +131,7 @@ pub async fn run(verb: PowerVerb, args: &PowerArgs, session: &Session) -> Result
             let check = |object: Option<&Value>| match verb {
                 PowerVerb::Start | PowerVerb::Wake => state::awake(object),
                 PowerVerb::Stop => state::stopped(object),
+                PowerVerb::Sleep => state::asleep(object),
                 PowerVerb::Restart => state::restarted(object, &before),
             };
             wait(session, &resource, name, args.wait.timeout.duration(), check).await?;
@@ -135,10 +147,12 @@ fn done(verb: PowerVerb, waited: bool) -> &'static str {
         (PowerVerb::Stop, true) => "stopped",
         (PowerVerb::Restart, true) => "restarted",
         (PowerVerb::Wake, true) => "awake",
+        (PowerVerb::Sleep, true) => "asleep",
         (PowerVerb::Start, false) => "start requested",
         (PowerVerb::Stop, false) => "stop requested",
         (PowerVerb::Restart, false) => "restart requested",
         (PowerVerb::Wake, false) => "wake requested",
+        (PowerVerb::Sleep, false) => "sleep requested",
     }
 }
 
@@ -159,7 +173,14 @@ async fn ask(verb: PowerVerb, name: &str, resource: &ResourceType, session: &Ses
 /// within a second is another one.
 fn patch(verb: PowerVerb, before: &Instance, now: Timestamp) -> Result<Value> {
     let name = &before.metadata.name;
-    let annotate = |annotation: &str| json!({"metadata": {"annotations": {annotation: now.to_string()}}});
+    // Who wakes it does not want it asleep.
+    let annotate = |annotation: &str| {
+        let mut annotations = json!({annotation: now.to_string()});
+        if before.metadata.annotations.contains_key(SLEEP_ANNOTATION) {
+            annotations[SLEEP_ANNOTATION] = Value::Null;
+        }
+        json!({"metadata": {"annotations": annotations}})
+    };
     let stopped = before.spec.power == Power::Stopped;
     Ok(match verb {
         PowerVerb::Stop if stopped => json!({}),
@@ -177,12 +198,43 @@ fn patch(verb: PowerVerb, before: &Instance, now: Timestamp) -> Result<Value> {
             )));
         }
         PowerVerb::Wake => annotate(WAKE_ANNOTATION),
+        PowerVerb::Sleep => sleep(before)?,
         PowerVerb::Restart => {
             let mut patch = annotate(RESTART_ANNOTATION);
             patch["metadata"]["annotations"][WAKE_ANNOTATION] = json!(now.to_string());
             patch
         }
     })
+}
+
+/// What puts the present run of an instance to sleep.
+fn sleep(before: &Instance) -> Result<Value> {
+    let (name, phase) = (&before.metadata.name, before.status.phase);
+    let power = match before.spec.power {
+        Power::Auto => None,
+        Power::Running => Some("Running"),
+        Power::Stopped => Some("Stopped"),
+    };
+    if let Some(power) = power {
+        return Err(Error::failed(format!(
+            "instance {name:?} never sleeps (spec.power: {power}); only one with spec.power: Auto does"
+        )));
+    }
+    match (phase, before.run()) {
+        (Phase::Asleep, _) => Ok(json!({})),
+        (Phase::Running | Phase::Stopping, Some(run)) => {
+            let mut annotations = json!({SLEEP_ANNOTATION: run});
+            if before.metadata.annotations.contains_key(WAKE_ANNOTATION) {
+                // A wish of a moment ago would wake it again.
+                annotations[WAKE_ANNOTATION] = Value::Null;
+            }
+            Ok(json!({"metadata": {"annotations": annotations}}))
+        }
+        _ => Err(Error::failed(format!(
+            "instance {name:?} does not run ({}); only one that runs can be put to sleep",
+            state::describe(before)
+        ))),
+    }
 }
 
 pub async fn upgrade(args: &UpgradeArgs, session: &Session) -> Result<Exit> {
@@ -237,6 +289,31 @@ mod tests {
         let mut on = wake;
         on["spec"] = json!({"power": "Auto"});
         assert_eq!(patched(PowerVerb::Start, Power::Stopped).unwrap(), on);
+    }
+
+    #[test]
+    fn only_a_running_instance_that_may_sleep_is_put_to_sleep() {
+        for (power, word) in [(Power::Running, "Running"), (Power::Stopped, "Stopped")] {
+            let error = patched(PowerVerb::Sleep, power).unwrap_err().to_string();
+            assert!(error.contains(&format!("spec.power: {word}")) && error.contains("Auto"), "{error}");
+        }
+        let error = patched(PowerVerb::Sleep, Power::Auto).unwrap_err().to_string();
+        assert!(error.contains("does not run (Pending)"), "{error}");
+        let mut instance = Instance::default();
+        let now = Timestamp::from_second(0).unwrap();
+        instance.status.container_id = "c0ffee".into();
+        instance.status.started_at = Some(now.into());
+        instance.status.phase = Phase::Running;
+        let asked = patch(PowerVerb::Sleep, &instance, now).unwrap();
+        let mark = "c0ffee 1970-01-01T00:00:00Z";
+        assert_eq!(asked, json!({"metadata": {"annotations": {SLEEP_ANNOTATION: mark}}}));
+        instance.metadata.annotations.insert(SLEEP_ANNOTATION.into(), mark.into());
+        assert!(instance.is_sent_to_sleep());
+        let woken = patch(PowerVerb::Wake, &instance, now).unwrap();
+        assert_eq!(woken["metadata"]["annotations"][SLEEP_ANNOTATION], Value::Null);
+        assert!(woken["metadata"]["annotations"].as_object().unwrap().contains_key(SLEEP_ANNOTATION));
+        instance.status.phase = Phase::Asleep;
+        assert_eq!(patch(PowerVerb::Sleep, &instance, now).unwrap(), json!({}), "it sleeps already");
     }
 
     #[test]

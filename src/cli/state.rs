@@ -51,6 +51,11 @@ pub fn stopped(object: Option<&Value>) -> Seen {
     judge(object, |i| is_current(i) && i.status.phase == Phase::Stopped)
 }
 
+/// At rest until the next use.
+pub fn asleep(object: Option<&Value>) -> Seen {
+    judge(object, |i| is_current(i) && i.status.phase == Phase::Asleep)
+}
+
 /// As its spec wants it: serving, or at rest where that is wanted.
 pub fn settled(object: Option<&Value>) -> Seen {
     judge(object, |i| is_current(i) && is_settled(i))

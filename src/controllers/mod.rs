@@ -42,6 +42,8 @@ pub trait ActivityView: Send + Sync {
     /// Counts as a use, so much later than now: uses before that time do not shorten it.
     fn touch_ahead(&self, key: &Key, by: Duration);
     fn forget(&self, key: &Key);
+    /// As [`ActivityView::forget`], unless something is open.
+    fn rest(&self, key: &Key);
 }
 
 /// All that the controllers may touch, injected.

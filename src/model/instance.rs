@@ -13,12 +13,15 @@ use super::{Condition, EnvFrom, EnvVar, Kind, Quantity, Span, Time, Toleration};
 pub const FINALIZER: &str = "portreeve.dev/container";
 /// Annotation: an RFC 3339 time at which someone asked for the instance to be awake (`portreeve wake`).
 pub const WAKE_ANNOTATION: &str = "portreeve.dev/wake";
+/// Annotation: the run of the container that is to fall asleep as soon as nothing uses it, as [`Instance::run`] names it
+/// (`portreeve sleep`). The next run has another name, so a mark counts once.
+pub const SLEEP_ANNOTATION: &str = "portreeve.dev/sleep";
 /// Annotation: a change of its value re-creates the container (`portreeve restart`, `kubectl delete pod`).
 pub const RESTART_ANNOTATION: &str = "portreeve.dev/restart";
 
 /// Annotation: the id of a container that is to be made anew once, and since when (`kubectl delete pod`).
 pub const RECREATE_ANNOTATION: &str = "portreeve.dev/recreate";
-/// Annotation: the node that the instance is to leave (an eviction). It goes when the instance has left.
+/// Annotation: the node that the instance is to leave, and since when (an eviction). It goes when the instance has left.
 pub const EVICT_ANNOTATION: &str = "portreeve.dev/evict";
 
 resource! {
@@ -362,9 +365,27 @@ impl Instance {
         Some(mark.split_once(' ').unwrap_or((mark, "")))
     }
 
+    /// The name of the container's present run: which container, and since when. `None` before there is any.
+    pub fn run(&self) -> Option<String> {
+        let status = &self.status;
+        (!status.container_id.is_empty())
+            .then(|| format!("{} {}", status.container_id, status.started_at.map_or(String::new(), |t| t.to_string())))
+    }
+
+    /// Whether its present run, or the one that ended last, was sent to sleep.
+    pub fn is_sent_to_sleep(&self) -> bool {
+        self.metadata.annotations.get(SLEEP_ANNOTATION).is_some_and(|mark| self.run().as_ref() == Some(mark))
+    }
+
     /// The node that the instance is to leave.
     pub fn evicted_from(&self) -> Option<&str> {
-        self.metadata.annotations.get(EVICT_ANNOTATION).map(String::as_str)
+        self.eviction().map(|(node, _)| node)
+    }
+
+    /// The node that the instance is to leave, and since when; the time is empty in a mark set by hand.
+    pub fn eviction(&self) -> Option<(&str, &str)> {
+        let mark = self.metadata.annotations.get(EVICT_ANNOTATION)?;
+        Some(mark.split_once(' ').unwrap_or((mark, "")))
     }
 
     /// What binds the instance to its node for good: the first of its volumes, in words. Data does not move with it.

@@ -95,6 +95,15 @@ impl Activity {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// Forgets the use of an instance that is sent to sleep, so that it sleeps on; not while something is open to it. A
+    /// request that comes in this moment is held, and who is held repeats the wish.
+    pub fn rest(&self, key: &Key) {
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        if shard.get(key).is_some_and(|entry| entry.open.load(Ordering::Acquire) == 0) {
+            shard.remove(key);
+        }
+    }
+
     fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Arc<Entry>>> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
@@ -166,6 +175,18 @@ mod tests {
         advance(Duration::from_secs(3)).await;
         assert_eq!(activity.idle(&alice()), Some(Duration::from_secs(3)));
         activity.forget(&alice());
+        assert_eq!(activity.idle(&alice()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_nobody_uses_is_laid_to_rest() {
+        let activity = Activity::new(VirtualClock::new());
+        activity.rest(&alice());
+        let open = activity.open(&alice());
+        activity.rest(&alice());
+        assert_eq!((activity.idle(&alice()), activity.open_count(&alice())), (Some(Duration::ZERO), 1));
+        drop(open);
+        activity.rest(&alice());
         assert_eq!(activity.idle(&alice()), None);
     }
 

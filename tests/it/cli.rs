@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 30] = [
     "serve",
     "apply",
     "diff",
@@ -38,6 +38,7 @@ const VERBS: [&str; 29] = [
     "stop",
     "restart",
     "wake",
+    "sleep",
     "upgrade",
     "cordon",
     "uncordon",

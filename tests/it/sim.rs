@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use portreeve::docker::engine::Limits;
 use portreeve::docker::labels;
-use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource, SubnetSet};
+use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource, SLEEP_ANNOTATION, SubnetSet};
 use serde_json::{Value, json};
 
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates, Rng};
@@ -385,6 +385,47 @@ fn an_idle_instance_sleeps_and_a_request_wakes_it_in_the_same_container() {
         assert_eq!(woken.status.container_id, running.status.container_id);
         assert_eq!(woken.status.ports, running.status.ports);
         assert_eq!(woken.status.restarts, 0, "waking is no crash");
+        world.crash().await;
+    });
+}
+
+#[test]
+fn one_that_is_sent_to_sleep_sleeps_at_once_and_its_next_run_is_not_meant() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 9).await;
+        world.start();
+        world.apply("alice", sleeper()).await;
+        converged(&world, MINUTE).await;
+        let send = async |world: &World| {
+            let run = world.get("alice").await.unwrap().run().expect("a run");
+            world.change("alice", |i| drop(i.metadata.annotations.insert(SLEEP_ANNOTATION.into(), run.clone()))).await;
+        };
+        let asleep = async |w: &World| w.phase("alice").await == Some(Phase::Asleep);
+        send(&world).await;
+        world.until("it sleeps", MINUTE, asleep).await;
+        let told = world.get("alice").await.unwrap();
+        let ready = portreeve::model::condition(&told.status.conditions, "Ready").unwrap();
+        assert_eq!(ready.message, "put to sleep; wakes on the next request");
+        world.assert_quiet(30 * MINUTE).await;
+
+        world.request("alice");
+        world.until("it wakes", MINUTE, async |w: &World| w.phase("alice").await == Some(Phase::Running)).await;
+        tokio::time::sleep(9 * MINUTE).await;
+        assert_eq!(world.phase("alice").await, Some(Phase::Running), "the mark is of the run before");
+
+        // In use: it falls asleep when what is open is closed. Whoever is told so may die at once.
+        let open = world.connect("alice");
+        send(&world).await;
+        tokio::time::sleep(20 * MINUTE).await;
+        assert_eq!(world.phase("alice").await, Some(Phase::Running), "an open connection keeps it awake");
+        drop(open);
+        world.until("it sleeps", MINUTE, asleep).await;
+        world.request("alice");
+        world.until("it wakes", MINUTE, async |w: &World| w.phase("alice").await == Some(Phase::Running)).await;
+        world.crash().await;
+        send(&world).await;
+        world.start();
+        world.until("it sleeps", MINUTE, asleep).await;
         world.crash().await;
     });
 }

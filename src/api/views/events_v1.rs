@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use axum::extract::Request;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::admit::{self, Part};
 use super::super::apply::request as applying;
@@ -25,7 +25,7 @@ use super::super::query::{FieldValidation, WriteOptions};
 use super::super::reply::Reply;
 use super::super::table::Include;
 use super::super::update::{Candidate, modify};
-use super::super::{create, delete, list};
+use super::super::{create, delete};
 use super::{Facts, View, object};
 use crate::model::{FieldError, Key, Kind, schema};
 
@@ -125,7 +125,12 @@ pub async fn answer(call: Call, request: Request) -> Result<Response, ApiError> 
         ("POST", None) => post(&call, in_words(&media_type, request).await?).await?,
         ("DELETE", None) => {
             let options = handler::delete_options(&call, request).await?;
-            delete_collection(&call, &options).await?
+            let mut reply = delete::delete_collection(&call, VIEW, &options).await?;
+            if let Some(items) = reply.body["items"].as_array_mut() {
+                items.iter_mut().for_each(|item| *item = project(item.take()));
+            }
+            reply.body["apiVersion"] = VIEW.api_version().into();
+            reply
         }
         ("PUT", Some(name)) => {
             let parsed = in_words(&media_type, request).await?;
@@ -254,27 +259,10 @@ async fn apply(call: &Call, key: &Key, bytes: &[u8]) -> Result<Reply, ApiError> 
     Ok(shown(reply).with_warnings(warnings))
 }
 
-/// DELETE of a collection: the Events that a list with the same selectors shows.
-async fn delete_collection(call: &Call, options: &delete::DeleteOptions) -> Result<Reply, ApiError> {
-    let (selector, namespace) = (call.selector(VIEW)?, call.place.namespace.as_deref());
-    let listing = list::collect(&call.state, VIEW, namespace, &selector, &list::Window::default()).await?;
-    let mut items = vec![];
-    for event in listing.items {
-        match delete::delete(call, &object::key_of(Kind::Event, &event), options).await {
-            Ok(_) => items.push(event),
-            // Gone meanwhile is as good.
-            Err(e) if e.code() == http::StatusCode::NOT_FOUND => {}
-            Err(e) => return Err(e),
-        }
-    }
-    let revision = call.state.store.revision().0.to_string();
-    Ok(Reply::ok(json!({
-        "kind": "EventList", "apiVersion": VIEW.api_version(), "metadata": {"resourceVersion": revision}, "items": items,
-    })))
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

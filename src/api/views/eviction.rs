@@ -16,7 +16,7 @@ use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
 use super::super::{admit, object};
 use super::{View, pods};
-use crate::model::{EVICT_ANNOTATION, Instance, Key, Kind};
+use crate::model::{EVICT_ANNOTATION, Instance, Key, Kind, Time};
 
 /// Where instances can go: the scheduler, as the API sees it.
 pub trait Destinations: Send + Sync {
@@ -48,6 +48,7 @@ pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, Api
     }
     let key = Key::instance(call.place.namespace.clone().unwrap_or_default(), name);
     let subject = Subject::pod(name);
+    let now = Time::from(call.state.clock.now());
     let writer = call.writer(Kind::Instance, &WriteOptions::of(&call.query)?);
     let written = modify(call, &key, Part::Main, &writer, options.dry_run, |instance| {
         let typed = Instance::deserialize(instance)
@@ -69,7 +70,10 @@ pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, Api
         }
         call.state.destinations.elsewhere(&typed).map_err(cannot)?;
         let mut new = instance.clone();
-        pods::annotate(&mut new, EVICT_ANNOTATION, node.clone());
+        // Asking again is no other eviction.
+        if typed.evicted_from() != Some(node) {
+            pods::annotate(&mut new, EVICT_ANNOTATION, format!("{node} {now}"));
+        }
         Ok(Candidate { object: new, warnings: vec![], managers: None })
     });
     written.await.map_err(|e| View::Pods.told(e, name))?;

@@ -135,8 +135,17 @@ fn last_state(instance: &Instance) -> Value {
     }})
 }
 
-/// Since when this incarnation is on its way out: made anew, moved, or deleted with its instance.
+/// Since when this incarnation is on its way out: made anew, moved, deleted with its instance, or evicted.
 fn going_since(instance: &Instance) -> Option<String> {
+    let evicted = || {
+        let (_, since) = instance.eviction().filter(|(node, _)| *node == instance.status.node)?;
+        marked_at(instance, since)
+    };
+    ending_since(instance).or_else(evicted)
+}
+
+/// Since when this incarnation is being ended, whether its instance leaves the node or not.
+fn ending_since(instance: &Instance) -> Option<String> {
     let (meta, status) = (&instance.metadata, &instance.status);
     if let Some(time) = meta.deletion_timestamp {
         return Some(time.to_string());
@@ -146,7 +155,12 @@ fn going_since(instance: &Instance) -> Option<String> {
         return Some(moving.last_transition_time.to_string());
     }
     let (_, since) = instance.recreation().filter(|(id, _)| *id == status.container_id)?;
-    let since = since.parse::<Timestamp>().ok().map(Time::from).or(meta.creation_timestamp)?;
+    marked_at(instance, since)
+}
+
+/// The time of a mark; one that tells none is as old as the instance.
+fn marked_at(instance: &Instance, since: &str) -> Option<String> {
+    let since = since.parse::<Timestamp>().ok().map(Time::from).or(instance.metadata.creation_timestamp)?;
     Some(since.to_string())
 }
 
@@ -170,7 +184,8 @@ pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<
         let pod = project(instance).ok_or_else(|| ApiError::not_found(&subject))?;
         options.check(&subject, &pod)?;
         let mut new = instance.clone();
-        if object::text(&pod, "deletionTimestamp").is_empty() {
+        // One that is evicted may have to stay, and is made anew where it is.
+        if Instance::deserialize(instance).is_ok_and(|typed| ending_since(&typed).is_none()) {
             let id = instance.pointer("/status/containerID").and_then(Value::as_str).unwrap_or_default();
             annotate(&mut new, RECREATE_ANNOTATION, format!("{id} {now}"));
         }

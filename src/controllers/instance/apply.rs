@@ -246,6 +246,10 @@ impl<'a> Executor<'a> {
                 if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
                     return Ok(Step::LookAgain);
                 }
+                if self.instance.is_sent_to_sleep() {
+                    // What was used before does not wake it again.
+                    self.ctx.activity.rest(&self.key);
+                }
             }
             _ => {}
         }

@@ -99,7 +99,8 @@ const SPREAD: Duration = Duration::from_secs(10 * 60);
 pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
-    if seen.idle.is_none() && desired.spec.power == Power::Auto && desired.status.phase != Phase::Asleep {
+    let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep();
+    if seen.idle.is_none() && desired.spec.power == Power::Auto && may_run {
         let made_before = !desired.status.container_id.is_empty();
         let by = if made_before { spread(desired) } else { Duration::ZERO };
         ctx.activity.touch_ahead(&key, by);

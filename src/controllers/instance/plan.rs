@@ -118,6 +118,8 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
         Power::Auto if activity.open > 0 => Want::Run,
         // Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
         Power::Auto if matches!(desired.status.phase, Phase::Pulling | Phase::Starting | Phase::Upgrading) => Want::Run,
+        // While it wakes, the status still names the run before.
+        Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => Want::Sleep,
         Power::Auto => match rested(desired, activity, now) {
             Some(rested) if rested >= desired.spec.idle_after() => Want::Sleep,
             Some(_) => Want::Run,
@@ -138,6 +140,11 @@ pub fn rested(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Opt
         (Some(idle), Some(up)) => Some(idle.min(up)),
         (idle, _) => idle,
     }
+}
+
+/// Whether the status speaks of a run that goes on, or is just being ended.
+fn is_up(phase: Phase) -> bool {
+    matches!(phase, Phase::Running | Phase::Stopping)
 }
 
 /// Time since the last use or the last `portreeve wake`, whichever is shorter.
@@ -263,6 +270,7 @@ fn plan_rest(
     now: Timestamp,
 ) -> Plan {
     let (reason, message) = match phase {
+        Phase::Asleep if desired.is_sent_to_sleep() => ("Asleep", "put to sleep; wakes on the next request".to_owned()),
         Phase::Asleep => {
             let after = desired.spec.idle.after.as_ref().map_or("30m".to_owned(), ToString::to_string);
             ("Asleep", format!("not used for {after}; wakes on the next request"))

@@ -369,6 +369,9 @@ fn last_active(desired: &Instance, seen: &Observed, now: Timestamp) -> Time {
     Time::from(now - idle(desired, seen.activity, now).unwrap_or_default())
 }
 
+/// How often one that was sent to sleep and is in use is looked at.
+const SENT: Duration = Duration::from_secs(5);
+
 /// When an instance that runs as it should needs a look: when it may fall asleep, and now and then.
 fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
     let after = desired.spec.idle_after();
@@ -377,6 +380,8 @@ fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
             .saturating_sub(rested(desired, seen.activity, now).unwrap_or_default())
             .max(Duration::from_millis(100))
             .min(RESYNC),
+        // It falls asleep when what is open is closed.
+        Power::Auto if desired.is_sent_to_sleep() => SENT.min(after),
         Power::Auto => after.min(RESYNC),
         Power::Running | Power::Stopped => RESYNC,
     }

@@ -49,7 +49,11 @@ async fn is_closed(server: &ApiServer) -> bool {
 
 async fn mark(server: &ApiServer, name: &str) -> Value {
     let object = server.client.get(&format!("{INSTANCES}/{name}")).await.expect(200);
-    object["metadata"]["annotations"][EVICT_ANNOTATION].clone()
+    // Without the time of the mark.
+    match object["metadata"]["annotations"][EVICT_ANNOTATION].as_str() {
+        Some(mark) => mark.split(' ').next().into(),
+        None => Value::Null,
+    }
 }
 
 /// Moves an instance as its controller does, once it is marked.

@@ -63,6 +63,34 @@ async fn waking_ends_when_the_instance_serves() {
 }
 
 #[tokio::test]
+async fn sleep_names_the_run_that_is_to_end_and_waits_for_it() {
+    let mut awake = serving("c0ffee", "app:1");
+    awake["startedAt"] = json!("2026-01-01T00:00:00Z");
+    let server = server_with(awake).await;
+    let mark = |o: &Value| o["metadata"]["annotations"][portreeve::model::SLEEP_ANNOTATION].clone();
+    let (slept, ()) = tokio::join!(
+        said(&server, &["sleep", "alice"]),
+        follow(&server, |o| mark(o) == "c0ffee 2026-01-01T00:00:00Z", at_rest("Asleep"))
+    );
+    assert_eq!(slept, "instance.portreeve.dev/alice asleep\n");
+    said(&server, &["wake", "alice", "--wait=false"]).await;
+    assert_eq!(mark(&stored(&server, "alice").await), Value::Null, "who wakes it does not want it asleep");
+    said(&server, &["sleep", "alice"]).await;
+    assert_eq!(mark(&stored(&server, "alice").await), Value::Null, "it sleeps already");
+
+    for (power, word) in
+        [("Running", "never sleeps (spec.power: Running)"), ("Stopped", "never sleeps (spec.power: Stopped)")]
+    {
+        let patch = json!({"spec": {"power": power}});
+        server.client.merge(&format!("{}/alice", crate::support::client::INSTANCES), &patch).await.expect(200);
+        let (code, errors) = fails(&server, &["sleep", "alice"], "").await;
+        assert!(code == 1 && errors.contains(word), "{errors}");
+    }
+    let (code, errors) = fails(&server, &["sleep", "nobody"], "").await;
+    assert!(code == 1 && errors.contains("not found"), "{errors}");
+}
+
+#[tokio::test]
 async fn a_wait_that_is_too_long_exits_with_124_and_the_last_status() {
     let server = server_with(at_rest("Asleep")).await;
     let (code, errors) = fails(&server, &["wake", "alice", "--timeout", "300ms"], "").await;

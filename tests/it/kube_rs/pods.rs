@@ -168,5 +168,10 @@ async fn an_eviction_is_taken_or_told_why_it_cannot_be() {
     let mark = async || instances.get("a").await.expect("an instance").annotations().get(EVICT_ANNOTATION).cloned();
     assert_eq!(mark().await, None);
     assert!(world.pods.evict("a", &EvictParams::default()).await.expect("evicted").is_success());
-    assert_eq!(mark().await.as_deref(), Some("local"));
+    let marked = mark().await.expect("a mark");
+    assert!(marked.starts_with("local 20"), "{marked}");
+    let going = world.pods.get("a").await.expect("the pod").metadata.deletion_timestamp;
+    assert_eq!(going.map(|t| t.0.to_string()).as_deref(), marked.strip_prefix("local "), "from the mark on");
+    assert!(world.pods.evict("a", &EvictParams::default()).await.expect("evicted").is_success());
+    assert_eq!(mark().await, Some(marked), "asking again is no other eviction");
 }
