@@ -420,7 +420,8 @@ async fn the_last_use_is_written_once_an_hour_and_not_with_each_request() {
     server.put(object).await;
     let others = client.get(INSTANCES);
     let (one, other) = tokio::join!(others, client.get(INSTANCES));
-    (one.expect(200), other.expect(200));
+    one.expect(200);
+    other.expect(200);
     let later = server.client.get(&path).await.expect(200);
     assert_ne!(of(&later).as_deref(), Some("2026-01-01T00:00:00Z"));
     assert_eq!(later["status"]["hash"], used["status"]["hash"]);
