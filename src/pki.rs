@@ -141,6 +141,14 @@ pub fn issuer(der: &[u8]) -> Option<Vec<u8>> {
     Some(certificate.issuer().as_raw().to_vec())
 }
 
+/// Whether a certificate was signed by this CA, both PEM: by the ids of their keys.
+pub fn is_signed_by(certificate: &str, ca: &str) -> bool {
+    let read = |text: &str| x509_parser::pem::parse_x509_pem(text.as_bytes()).map(|(_, pem)| pem).ok();
+    let Some((leaf, issuer)) = read(certificate).zip(read(ca)) else { return false };
+    let (Ok(leaf), Ok(issuer)) = (leaf.parse_x509(), issuer.parse_x509()) else { return false };
+    authority_key(&leaf).is_some_and(|id| subject_key(&issuer) == Some(id))
+}
+
 /// Whether certificate and key are halves of one pair.
 pub fn belongs(pair: &Pair) -> bool {
     KeyPair::from_pem(&pair.key).is_ok_and(|key| is_for_key(&pair.certificate, &key))

@@ -70,18 +70,23 @@ impl TlsDirectory {
 
     async fn read(&self) -> io::Result<Files> {
         let ca = read_file(&self.path.join("ca.pem")).await?;
-        let mut pairs = vec![];
+        let (mut pairs, mut missing) = (vec![], None);
         for (cert, key) in PAIRS {
-            match read_file(&self.path.join(cert)).await {
-                Ok(cert) => pairs.push((cert, read_file(&self.path.join(key)).await?)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            let [cert, key] = [cert, key].map(|name| self.path.join(name));
+            match (read_file(&cert).await, read_file(&key).await) {
+                (Ok(cert), Ok(key)) => pairs.push((cert, key)),
+                // Half a pair is none, unless there is nothing else.
+                (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {
+                    missing.get_or_insert(e);
+                }
+                (Err(e), _) | (_, Err(e)) => return Err(e),
             }
         }
         if !pairs.is_empty() {
             return Ok(Files { ca, pairs });
         }
-        let text = format!("{}: neither cert.pem nor client-cert.pem", self.path.display());
+        let why = missing.map(|e: io::Error| e.to_string()).unwrap_or_default();
+        let text = format!("{}: neither cert.pem nor client-cert.pem with its key: {why}", self.path.display());
         Err(io::Error::new(io::ErrorKind::NotFound, text))
     }
 }

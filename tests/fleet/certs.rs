@@ -100,8 +100,9 @@ fn a_worker_is_added_by_its_script_and_kept_while_its_certificates_are_replaced(
     let mut worker = Worker { root: dir.join("worker"), child: None };
     let port = free_port().to_string();
 
-    let made = ["--certs-dir", &text(&certs), "--port", &port];
-    plane.run(&[&["host", "certs", "worker", "--ip", "127.0.0.1", "-o", &text(&script)], &made[..]].concat());
+    let made = ["--certs-dir", &text(&certs)];
+    let wanted = ["host", "certs", "worker", "--ip", "127.0.0.1", "--port", &port, "-o", &text(&script)];
+    plane.run(&[&wanted, &made[..]].concat());
     worker.install(&script);
     worker.start();
     let endpoint = format!("tcp://127.0.0.1:{port}");
@@ -132,6 +133,10 @@ fn a_worker_is_added_by_its_script_and_kept_while_its_certificates_are_replaced(
         assert_ne!(fs::read(own("cert.pem")).expect("a certificate"), before);
         assert_eq!(fs::read(own("previous-cert.pem")).expect("a certificate"), before);
         worker.install(&script);
+        if other_ca {
+            let refused = plane.cli(&[&["host", "rotate", "--all", "--ca"], &made[..]].concat(), "");
+            assert!(refused.expect_err("it may not have followed").contains("--drop-previous"));
+        }
         // The new one alone opens it now.
         for name in ["previous-cert.pem", "previous-key.pem"] {
             fs::remove_file(own(name)).expect("removed");

@@ -84,9 +84,9 @@ pub struct HostRotateArgs {
     /// Sign with another CA from now on; the old one stays trusted by the control plane
     #[arg(long, requires = "all")]
     pub ca: bool,
-    /// The port on which the daemons listen
-    #[arg(long, default_value_t = PORT)]
-    pub port: u16,
+    /// The workers have all run their newest script: forget what they took before
+    #[arg(long, requires = "all")]
+    pub drop_previous: bool,
     #[command(flatten)]
     pub keeping: CertsDir,
 }
@@ -96,6 +96,7 @@ pub fn certs(args: &HostCertsArgs) -> Result<Exit> {
     check(&args.name, &names)?;
     let keeping = Keeping::new(&args.keeping.certs_dir);
     let minted = keeping.mint(&args.name, &names, false, SystemClock::new().now())?;
+    keeping.set_port(&args.name, args.port)?;
     let script = installer(&args.name, args.ip[0], args.port, &minted);
     let wanted = args.output.as_deref();
     hand_out(&keeping, &args.name, args.ip[0], &minted, &script, wanted)
@@ -118,13 +119,22 @@ pub fn rotate(args: &HostRotateArgs) -> Result<Exit> {
         all.push((name, made_for, address));
     }
     let now = SystemClock::new().now();
+    if args.drop_previous {
+        names.iter().try_for_each(|name| keeping.drop_previous(name))?;
+    }
     if args.ca {
+        let waiting = keeping.waiting()?;
+        if !waiting.is_empty() {
+            let why = "may not have followed the last change of the CA yet, and could not follow two; when their newest \
+                       scripts have run, say --drop-previous";
+            return Err(Error::failed(format!("{}: {why}", waiting.join(", "))));
+        }
         keeping.new_authority(now)?;
     }
     let alone = !args.all && all.len() == 1;
     for (name, made_for, address) in all {
         let minted = keeping.mint(name, &made_for, true, now)?;
-        let script = installer(name, address, args.port, &minted);
+        let script = installer(name, address, keeping.port(name)?.unwrap_or(PORT), &minted);
         // Several scripts in one stream would be run by one shell.
         let file = keeping.of(name).join("install.sh");
         hand_out(&keeping, name, address, &minted, &script, (!alone).then_some(file.as_path()))?;

@@ -89,4 +89,36 @@ mod tests {
             assert!(!out.status.success() && said.contains("add this by hand"), "{said}");
         }
     }
+
+    /// What cannot be added to is left as it is, and so is everything else.
+    #[test]
+    fn a_configuration_that_is_not_understood_is_not_touched() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(root.path().join("etc/docker")).expect("made");
+        for broken in ["\n", "{\"log-driver\": ", "[1]"] {
+            fs::write(root.path().join("etc/docker/daemon.json"), broken).expect("written");
+            let out = run(&script("10.0.0.3"), root.path());
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(!out.status.success() && said.contains("add this by hand"), "{broken:?}: {said}");
+            assert_eq!(fs::read_to_string(root.path().join("etc/docker/daemon.json")).expect("there"), broken);
+            assert!(!root.path().join("etc/docker/portreeve/server-key.pem").exists());
+        }
+    }
+
+    /// As after a reboot in the middle of it.
+    #[test]
+    fn what_an_interrupted_run_has_kept_is_what_a_failing_one_puts_back() {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| root.path().join("etc/docker").join(name);
+        fs::create_dir_all(at("portreeve/before")).expect("made");
+        fs::write(at("portreeve/before/daemon.json"), r#"{"debug": true}"#).expect("written");
+        fs::write(at("daemon.json"), r#"{"hosts": ["half"]}"#).expect("written");
+        let out = run(&script("10.0.0.3"), root.path());
+        if ["python3", "jq"].iter().any(|tool| Command::new(tool).arg("--version").output().is_ok()) {
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            assert_eq!(config(root.path())["debug"], json!(true));
+        } else {
+            assert_eq!(fs::read_to_string(at("daemon.json")).expect("there"), r#"{"debug": true}"#);
+        }
+    }
 }

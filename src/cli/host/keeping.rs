@@ -1,10 +1,11 @@
 //! The credentials of the hosts, in files on the control plane's machine: one CA, and of each host what calls it.
 //!
 //! ```text
-//! DIR/ca.pem ca.key            the CA of every host; the one before is kept as previous-ca.pem
-//! DIR/NAME/ca.pem              what the control plane trusts of the host: that CA, and the one before it
-//! DIR/NAME/cert.pem key.pem    what it shows the host; those before are previous-cert.pem and previous-key.pem
-//! DIR/NAME/server.pem          what the host shows, to know its names and its end by; its key is in the installer only
+//! DIR/ca.pem ca.key            the CA of every host; those before, until they end, are in previous-ca.pem
+//! DIR/NAME/ca.pem              what the control plane trusts of the host: that CA, and those before it
+//! DIR/NAME/cert.pem key.pem    what it shows the host; client-cert.pem, client-key.pem: the same, while these are written
+//! DIR/NAME/previous-cert.pem   with previous-key.pem: what it shows a host that still takes the CA before
+//! DIR/NAME/server.pem port     what the host shows, and where; its key is in the installer only
 //! ```
 //!
 //! Invariant: at every moment the directory of a host opens its daemon, whether the newest installer has run there or
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 
 use super::super::error::{Error, Result};
 use crate::model::{is_subdomain, validate_name};
-use crate::pki::files::{FileError, load_pair, make_directory, read, store_pair, write_private};
+use crate::pki::files::{FileError, file, load_pair, make_directory, read, store_pair, write_private};
 use crate::pki::{self, Pair};
 
 /// The directory of all hosts' credentials.
@@ -90,21 +91,27 @@ impl Keeping {
         let previous = read(&self.directory.join("previous-ca.pem")).map_err(told)?.unwrap_or_default();
         // Trusted before anything is signed by it that the host may show.
         write_private(&own.join("ca.pem"), format!("{}{previous}", ca.certificate).as_bytes()).map_err(told)?;
-        let kept = client_pair(&own)?;
+        let kept = pair(&own, "")?;
         let good = |pair: &Pair| pki::is_good(&pair.certificate, &ca.certificate, None, now);
         let client_is_new = renew || !kept.as_ref().is_some_and(good);
         if client_is_new {
-            if let Some(old) = kept {
-                write_private(&own.join("previous-key.pem"), old.key.as_bytes()).map_err(told)?;
-                write_private(&own.join("previous-cert.pem"), old.certificate.as_bytes()).map_err(told)?;
+            // One of another CA stays: the host may not have heard of this one yet.
+            let older = |p: &Pair| !pki::is_signed_by(&p.certificate, &ca.certificate);
+            let waits = pair(&own, "previous-")?.is_some_and(|p| older(&p));
+            if let Some(old) = kept.filter(|kept| older(kept) || !waits) {
+                store(&own, "previous-", &old)?;
             }
             let new = pki::make_client(&ca, "portreeve", None, now)
                 .map_err(|e| made("the control plane's certificate", &e))?;
-            write_private(&own.join("key.pem"), new.key.as_bytes()).map_err(told)?;
-            write_private(&own.join("cert.pem"), new.certificate.as_bytes()).map_err(told)?;
+            // Whole beside its place first: a crash between two files leaves a pair that opens the host.
+            store(&own, "client-", &new)?;
+            store(&own, "", &new)?;
+            for name in ["client-cert.pem", "client-key.pem"] {
+                fs::remove_file(own.join(name)).map_err(file("removing", &own.join(name))).map_err(told)?;
+            }
         }
         write_private(&own.join("server.pem"), server.certificate.as_bytes()).map_err(told)?;
-        let shown = client_pair(&own)?.map(|pair| pair.certificate).unwrap_or_default();
+        let shown = pair(&own, "")?.map(|pair| pair.certificate).unwrap_or_default();
         let ends =
             [&server.certificate, &shown].into_iter().filter_map(|c| pki::end_and_names_of_pem(c)).map(|(end, _)| end);
         Ok(Minted { ca: ca.certificate, names: names.to_vec(), client_is_new, ends: ends.min().unwrap_or(now), server })
@@ -115,19 +122,66 @@ impl Keeping {
         make_directory(&self.directory).map_err(told)?;
         match load_pair(&self.directory, "ca").map_err(told)? {
             Some(ca) => Ok(ca),
-            None if self.directory.join("ca.pem").exists() && self.directory.join("ca.key").exists() => {
-                Err(Error::failed(format!("{}: ca.pem and ca.key do not belong together", self.directory.display())))
+            // Another CA in its place would be a silent change of whom the hosts trust.
+            None if ["ca.pem", "ca.key"].iter().any(|name| self.directory.join(name).exists()) => {
+                let directory = self.directory.display();
+                let why = "ca.pem and ca.key are not both there, or do not belong together; put them back, or change \
+                           the CA of every host by `portreeve host rotate --all --ca`";
+                Err(Error::failed(format!("{directory}: {why}")))
             }
             None => self.new_authority(now),
         }
     }
 
+    /// The hosts that may still take nothing but what an older CA signed: what they take is kept until it is dropped.
+    pub fn waiting(&self) -> Result<Vec<String>> {
+        let Some(ca) = load_pair(&self.directory, "ca").map_err(told)? else { return Ok(vec![]) };
+        let mut waiting = self.hosts()?;
+        let mut fault = None;
+        waiting.retain(|name| match pair(&self.of(name), "previous-") {
+            Ok(previous) => previous.is_some_and(|p| !pki::is_signed_by(&p.certificate, &ca.certificate)),
+            Err(e) => {
+                fault.get_or_insert(e);
+                true
+            }
+        });
+        fault.map_or(Ok(waiting), Err)
+    }
+
+    /// Forgets what hosts took before.
+    pub fn drop_previous(&self, name: &str) -> Result<()> {
+        for file_name in ["previous-cert.pem", "previous-key.pem"] {
+            let path = self.of(name).join(file_name);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(told(file("removing", &path)(e))),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The port on which the host's daemon listens, as last said.
+    pub fn port(&self, name: &str) -> Result<Option<u16>> {
+        let text = read(&self.of(name).join("port")).map_err(told)?;
+        Ok(text.and_then(|text| text.trim().parse().ok()))
+    }
+
+    pub fn set_port(&self, name: &str, port: u16) -> Result<()> {
+        write_private(&self.of(name).join("port"), format!("{port}\n").as_bytes()).map_err(told)
+    }
+
     /// Another CA, from which everything is signed from now on. The one before stays trusted by the control plane.
     pub fn new_authority(&self, now: Timestamp) -> Result<Pair> {
         make_directory(&self.directory).map_err(told)?;
-        if let Some(old) = load_pair(&self.directory, "ca").map_err(told)? {
-            write_private(&self.directory.join("previous-ca.pem"), old.certificate.as_bytes()).map_err(told)?;
-        }
+        let previous = self.directory.join("previous-ca.pem");
+        let trusted = [read(&self.directory.join("ca.pem")), read(&previous)];
+        let trusted = trusted.into_iter().collect::<std::result::Result<Vec<_>, _>>().map_err(told)?;
+        let trusted: String = trusted.into_iter().flatten().collect();
+        let lasting = trusted
+            .split_inclusive(END)
+            .filter(|text| pki::end_and_names_of_pem(text).is_some_and(|(end, _)| end > now));
+        let lasting: Vec<String> = lasting.map(|text| format!("{}\n", text.trim())).collect();
+        write_private(&previous, lasting.concat().as_bytes()).map_err(told)?;
         // No two have one name: a daemon tells by it which client certificates it takes.
         let name = format!("portreeve-hosts-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let ca = pki::make_ca(&name, now).map_err(|e| made("the CA", &e))?;
@@ -135,10 +189,19 @@ impl Keeping {
     }
 }
 
-fn client_pair(directory: &Path) -> Result<Option<Pair>> {
-    let certificate = read(&directory.join("cert.pem")).map_err(told)?;
-    let key = read(&directory.join("key.pem")).map_err(told)?;
+/// Of a PEM certificate.
+const END: &str = "-----END CERTIFICATE-----";
+
+/// A pair that is whole.
+fn pair(directory: &Path, prefix: &str) -> Result<Option<Pair>> {
+    let certificate = read(&directory.join(format!("{prefix}cert.pem"))).map_err(told)?;
+    let key = read(&directory.join(format!("{prefix}key.pem"))).map_err(told)?;
     Ok(certificate.zip(key).map(|(certificate, key)| Pair { certificate, key }).filter(pki::belongs))
+}
+
+fn store(directory: &Path, prefix: &str, pair: &Pair) -> Result<()> {
+    write_private(&directory.join(format!("{prefix}key.pem")), pair.key.as_bytes()).map_err(told)?;
+    write_private(&directory.join(format!("{prefix}cert.pem")), pair.certificate.as_bytes()).map_err(told)
 }
 
 fn told(error: FileError) -> Error {
@@ -215,6 +278,31 @@ mod tests {
         assert_ne!(second.ca, first.ca);
         assert_eq!(text(keeping.of("w1").join("ca.pem")), format!("{}{}", second.ca, first.ca));
         assert_eq!(text(keeping.of("w1").join("previous-cert.pem")), old);
+
+        // The host has not followed yet: whatever is renewed meanwhile, what it takes and shows stays.
+        assert_eq!(keeping.waiting().expect("hosts"), ["w1"]);
+        keeping.mint("w1", &names, true, later(2)).expect("minted");
+        assert_eq!(text(keeping.of("w1").join("previous-cert.pem")), old);
+        let third = keeping.new_authority(later(3)).expect("a CA");
+        keeping.mint("w1", &names, false, later(3)).expect("minted");
+        assert_eq!(text(keeping.of("w1").join("ca.pem")), format!("{}{}{}", third.certificate, second.ca, first.ca));
+        keeping.drop_previous("w1").expect("dropped");
+        assert_eq!(keeping.waiting().expect("hosts"), Vec::<String>::new());
+        assert!(!keeping.of("w1").join("client-cert.pem").exists());
+    }
+
+    #[test]
+    fn a_ca_without_its_key_is_not_replaced_in_silence() {
+        let root = tempfile::tempdir().expect("a directory");
+        let keeping = Keeping::new(root.path());
+        let names = ["10.0.0.3".to_owned()];
+        let first = keeping.mint("w1", &names, false, later(0)).expect("minted");
+        fs::remove_file(root.path().join("ca.key")).expect("kept elsewhere");
+        let Err(error) = keeping.mint("w2", &names, false, later(1)) else { panic!("signed by whom?") };
+        assert!(error.to_string().contains("put them back"), "{error}");
+        assert_eq!(text(root.path().join("ca.pem")), first.ca);
+        keeping.new_authority(later(1)).expect("asked for");
+        assert_eq!(text(root.path().join("previous-ca.pem")), first.ca);
     }
 
     #[test]

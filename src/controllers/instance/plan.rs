@@ -120,8 +120,8 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
         Power::Auto if matches!(desired.status.phase, Phase::Pulling | Phase::Starting | Phase::Upgrading) => Want::Run,
         // While it wakes, the status still names the run before.
         Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => Want::Sleep,
-        Power::Auto => match rested(desired, activity, now) {
-            Some(rested) if rested >= desired.spec.idle_after() => Want::Sleep,
+        Power::Auto => match until_sleep(desired, activity, now) {
+            Some(Duration::ZERO) => Want::Sleep,
             Some(_) => Want::Run,
             // Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
             None if desired.status.phase == Phase::Asleep => Want::Sleep,
@@ -130,16 +130,19 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
     }
 }
 
-/// Time that counts towards sleep: since the last use, and not before it was up. A start that takes longer than the
-/// time without use would otherwise be undone before anybody has seen it.
-pub fn rested(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
+/// An instance that has come up is shown so for so long, or for its time without use if that is shorter.
+const SHOWN: Duration = Duration::from_secs(60);
+
+/// Time until it may fall asleep if nobody uses it; `None`: not used since this process began. Not before it was up for
+/// a moment: a start that takes longer than the time without use would be undone before anybody has seen it. For a
+/// moment only: one that ends and starts again now and then would otherwise never sleep.
+pub fn until_sleep(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
+    let after = desired.spec.idle_after();
+    let left = after.saturating_sub(idle(desired, activity, now)?);
     let ready = condition(&desired.status.conditions, "Ready").filter(|c| c.status == ConditionStatus::True);
     // Of a clock that has been put back since then, nothing is known.
     let up = ready.and_then(|c| Duration::try_from(now.duration_since(c.last_transition_time.timestamp())).ok());
-    match (idle(desired, activity, now), up) {
-        (Some(idle), Some(up)) => Some(idle.min(up)),
-        (idle, _) => idle,
-    }
+    Some(up.map_or(left, |up| left.max(after.min(SHOWN).saturating_sub(up))))
 }
 
 /// Whether the status speaks of a run that goes on, or is just being ended.

@@ -11,7 +11,7 @@ use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExi
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
 use super::network::NetworkSeen;
-use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, rested};
+use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, until_sleep};
 use super::probe::ProbeTarget;
 use super::report::{Report, told_failing};
 use super::values;
@@ -376,10 +376,9 @@ const SENT: Duration = Duration::from_secs(5);
 fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
     let after = desired.spec.idle_after();
     match desired.spec.power {
-        Power::Auto if seen.activity.open == 0 => after
-            .saturating_sub(rested(desired, seen.activity, now).unwrap_or_default())
-            .max(Duration::from_millis(100))
-            .min(RESYNC),
+        Power::Auto if seen.activity.open == 0 => {
+            until_sleep(desired, seen.activity, now).unwrap_or(after).max(Duration::from_millis(100)).min(RESYNC)
+        }
         // It falls asleep when what is open is closed.
         Power::Auto if desired.is_sent_to_sleep() => SENT.min(after),
         Power::Auto => after.min(RESYNC),

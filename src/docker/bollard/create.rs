@@ -119,10 +119,9 @@ pub fn network_body(network: &NetworkSpec) -> serde_json::Value {
     let NetworkSpec { name, labels, subnet, closed } = network;
     let mut body = serde_json::json!({
         "Name": name, "CheckDuplicate": true, "Driver": "bridge", "Labels": labels, "EnableIPv6": false,
+        // Said either way: a daemon can have a default of its own, and a network that is not as asked for is made anew.
+        "Options": {MASQUERADE: (!closed).to_string()},
     });
-    if *closed {
-        body["Options"] = serde_json::json!({MASQUERADE: "false"});
-    }
     if let Some(subnet) = subnet {
         let config = serde_json::json!([{"Subnet": subnet.to_string(), "Gateway": subnet.gateway().to_string()}]);
         body["IPAM"] = serde_json::json!({"Driver": "default", "Config": config});
