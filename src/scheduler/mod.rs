@@ -12,5 +12,5 @@ mod load;
 mod place;
 
 pub use filter::Refusal;
-pub use load::{Fleet, HostLoad};
+pub use load::{Fleet, HostLoad, allocated};
 pub use place::{PlacedPort, Placement, Unplaced, place};

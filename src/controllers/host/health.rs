@@ -13,10 +13,10 @@ use super::super::recorder::EventType;
 use super::{certificates, record};
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
 use crate::model::{
-    Allocation, Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus,
-    Instance, Key, Quantity, Time, condition, set_condition,
+    Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus, Key, Quantity,
+    Resource, Time, condition, set_condition,
 };
-use crate::scheduler::Fleet;
+use crate::scheduler::allocated;
 use crate::store::{StoreError, typed};
 
 /// Between two checks. `info` is a real operation: a daemon whose containerd hangs still answers pings.
@@ -37,7 +37,7 @@ pub async fn run(ctx: &Context, name: &str) {
         failures = if looked.is_ok() { 0 } else { failures + 1 };
         let seen_before = condition(&host.status.conditions, "Ready").is_some();
         if (looked.is_ok() || failures >= FAILURES || !seen_before)
-            && let Err(e) = report(ctx, name, &looked).await
+            && let Err(e) = report(ctx, &host, &looked).await
         {
             tracing::warn!(host = name, error = %e, "the host's status was not written");
         }
@@ -45,15 +45,14 @@ pub async fn run(ctx: &Context, name: &str) {
     }
 }
 
-async fn report(ctx: &Context, name: &str, looked: &Result<EngineInfo, EngineError>) -> Result<(), StoreError> {
-    let key = Key::host(name);
+/// Writes what has changed. `seen`: the host as the cache has it; almost always that is all there is to read.
+async fn report(ctx: &Context, seen: &DockerHost, looked: &Result<EngineInfo, EngineError>) -> Result<(), StoreError> {
+    if whole_status(ctx, seen, looked) == seen.status {
+        return Ok(());
+    }
+    let key = seen.key();
     let Some(host) = typed::get::<DockerHost>(&*ctx.store, &key).await? else { return Ok(()) };
-    let shared = match looked {
-        Ok(info) => shared_with(&ctx.cache.hosts(), &host, &info.daemon_id),
-        Err(_) => None,
-    };
-    let mut status = status(&host, looked, shared.as_deref(), ctx.clock.now());
-    status.allocated = Some(allocated(&host, &ctx.cache.on_node(name)));
+    let status = whole_status(ctx, &host, looked);
     if status == host.status {
         return Ok(());
     }
@@ -84,10 +83,15 @@ fn tell_change(ctx: &Context, host: &DockerHost, status: &DockerHostStatus, type
     ctx.recorder.event(&Key::host(&host.metadata.name), &host.metadata.uid, kind, &new.reason, new.message.clone());
 }
 
-/// What the instances bound to the host reserve, as placement counts it.
-fn allocated(host: &DockerHost, bound: &[Arc<Instance>]) -> Allocation {
-    let fleet = Fleet::new([Arc::new(host.clone())], bound.iter().map(|i| &**i));
-    fleet.hosts[&host.metadata.name].allocation()
+/// What the status should say of the daemon and of what the instances bound to the host reserve.
+fn whole_status(ctx: &Context, host: &DockerHost, looked: &Result<EngineInfo, EngineError>) -> DockerHostStatus {
+    let shared = match looked {
+        Ok(info) => shared_with(&ctx.cache.hosts(), host, &info.daemon_id),
+        Err(_) => None,
+    };
+    let mut status = status(host, looked, shared.as_deref(), ctx.clock.now());
+    status.allocated = Some(allocated(&ctx.cache.on_node(&host.metadata.name)));
+    status
 }
 
 /// The older host that leads to the same daemon: two hosts of one daemon would each take the other's containers for

@@ -19,7 +19,7 @@ use portreeve::controllers::{self, Context};
 use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
-use portreeve::scheduler::Fleet;
+use portreeve::scheduler::allocated;
 use portreeve::store::{Keyring, MemoryStore, Revision, SealingStore, SharedStore, StoreError, typed};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -242,8 +242,11 @@ impl World {
     async fn hosts_told(&self) -> bool {
         let hosts = typed::list::<DockerHost>(&*self.store, None).await.unwrap().items;
         let instances = self.instances().await;
-        let fleet = Fleet::new(hosts.into_iter().map(Arc::new), &instances);
-        fleet.hosts.values().all(|load| load.host.status.allocated == Some(load.allocation()))
+        let instances: Vec<_> = instances.into_iter().map(Arc::new).collect();
+        hosts.iter().all(|host| {
+            let bound: Vec<_> = instances.iter().filter(|i| i.status.node == host.metadata.name).cloned().collect();
+            host.status.allocated == Some(allocated(&bound))
+        })
     }
 
     /// Nothing is written any more, neither to a daemon nor to the store, for this long.
