@@ -77,9 +77,7 @@ async fn binaries() -> &'static [Binary] {
             let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+').parse();
             found.push(Binary { program, minor: minor.expect("a minor version") });
         }
-        // The one without a number may be one of them, or call it: it is not to play everything a third time.
-        let numbered = |b: &Binary| b.program.extension().is_some();
-        found.sort_by_key(|b| (b.minor, numbered(b)));
+        found.sort_by_key(|b| b.minor);
         found
     };
     FOUND.get_or_init(find).await

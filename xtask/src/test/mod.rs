@@ -92,11 +92,10 @@ impl Run {
     fn checks(&mut self) {
         self.cargo("format", "fmt --all --check", &[]);
         self.cargo("lints", "clippy --workspace --all-targets -- -D warnings", &[]);
-        self.cargo(
-            "tests",
-            "test --workspace --no-fail-fast",
-            &KUBECTL_ENV.map(|(name, value)| (name, Path::new(value))),
-        );
+        // Two for each core: some of them wait for a disk or another process.
+        let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
+        let words = format!("test --workspace --no-fail-fast -- --test-threads={threads}");
+        self.cargo("tests", &words, &KUBECTL_ENV.map(|(name, value)| (name, Path::new(value))));
     }
 
     /// Clients that others wrote, from PyPI, while other work is done; what they print comes after it.
@@ -163,7 +162,7 @@ impl Run {
             ("PORTREEVE_XTASK", &program),
         ];
         // They mostly wait.
-        let words = "test --test fleet --no-fail-fast -- --test-threads=3";
+        let words = "test --test fleet --no-fail-fast -- --test-threads=12";
         let first = &fleet.hosts[0];
         let mut env = common.to_vec();
         env.push(("PORTREEVE_TEST_DOCKER", Path::new(&first.endpoint)));
