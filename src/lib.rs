@@ -19,7 +19,7 @@
 //! | [`runtime`] | queue, back-off, one reconcile per key; knows no kinds | nothing of ours |
 //! | [`scheduler`] | which host an instance goes to, and why: pure | model |
 //! | [`docker`] | one client per daemon | model, pki |
-//! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker |
+//! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker, pki |
 //! | [`proxy`] | user traffic | model, cache |
 //! | [`api`] | the Kubernetes-convention API | model, store, cache, pki |
 //! | [`cli`] | the verbs; speaks only the API | model, pki |

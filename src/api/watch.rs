@@ -223,9 +223,7 @@ impl Lines {
         drop(serde_json::to_writer(&mut self.0, &Event { object, r#type: kind }));
         self.0.push(b'\n');
     }
-}
 
-impl Lines {
     /// As [`Lines::add`], of an object as it is stored.
     fn add_stored(&mut self, kind: &str, object: &Item) {
         const HEAD: &[u8] = br#"{"object":"#;

@@ -31,10 +31,12 @@ struct Files {
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A directory of credentials.
+/// A directory of credentials, and when the certificates end that were shown by their means.
 pub struct TlsDirectory {
     path: PathBuf,
     last: Mutex<Option<Read>>,
+    /// When the certificate ends that the daemon showed last.
+    server_ends: Mutex<Option<Timestamp>>,
 }
 
 /// What was made of the files.
@@ -47,7 +49,7 @@ struct Read {
 
 impl TlsDirectory {
     pub fn new(path: &str) -> TlsDirectory {
-        TlsDirectory { path: path.into(), last: Mutex::new(None) }
+        TlsDirectory { path: path.into(), last: Mutex::default(), server_ends: Mutex::default() }
     }
 
     /// The configuration for the next connection. Errors name the file.
@@ -63,9 +65,17 @@ impl TlsDirectory {
         Ok(config)
     }
 
-    /// When the newest client certificate ends, as of the last configuration.
-    pub fn client_ends(&self) -> Option<Timestamp> {
-        self.last.lock().expect("no panic while held").as_ref().and_then(|read| read.client_ends)
+    /// Takes note of the certificate that the daemon has shown.
+    pub fn shown(&self, server: &CertificateDer<'_>) {
+        *self.server_ends.lock().expect("no panic while held") = end_and_names(server).map(|(end, _)| end);
+    }
+
+    /// When the first certificate ends by which the daemon is reached now: its own, as shown last, or the newest of those
+    /// shown to it, as of the last configuration.
+    pub fn end(&self) -> Option<Timestamp> {
+        let server = *self.server_ends.lock().expect("no panic while held");
+        let client = self.last.lock().expect("no panic while held").as_ref().and_then(|read| read.client_ends);
+        [server, client].into_iter().flatten().min()
     }
 
     async fn read(&self) -> io::Result<Files> {
@@ -230,6 +240,6 @@ mod tests {
         put("key.pem", &after.key);
         assert_eq!(shown(&directory, &daemon(&old)).await.expect("taken"), der(&before.certificate));
         assert_eq!(shown(&directory, &daemon(&new)).await.expect("taken"), der(&after.certificate));
-        assert!(directory.client_ends().is_some_and(|end| end > now()));
+        assert!(directory.end().is_some_and(|end| end > now()));
     }
 }

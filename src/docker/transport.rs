@@ -8,8 +8,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,7 +34,6 @@ use super::endpoint::Endpoint;
 use super::identity::{verified, wrong_daemon};
 use super::timeouts;
 use super::tls::TlsDirectory;
-use crate::pki::end_and_names;
 
 /// The oldest minor version of API 1 that we speak: Docker 20.10.
 pub const FLOOR: u16 = 41;
@@ -48,7 +47,7 @@ pub struct Transport {
     client: Client<Connector, Body>,
     authority: String,
     /// Of a TLS endpoint.
-    certificates: Option<Certificates>,
+    certificates: Option<Arc<TlsDirectory>>,
     /// Minor version agreed on; 0: not yet.
     minor: AtomicU16,
 }
@@ -75,9 +74,7 @@ impl Transport {
     pub fn new(endpoint: &Endpoint, daemon: &str) -> Arc<Transport> {
         let way = Way::to(endpoint);
         let certificates = match &way {
-            Way::Tls { directory, server_ends, .. } => {
-                Some(Certificates { client: directory.clone(), server_ends: server_ends.clone() })
-            }
+            Way::Tls { directory, .. } => Some(directory.clone()),
             Way::Unix(_) | Way::Unusable(_) => None,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -91,9 +88,7 @@ impl Transport {
 
     /// When the first certificate ends by which the daemon is reached now: its own, or the newest of those shown to it.
     pub fn certificates_end(&self) -> Option<Timestamp> {
-        let certificates = self.certificates.as_ref()?;
-        let server = *certificates.server_ends.lock().expect("no panic while held");
-        [server, certificates.client.client_ends()].into_iter().flatten().min()
+        self.certificates.as_ref()?.end()
     }
 
     /// Sends a request for a path without version; the answer may have any status.
@@ -162,14 +157,6 @@ fn agree(told: &str) -> Result<u16, String> {
     }
 }
 
-struct Certificates {
-    client: Arc<TlsDirectory>,
-    server_ends: ServerEnds,
-}
-
-/// When the certificate ends that the daemon showed last.
-type ServerEnds = Arc<Mutex<Option<Timestamp>>>;
-
 /// Opens connections to one daemon, whatever the request's address.
 #[derive(Clone)]
 struct Connector {
@@ -181,13 +168,7 @@ struct Connector {
 #[derive(Clone)]
 enum Way {
     Unix(Arc<std::path::PathBuf>),
-    Tls {
-        tcp: HttpConnector,
-        address: Uri,
-        name: ServerName<'static>,
-        directory: Arc<TlsDirectory>,
-        server_ends: ServerEnds,
-    },
+    Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, directory: Arc<TlsDirectory> },
     Unusable(String),
 }
 
@@ -210,7 +191,7 @@ impl Way {
                 match (address, ServerName::try_from(host.clone())) {
                     (Ok(address), Ok(name)) => {
                         let directory = Arc::new(TlsDirectory::new(tls_directory));
-                        Way::Tls { tcp, address, name, directory, server_ends: ServerEnds::default() }
+                        Way::Tls { tcp, address, name, directory }
                     }
                     _ => Way::Unusable(format!("{authority} is no address")),
                 }
@@ -226,13 +207,13 @@ impl Way {
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
-            Way::Tls { tcp, address, name, directory, server_ends } => {
+            Way::Tls { tcp, address, name, directory } => {
                 let config = directory.config().await?;
                 let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name.clone(), stream.into_inner()).await?;
                 // A resumed session remembers the certificate of the handshake before it.
                 if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-                    *server_ends.lock().expect("no panic while held") = end_and_names(leaf).map(|(end, _)| end);
+                    directory.shown(leaf);
                 }
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }

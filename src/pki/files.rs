@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::Pair;
 
+/// The files of a certificate and its key, in that order.
+pub type PairNames = [&'static str; 2];
+
+/// Of a CA.
+pub const CA: PairNames = ["ca.pem", "ca.key"];
+
 /// A file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}", path.display())]
@@ -43,15 +49,21 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("removing", path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file that only we may read, whole or not at all, and onto the disk.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let beside = PathBuf::from(name);
     // Left over from a crash: with rights that we did not choose.
-    fs::remove_file(&beside)
-        .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-        .map_err(file("removing", &beside))?;
+    remove(&beside)?;
     let mut out = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -66,17 +78,15 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// A pair that is whole: `NAME.pem` and `NAME.key`. The key is written first, so a certificate without one is of no use;
-/// a crash between the two files leaves halves of different pairs.
-pub fn load_pair(directory: &Path, name: &str) -> Result<Option<Pair>, FileError> {
-    let certificate = read(&directory.join(format!("{name}.pem")))?;
-    let key = read(&directory.join(format!("{name}.key")))?;
-    let Some((certificate, key)) = certificate.zip(key) else { return Ok(None) };
-    Ok(Some(Pair { certificate, key }).filter(super::belongs))
+/// A pair that is whole. The key is written first, so a certificate without one is of no use; a crash between the two
+/// files leaves halves of different pairs.
+pub fn load_pair(directory: &Path, names: PairNames) -> Result<Option<Pair>, FileError> {
+    let [certificate, key] = names.map(|name| read(&directory.join(name)));
+    Ok(certificate?.zip(key?).map(|(certificate, key)| Pair { certificate, key }).filter(super::belongs))
 }
 
-pub fn store_pair(directory: &Path, name: &str, pair: Pair) -> Result<Pair, FileError> {
-    write_private(&directory.join(format!("{name}.key")), pair.key.as_bytes())?;
-    write_private(&directory.join(format!("{name}.pem")), pair.certificate.as_bytes())?;
+pub fn store_pair(directory: &Path, [certificate, key]: PairNames, pair: Pair) -> Result<Pair, FileError> {
+    write_private(&directory.join(key), pair.key.as_bytes())?;
+    write_private(&directory.join(certificate), pair.certificate.as_bytes())?;
     Ok(pair)
 }

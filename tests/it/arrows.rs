@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("store", &["model", "clock"]),
     ("cache", &["store", "model"]),
     ("docker", &["model", "pki", "clock"]),
-    ("controllers", &["model", "scheduler", "store", "cache", "runtime", "docker", "clock"]),
+    ("controllers", &["model", "scheduler", "store", "cache", "runtime", "docker", "pki", "clock"]),
     ("proxy", &["model", "cache", "clock"]),
     ("api", &["model", "store", "cache", "pki", "clock"]),
     ("cli", &["model", "pki", "clock"]),

@@ -26,8 +26,11 @@ use super::authenticate::{Authenticator, User};
 use super::authorize::ADMINS;
 use super::serving::{Live, OwnCertificate, Serving, certified};
 use super::tokens;
-use crate::pki::files::{FileError, file, load_pair, make_directory, read, store_pair, write_private};
+use crate::pki::files::{CA, FileError, PairNames, file, load_pair, make_directory, read, store_pair, write_private};
 use crate::pki::{self, Pair};
+
+const SERVING: PairNames = ["serving.pem", "serving.key"];
+const ADMIN: PairNames = ["admin.pem", "admin.key"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
@@ -111,7 +114,7 @@ impl Source {
     pub fn serving_files(&self) -> [PathBuf; 2] {
         match &self.own {
             Some(own) => [own.certificate.clone(), own.key.clone()],
-            None => ["serving.pem", "serving.key"].map(|name| self.pki_dir().join(name)),
+            None => SERVING.map(|name| self.pki_dir().join(name)),
         }
     }
 
@@ -123,8 +126,8 @@ impl Source {
         make_directory(&pki_dir)?;
         let certificate = |what| move |source| CredentialError::Certificate { what, source };
 
-        let ca = load_pair(&pki_dir, "ca")?;
-        if ca.is_none() && pki_dir.join("ca.pem").exists() && pki_dir.join("ca.key").exists() {
+        let ca = load_pair(&pki_dir, CA)?;
+        if ca.is_none() && CA.iter().all(|name| pki_dir.join(name).exists()) {
             let why = "ca.pem and ca.key do not belong together; put back the right ones, or remove both (every client then needs a new kubeconfig)";
             return Err(CredentialError::Unusable { path: pki_dir, why: why.into() });
         }
@@ -134,7 +137,7 @@ impl Source {
                 let why = "the CA is not the one of the start; put it back, or restart to change it".into();
                 return Err(CredentialError::Unusable { path: pki_dir.join("ca.pem"), why });
             }
-            _ => store_pair(&pki_dir, "ca", pki::make_ca("portreeve-ca", now).map_err(certificate("the CA"))?)?,
+            _ => store_pair(&pki_dir, CA, pki::make_ca("portreeve-ca", now).map_err(certificate("the CA"))?)?,
         };
         let (chain, key) = match &self.own {
             Some(own) => (read_own(&own.certificate)?, read_own(&own.key)?),
@@ -147,12 +150,12 @@ impl Source {
         let serving = certified(&chain, &key).map_err(unusable)?;
         let (ends, names) = pki::end_and_names(&serving.cert[0])
             .ok_or_else(|| unusable("the certificate cannot be read as X.509".into()))?;
-        let admin = match load_pair(&pki_dir, "admin")? {
+        let admin = match load_pair(&pki_dir, ADMIN)? {
             Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, None, now) => pair,
             _ => {
                 let pair = pki::make_client(&ca, "admin", Some(ADMINS), now)
                     .map_err(certificate("the administrator's certificate"))?;
-                store_pair(&pki_dir, "admin", pair)?
+                store_pair(&pki_dir, ADMIN, pair)?
             }
         };
         let token_path = pki_dir.join("admin.token");
@@ -179,12 +182,12 @@ impl Source {
     /// The serving pair of our own making.
     fn our_pair(&self, ca: &Pair, now: Timestamp) -> Result<Pair, CredentialError> {
         let names = server_names(self.listen.ip());
-        match load_pair(&self.pki_dir(), "serving")? {
+        match load_pair(&self.pki_dir(), SERVING)? {
             Some(pair) if pki::is_good(&pair.certificate, &ca.certificate, Some(&names), now) => Ok(pair),
             _ => {
                 let pair = pki::make_server(ca, "portreeve", &names, now)
                     .map_err(|source| CredentialError::Certificate { what: "the serving certificate", source })?;
-                Ok(store_pair(&self.pki_dir(), "serving", pair)?)
+                Ok(store_pair(&self.pki_dir(), SERVING, pair)?)
             }
         }
     }

@@ -15,7 +15,7 @@ use super::super::session::Session;
 use super::super::until::{Seen, Target, until};
 use super::super::url::with_query;
 use super::certs::CertsDir;
-use crate::model::{Condition, ConditionStatus, DaemonEndpoint, DockerHost, Kind, Span, condition};
+use crate::model::{ConditionStatus, DaemonEndpoint, DockerHost, Kind, Span, condition};
 
 /// Add a Docker daemon to the fleet, and show each check as it passes.
 ///
@@ -68,7 +68,7 @@ pub async fn run(args: &HostAddArgs, session: &Session) -> Result<Exit> {
         for check in told.news(&host) {
             print(&format!("{check}\n"))?;
         }
-        Ok(told.seen(&host))
+        Ok(seen(&host))
     })
     .await;
     if let Err(Error::TimedOut(text)) = waited {
@@ -120,7 +120,7 @@ impl Told {
     /// Lines about the checks that have passed since the last look, in their order.
     fn news(&mut self, host: &DockerHost) -> Vec<String> {
         let status = &host.status;
-        let met = |type_| condition(&status.conditions, type_).filter(|c| is_met(c));
+        let met = |type_| condition(&status.conditions, type_).filter(|c| c.status == ConditionStatus::True);
         let ready = met("Ready");
         let mut checks: Vec<(&'static str, Option<String>)> = vec![];
         if host.spec.tls.is_some() {
@@ -139,19 +139,15 @@ impl Told {
         }
         lines
     }
-
-    fn seen(&self, host: &DockerHost) -> Seen {
-        let current = host.status.observed_generation >= host.metadata.generation;
-        match condition(&host.status.conditions, "Ready") {
-            Some(ready) if current && ready.status == ConditionStatus::True => Seen::Done,
-            Some(ready) if current => Seen::NotYet(ready.message.clone()),
-            _ => Seen::NotYet("not looked at yet".to_owned()),
-        }
-    }
 }
 
-fn is_met(condition: &Condition) -> bool {
-    condition.status == ConditionStatus::True
+fn seen(host: &DockerHost) -> Seen {
+    let current = host.status.observed_generation >= host.metadata.generation;
+    match condition(&host.status.conditions, "Ready") {
+        Some(ready) if current && ready.status == ConditionStatus::True => Seen::Done,
+        Some(ready) if current => Seen::NotYet(ready.message.clone()),
+        _ => Seen::NotYet("not looked at yet".to_owned()),
+    }
 }
 
 fn capacity(host: &DockerHost) -> String {
@@ -196,16 +192,16 @@ mod tests {
         }))
         .expect("a host");
         let mut told = Told::default();
-        assert_eq!((told.news(&host).len(), told.seen(&host)), (0, Seen::NotYet("not looked at yet".into())));
+        assert_eq!((told.news(&host).len(), seen(&host)), (0, Seen::NotYet("not looked at yet".into())));
         let says = |type_: &str, status: &str, message: &str| json!({"type": type_, "status": status, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"});
         host.status = serde_json::from_value(json!({"observedGeneration": 1, "conditions": [
             says("TLSValid", "True", "good until 2027"), says("Ready", "False", "info w1: refused"),
         ]}))
         .expect("a status");
         assert_eq!(told.news(&host), ["ok TLS: good until 2027"]);
-        assert_eq!(told.seen(&host), Seen::NotYet("info w1: refused".into()));
+        assert_eq!(seen(&host), Seen::NotYet("info w1: refused".into()));
         host.status.conditions[1].status = ConditionStatus::True;
         assert_eq!(told.news(&host).len(), 3);
-        assert_eq!((told.news(&host).len(), told.seen(&host)), (0, Seen::Done));
+        assert_eq!((told.news(&host).len(), seen(&host)), (0, Seen::Done));
     }
 }

@@ -97,9 +97,7 @@ pub fn certs(args: &HostCertsArgs) -> Result<Exit> {
     let keeping = Keeping::new(&args.keeping.certs_dir);
     let minted = keeping.mint(&args.name, &names, false, SystemClock::new().now())?;
     keeping.set_port(&args.name, args.port)?;
-    let script = installer(&args.name, args.ip[0], args.port, &minted);
-    let wanted = args.output.as_deref();
-    hand_out(&keeping, &args.name, args.ip[0], &minted, &script, wanted)
+    hand_out(&keeping, &args.name, args.ip[0], &minted, args.output.as_deref())
 }
 
 pub fn rotate(args: &HostRotateArgs) -> Result<Exit> {
@@ -134,23 +132,16 @@ pub fn rotate(args: &HostRotateArgs) -> Result<Exit> {
     let alone = !args.all && all.len() == 1;
     for (name, made_for, address) in all {
         let minted = keeping.mint(name, &made_for, true, now)?;
-        let script = installer(name, address, keeping.port(name)?.unwrap_or(PORT), &minted);
         // Several scripts in one stream would be run by one shell.
         let file = keeping.of(name).join("install.sh");
-        hand_out(&keeping, name, address, &minted, &script, (!alone).then_some(file.as_path()))?;
+        hand_out(&keeping, name, address, &minted, (!alone).then_some(file.as_path()))?;
     }
     Ok(Exit::Done)
 }
 
 /// Gives the script where it is wanted, and says what was made.
-fn hand_out(
-    keeping: &Keeping,
-    name: &str,
-    address: IpAddr,
-    minted: &Minted,
-    script: &str,
-    wanted: Option<&Path>,
-) -> Result<Exit> {
+fn hand_out(keeping: &Keeping, name: &str, address: IpAddr, minted: &Minted, wanted: Option<&Path>) -> Result<Exit> {
+    let script = installer(name, address, keeping.port(name)?.unwrap_or(PORT), minted);
     let own = keeping.of(name);
     let client = if minted.client_is_new { "made" } else { "kept" };
     eprintln!("host {name}: credentials for calling it {client} in {}", own.display());
@@ -163,7 +154,7 @@ fn hand_out(
         None => None,
     };
     match file {
-        None => print(script)?,
+        None => print(&script)?,
         Some(file) => {
             write_private(&file, script.as_bytes()).map_err(|e| Error::failed(format!("{e}: {}", e.source)))?;
             eprintln!(

@@ -21,20 +21,27 @@ before=$mine/before
 config=$etc/daemon.json
 units=$root/etc/systemd/system/docker.service.d
 
-# Every file that is replaced, once: what an interrupted run has kept is what was there before it.
-keep() {
-    if [ -d "$before" ]; then back; fi
-    mkdir -p "$before.new"
+# Runs a command with each file that is replaced.
+each() {
     for file in "$mine/ca.pem" "$mine/server-key.pem" "$mine/server-cert.pem" "$config" "$units/portreeve.conf"; do
-        if [ -f "$file" ]; then cp -p "$file" "$before.new/"; fi
+        "$1" "$file"
     done
+}
+keep_file() {
+    if [ -f "$1" ]; then cp -p "$1" "$before.new/"; fi
+}
+back_file() {
+    kept=$before/$(basename "$1")
+    if [ -f "$kept" ]; then cp -p "$kept" "$1"; else rm -f "$1"; fi
+}
+# Called when nothing is kept: what an interrupted run has kept, which is what was there before it, is put back first.
+keep() {
+    mkdir -p "$before.new"
+    each keep_file
     mv "$before.new" "$before"
 }
 back() {
-    for file in "$mine/ca.pem" "$mine/server-key.pem" "$mine/server-cert.pem" "$config" "$units/portreeve.conf"; do
-        kept=$before/$(basename "$file")
-        if [ -f "$kept" ]; then cp -p "$kept" "$file"; else rm -f "$file"; fi
-    done
+    each back_file
     rm -rf "$before"
 }
 restart() {

@@ -19,8 +19,15 @@ use jiff::Timestamp;
 
 use super::super::error::{Error, Result};
 use crate::model::{is_subdomain, validate_name};
-use crate::pki::files::{FileError, file, load_pair, make_directory, read, store_pair, write_private};
+use crate::pki::files::{CA, FileError, PairNames, load_pair, make_directory, read, remove, store_pair, write_private};
 use crate::pki::{self, Pair};
+
+/// What the control plane shows a host.
+const SHOWN: PairNames = ["cert.pem", "key.pem"];
+/// The same, while its files are replaced one after the other.
+const BESIDE: PairNames = ["client-cert.pem", "client-key.pem"];
+/// What it showed before.
+const PREVIOUS: PairNames = ["previous-cert.pem", "previous-key.pem"];
 
 /// The directory of all hosts' credentials.
 pub struct Keeping {
@@ -91,39 +98,24 @@ impl Keeping {
         let previous = read(&self.directory.join("previous-ca.pem")).map_err(told)?.unwrap_or_default();
         // Trusted before anything is signed by it that the host may show.
         write_private(&own.join("ca.pem"), format!("{}{previous}", ca.certificate).as_bytes()).map_err(told)?;
-        let kept = pair(&own, "")?;
-        let good = |pair: &Pair| pki::is_good(&pair.certificate, &ca.certificate, None, now);
-        let client_is_new = renew || !kept.as_ref().is_some_and(good);
-        if client_is_new {
-            // One of another CA stays: the host may not have heard of this one yet.
-            let older = |p: &Pair| !pki::is_signed_by(&p.certificate, &ca.certificate);
-            let waits = pair(&own, "previous-")?.is_some_and(|p| older(&p));
-            if let Some(old) = kept.filter(|kept| older(kept) || !waits) {
-                store(&own, "previous-", &old)?;
-            }
-            let new = pki::make_client(&ca, "portreeve", None, now)
-                .map_err(|e| made("the control plane's certificate", &e))?;
-            // Whole beside its place first: a crash between two files leaves a pair that opens the host.
-            store(&own, "client-", &new)?;
-            store(&own, "", &new)?;
-            for name in ["client-cert.pem", "client-key.pem"] {
-                fs::remove_file(own.join(name)).map_err(file("removing", &own.join(name))).map_err(told)?;
-            }
-        }
+        let kept = load_pair(&own, SHOWN).map_err(told)?;
+        let (shown, client_is_new) = match kept {
+            Some(kept) if !renew && pki::is_good(&kept.certificate, &ca.certificate, None, now) => (kept, false),
+            kept => (replace_client(&own, &ca, kept, now)?, true),
+        };
         write_private(&own.join("server.pem"), server.certificate.as_bytes()).map_err(told)?;
-        let shown = pair(&own, "")?.map(|pair| pair.certificate).unwrap_or_default();
-        let ends =
-            [&server.certificate, &shown].into_iter().filter_map(|c| pki::end_and_names_of_pem(c)).map(|(end, _)| end);
+        let ends = [&server, &shown].into_iter().filter_map(|pair| pki::end_and_names_of_pem(&pair.certificate));
+        let ends = ends.map(|(end, _)| end);
         Ok(Minted { ca: ca.certificate, names: names.to_vec(), client_is_new, ends: ends.min().unwrap_or(now), server })
     }
 
     /// The CA, made when there is none.
     fn authority(&self, now: Timestamp) -> Result<Pair> {
         make_directory(&self.directory).map_err(told)?;
-        match load_pair(&self.directory, "ca").map_err(told)? {
+        match load_pair(&self.directory, CA).map_err(told)? {
             Some(ca) => Ok(ca),
             // Another CA in its place would be a silent change of whom the hosts trust.
-            None if ["ca.pem", "ca.key"].iter().any(|name| self.directory.join(name).exists()) => {
+            None if CA.iter().any(|name| self.directory.join(name).exists()) => {
                 let directory = self.directory.display();
                 let why = "ca.pem and ca.key are not both there, or do not belong together; put them back, or change \
                            the CA of every host by `portreeve host rotate --all --ca`";
@@ -135,29 +127,20 @@ impl Keeping {
 
     /// The hosts that may still take nothing but what an older CA signed: what they take is kept until it is dropped.
     pub fn waiting(&self) -> Result<Vec<String>> {
-        let Some(ca) = load_pair(&self.directory, "ca").map_err(told)? else { return Ok(vec![]) };
-        let mut waiting = self.hosts()?;
-        let mut fault = None;
-        waiting.retain(|name| match pair(&self.of(name), "previous-") {
-            Ok(previous) => previous.is_some_and(|p| !pki::is_signed_by(&p.certificate, &ca.certificate)),
-            Err(e) => {
-                fault.get_or_insert(e);
-                true
+        let Some(ca) = load_pair(&self.directory, CA).map_err(told)? else { return Ok(vec![]) };
+        let mut waiting = vec![];
+        for name in self.hosts()? {
+            let previous = load_pair(&self.of(&name), PREVIOUS).map_err(told)?;
+            if previous.is_some_and(|p| !pki::is_signed_by(&p.certificate, &ca.certificate)) {
+                waiting.push(name);
             }
-        });
-        fault.map_or(Ok(waiting), Err)
+        }
+        Ok(waiting)
     }
 
     /// Forgets what hosts took before.
     pub fn drop_previous(&self, name: &str) -> Result<()> {
-        for file_name in ["previous-cert.pem", "previous-key.pem"] {
-            let path = self.of(name).join(file_name);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(told(file("removing", &path)(e))),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_pair(&self.of(name), PREVIOUS)
     }
 
     /// The port on which the host's daemon listens, as last said.
@@ -185,23 +168,31 @@ impl Keeping {
         // No two have one name: a daemon tells by it which client certificates it takes.
         let name = format!("portreeve-hosts-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let ca = pki::make_ca(&name, now).map_err(|e| made("the CA", &e))?;
-        store_pair(&self.directory, "ca", ca).map_err(told)
+        store_pair(&self.directory, CA, ca).map_err(told)
     }
 }
 
 /// Of a PEM certificate.
 const END: &str = "-----END CERTIFICATE-----";
 
-/// A pair that is whole.
-fn pair(directory: &Path, prefix: &str) -> Result<Option<Pair>> {
-    let certificate = read(&directory.join(format!("{prefix}cert.pem"))).map_err(told)?;
-    let key = read(&directory.join(format!("{prefix}key.pem"))).map_err(told)?;
-    Ok(certificate.zip(key).map(|(certificate, key)| Pair { certificate, key }).filter(pki::belongs))
+/// Gives the control plane another certificate for a host. `kept`: the one that it has shown so far.
+fn replace_client(own: &Path, ca: &Pair, kept: Option<Pair>, now: Timestamp) -> Result<Pair> {
+    // One of another CA stays: the host may not have heard of this one yet.
+    let older = |p: &Pair| !pki::is_signed_by(&p.certificate, &ca.certificate);
+    let waits = load_pair(own, PREVIOUS).map_err(told)?.is_some_and(|p| older(&p));
+    if let Some(old) = kept.filter(|kept| older(kept) || !waits) {
+        store_pair(own, PREVIOUS, old).map_err(told)?;
+    }
+    let new = pki::make_client(ca, "portreeve", None, now).map_err(|e| made("the control plane's certificate", &e))?;
+    // Whole beside its place first: a crash between two files leaves a pair that opens the host.
+    let new = store_pair(own, BESIDE, new).map_err(told)?;
+    let new = store_pair(own, SHOWN, new).map_err(told)?;
+    remove_pair(own, BESIDE)?;
+    Ok(new)
 }
 
-fn store(directory: &Path, prefix: &str, pair: &Pair) -> Result<()> {
-    write_private(&directory.join(format!("{prefix}key.pem")), pair.key.as_bytes()).map_err(told)?;
-    write_private(&directory.join(format!("{prefix}cert.pem")), pair.certificate.as_bytes()).map_err(told)
+fn remove_pair(directory: &Path, names: PairNames) -> Result<()> {
+    names.iter().try_for_each(|name| remove(&directory.join(name))).map_err(told)
 }
 
 fn told(error: FileError) -> Error {

@@ -3,11 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{Condition, ConditionStatus, DockerHost};
+use crate::pki::RENEW_BEFORE;
 
 /// The type of the condition.
 pub const TLS_VALID: &str = "TLSValid";
-/// Told so long before the end.
-const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What is to be said; nothing about a host without TLS, or one whose certificates nobody has seen yet.
 pub fn condition(host: &DockerHost, ends: Option<Timestamp>, now: Timestamp) -> Option<Condition> {
@@ -17,7 +16,7 @@ pub fn condition(host: &DockerHost, ends: Option<Timestamp>, now: Timestamp) -> 
     let cure = format!("renew by `portreeve host rotate {}`", host.metadata.name);
     let (status, reason, message) = if left <= SignedDuration::ZERO {
         (ConditionStatus::False, "Expired", format!("a certificate of the host has ended at {ends}; {cure}"))
-    } else if left <= SOON {
+    } else if left <= RENEW_BEFORE {
         (ConditionStatus::False, "ExpiresSoon", format!("a certificate of the host ends at {ends}; {cure}"))
     } else {
         (ConditionStatus::True, "Valid", format!("the certificates are good until {ends}"))

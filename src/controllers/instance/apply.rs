@@ -1,6 +1,7 @@
 //! Doing: a thin executor of plans. Actions run in order; the first that fails ends the run and becomes a condition
 //! and an Event in the daemon's own words. There is no rollback: the next look decides afresh.
 
+mod binding;
 mod pulling;
 
 use std::sync::Arc;
@@ -9,25 +10,19 @@ use std::time::Duration;
 use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind};
 use crate::docker::labels;
 use crate::docker::turns::Turn;
-use crate::model::{
-    ConditionStatus, EVICT_ANNOTATION, FINALIZER, ImageStatus, Instance, InstanceStatus, Key, Phase, Resource, Subnet,
-    condition,
-};
+use crate::model::{ConditionStatus, FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, Subnet, condition};
 use crate::runtime::{Error, Outcome};
-use crate::scheduler::place;
 use crate::store::{Revision, StoreError, typed};
 
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
 use super::engine_error;
-use super::moving::elsewhere;
 use super::network::network_spec;
-use super::observe::{activity, fleet};
+use super::observe::activity;
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
-use super::report::{Report, after_failure, failure_reason, refuse_subnet};
-use super::running::bound_ports;
+use super::report::{after_failure, failure_reason, refuse_subnet};
 use super::values::{self, OpenError, Opened};
 
 /// How long one step waits for an app before everything is looked at again.
@@ -351,153 +346,6 @@ impl<'a> Executor<'a> {
             Err(OpenError::Unfit(e)) => Err(e.into()),
             Err(OpenError::Store(e)) => Err(e.into()),
         }
-    }
-
-    /// Chooses node, ports and subnet and commits them, alone: two instances that are placed at once must not get one
-    /// port. `network`: whether a network is to be made in the subnet; else the instance's stays as it is.
-    async fn bind(&mut self, network: bool) -> Result<Step, StepError> {
-        // One try after the other would take long where others have many, and might come round in a circle.
-        let refused = !self.instance.status.refused_subnets.is_empty();
-        let held = if refused { self.held_by_others().await? } else { vec![] };
-        let _alone = self.ctx.binding.lock().await;
-        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
-        let mut candidate = self.instance.clone();
-        let rebinding = !candidate.status.node.is_empty();
-        if rebinding {
-            // The node stays, because the data is there; ports that are still asked for stay, too.
-            candidate.spec.placement.node = candidate.status.node.clone();
-            let fixed: Vec<u16> = candidate.spec.ports.iter().filter_map(|p| p.host_port).collect();
-            let kept = |port: &u16| !fixed.contains(port) && !candidate.status.refused_ports.contains(port);
-            for port in &mut candidate.spec.ports {
-                port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name).filter(kept));
-            }
-        }
-        let mut fleet = fleet(self.ctx);
-        if rebinding && let Some(load) = fleet.hosts.get_mut(&candidate.status.node) {
-            for port in &candidate.status.ports {
-                load.ports.remove(&port.host_port);
-            }
-            if let Ok(own) = candidate.status.subnet.parse() {
-                load.subnets.remove(own);
-            }
-            load.ports.extend(&candidate.status.refused_ports);
-            load.subnets.extend(held);
-            load.subnets.extend(candidate.status.refused_subnets.iter().filter_map(|s| s.parse().ok()));
-            if !network {
-                load.subnets.clear();
-            }
-            // It is there already: only its ports are in question, not whether the node would take it anew.
-            load.memory = 0;
-            load.instances = 0;
-            let host = Arc::make_mut(&mut load.host);
-            host.spec.unschedulable = false;
-            host.spec.taints.clear();
-            candidate.spec.placement.node_selector.clear();
-        }
-        let now = self.ctx.clock.now();
-        let placement = match place(&candidate, &fleet) {
-            Ok(placement) => placement,
-            Err(why) => {
-                let mut report = Report::of(&self.instance, now);
-                if rebinding {
-                    // What runs goes on running with the ports that it has.
-                    report.status.observed_generation = self.instance.status.observed_generation;
-                    // None is left but those that were refused, and they may be free again.
-                    report.status.refused_subnets.clear();
-                    report.up_to_date(false, "Unschedulable", why.to_string());
-                    self.write_status(report.take()).await?;
-                    self.event(EventType::Warning, "Unschedulable", why.to_string());
-                    return Err(StepError::Told(why.to_string()));
-                }
-                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.to_string());
-                report.phase(Phase::Pending).not_ready("Unschedulable", why.to_string());
-                self.write_status(report.take()).await?;
-                return Ok(Step::LookAgain);
-            }
-        };
-        let mut report = Report::of(&self.instance, now);
-        report.status.node = placement.node.clone();
-        report.status.address = placement.address.clone();
-        report.status.ports = bound_ports(&placement);
-        if network || !rebinding {
-            report.status.subnet = placement.subnet.to_string();
-        }
-        if rebinding {
-            report.status.observed_generation = self.instance.status.observed_generation;
-            if report.status.phase == Phase::Running {
-                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports or its network change");
-            }
-        } else {
-            report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
-        }
-        report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
-        self.write_status(report.take()).await?;
-        self.ctx.cache.wait_for(self.revision).await;
-        self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
-        Ok(Step::Next)
-    }
-
-    /// The subnets of the daemon's other networks, whoever's they are.
-    async fn held_by_others(&self) -> Result<Vec<Subnet>, EngineError> {
-        let own = labels::object_name(&self.key);
-        let networks = self.engine()?.list_networks(&[]).await?;
-        let others = networks.iter().filter(|n| n.name != own).flat_map(|n| &n.subnets);
-        Ok(others.filter_map(|s| Subnet::read(s)).collect())
-    }
-
-    /// Gives up the old node and takes a new one in one commit, alone as in [`Self::bind`]. Who rests takes none: it is
-    /// placed when it wakes.
-    async fn leave(&mut self) -> Result<Step, StepError> {
-        let _alone = self.ctx.binding.lock().await;
-        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
-        let now = self.ctx.clock.now();
-        let want = want(&self.instance, activity(self.ctx, &self.instance), now);
-        let old = self.instance.status.node.clone();
-        let mut report = Report::of(&self.instance, now);
-        let status = &mut report.status;
-        status.node.clear();
-        status.address.clear();
-        status.ports.clear();
-        status.subnet.clear();
-        status.refused_subnets.clear();
-        status.container_id.clear();
-        status.volumes.clear();
-        status.started_at = None;
-        status.start_seen_at = None;
-        status.ended_at = None;
-        status.image = ImageStatus::default();
-        status.crashes = 0;
-        let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
-            (Want::Run, Ok(placement)) => {
-                status.node = placement.node.clone();
-                status.address = placement.address.clone();
-                status.ports = bound_ports(&placement);
-                status.subnet = placement.subnet.to_string();
-                report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
-                report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
-                format!("moved from {old} to {}: {}", placement.node, placement.message)
-            }
-            // Nothing of it is left on the old node: it waits for a host as a new one does.
-            (Want::Run, Err(why)) => {
-                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.clone());
-                report.phase(Phase::Pending).not_ready("Unschedulable", why.clone());
-                format!("left {old}, and no host can take it: {why}")
-            }
-            (Want::Sleep | Want::Stop, _) => {
-                let phase = if want == Want::Sleep { Phase::Asleep } else { Phase::Stopped };
-                report.phase(phase).not_ready(&format!("{phase:?}"), "has left its node; the next wake places it");
-                report.condition("Scheduled", ConditionStatus::False, "Unbound", "is placed when it wakes");
-                format!("left {old}; it is placed when it wakes")
-            }
-        };
-        let status = report.take();
-        let (store, revision) = (&*self.ctx.store, self.revision);
-        self.revision = typed::replace_status_and_unmark(store, &self.key, revision, &status, EVICT_ANNOTATION).await?;
-        self.instance.status = status;
-        self.instance.metadata.annotations.remove(EVICT_ANNOTATION);
-        self.ctx.cache.wait_for(self.revision).await;
-        self.event(EventType::Normal, "Moved", message);
-        Ok(Step::LookAgain)
     }
 
     /// Probes at intervals of a fiftieth of the time waited so far: a fast app is found up at once, a slow one is not

@@ -128,10 +128,7 @@ pub fn refuse_subnet(status: &mut InstanceStatus, desired: &Instance, held: bool
     if status.subnet.is_empty() || !(held || told) {
         return;
     }
-    status.refused_subnets.retain(|s| *s != status.subnet);
-    status.refused_subnets.push(status.subnet.clone());
-    let surplus = status.refused_subnets.len().saturating_sub(MOST_REFUSED);
-    status.refused_subnets.drain(..surplus);
+    remember(&mut status.refused_subnets, status.subnet.clone());
 }
 
 /// Takes note of the ports that something else holds, when it is not the first time: what held one may have been a late
@@ -145,11 +142,16 @@ fn refuse_ports(status: &mut InstanceStatus, desired: &Instance, message: &str) 
     let numbers: Vec<&str> = message.split(|c: char| !c.is_ascii_digit()).collect();
     let named: Vec<u16> = bound.iter().copied().filter(|p| numbers.contains(&p.to_string().as_str())).collect();
     for port in if named.is_empty() { bound } else { named } {
-        status.refused_ports.retain(|p| *p != port);
-        status.refused_ports.push(port);
+        remember(&mut status.refused_ports, port);
     }
-    let surplus = status.refused_ports.len().saturating_sub(MOST_REFUSED);
-    status.refused_ports.drain(..surplus);
+}
+
+/// Puts what was refused last at the end, once, and forgets what was longest ago.
+fn remember<T: PartialEq>(refused: &mut Vec<T>, last: T) {
+    refused.retain(|one| *one != last);
+    refused.push(last);
+    let surplus = refused.len().saturating_sub(MOST_REFUSED);
+    refused.drain(..surplus);
 }
 
 /// The status with how far a pull is, where a pull is what it tells of: a failure that is being retried stays told.

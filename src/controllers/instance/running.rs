@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
 use crate::docker::labels;
-use crate::model::{BoundPort, ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Time, is_true};
+use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Time, is_true};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
@@ -384,9 +384,4 @@ fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
         Power::Auto => after.min(RESYNC),
         Power::Running | Power::Stopped => RESYNC,
     }
-}
-
-/// Bound ports for the status.
-pub fn bound_ports(placement: &crate::scheduler::Placement) -> Vec<BoundPort> {
-    placement.ports.iter().map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ::bollard::errors::Error;
-use ::bollard::models::{Ipam, Network};
+use ::bollard::models::{Network, NetworkInspect};
 use ::bollard::query_parameters as query;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,22 +42,21 @@ const ACTIONS: [&str; 17] = [
     "tag",
 ];
 
-/// Listed and inspected ones are of two types.
-fn network(
-    id: Option<String>,
-    name: Option<String>,
-    labels: Option<HashMap<String, String>>,
-    ipam: Option<Ipam>,
-    options: Option<HashMap<String, String>>,
-) -> NetworkInfo {
-    let configs = ipam.and_then(|ipam| ipam.config).into_iter().flatten();
+fn network(told: Network) -> NetworkInfo {
+    let configs = told.ipam.and_then(|ipam| ipam.config).into_iter().flatten();
     NetworkInfo {
-        id: id.unwrap_or_default(),
-        name: name.unwrap_or_default(),
-        labels: sorted(labels),
+        id: told.id.unwrap_or_default(),
+        name: told.name.unwrap_or_default(),
+        labels: sorted(told.labels),
         subnets: configs.filter_map(|config| config.subnet).collect(),
-        closed: options.and_then(|o| o.get(MASQUERADE).cloned()).is_some_and(|masquerade| masquerade == "false"),
+        closed: told.options.and_then(|o| o.get(MASQUERADE).cloned()).is_some_and(|masquerade| masquerade == "false"),
     }
+}
+
+/// Listed and inspected ones are of two types: what we look at, of the one as of the other.
+fn as_listed(told: NetworkInspect) -> Network {
+    let NetworkInspect { id, name, labels, ipam, options, .. } = told;
+    Network { id, name, labels, ipam, options, ..Default::default() }
 }
 
 /// Whether there are several networks of one name: older daemons make a second one while they are making the first.
@@ -68,8 +67,7 @@ pub fn is_ambiguous(error: &Error) -> bool {
 /// Several networks of one name as if they were one, with all their subnets, and with the labels that all of them carry:
 /// with a stranger's among them it is a stranger's.
 fn together(copies: Vec<Network>) -> Option<NetworkInfo> {
-    let copies = copies.into_iter().map(|told| network(told.id, told.name, told.labels, told.ipam, told.options));
-    copies.reduce(|mut all, copy| {
+    copies.into_iter().map(network).reduce(|mut all, copy| {
         all.labels.retain(|key, value| copy.labels.get(key) == Some(value));
         all.subnets.extend(copy.subnets);
         all
@@ -192,7 +190,7 @@ impl EngineRead for BollardEngine {
         let call = async {
             match found(self.docker.inspect_network(name, None).await) {
                 Err(e) if is_ambiguous(&e) => Ok(together(self.copies(name).await?)),
-                found => Ok(found?.map(|told| network(told.id, told.name, told.labels, told.ipam, told.options))),
+                found => Ok(found?.map(as_listed).map(network)),
             }
         };
         self.quick(OP, name, call).await
@@ -201,9 +199,7 @@ impl EngineRead for BollardEngine {
     async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>> {
         let options = query::ListNetworksOptions { filters: Some(label_filter(labels)) };
         let listed = self.quick("list networks", &self.host, self.docker.list_networks(Some(options))).await?;
-        let ours = listed.into_iter();
-        let ours = ours.map(|told| network(told.id, told.name, told.labels, told.ipam, told.options));
-        Ok(ours.collect())
+        Ok(listed.into_iter().map(network).collect())
     }
 
     async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>> {

@@ -204,13 +204,7 @@ impl SimEngine {
     /// Disconnects everybody first.
     pub fn remove_network_by_hand(&self, network: &str) {
         self.by_hand(|world| {
-            let users: Vec<_> = world
-                .containers
-                .values()
-                .filter(|c| c.alive() && c.endpoints.contains_key(network))
-                .map(|c| c.id.clone())
-                .collect();
-            for id in users {
+            for id in users_of(world, network) {
                 world.disconnect(network, &id)?;
             }
             world.remove_network(network)
@@ -233,12 +227,7 @@ impl SimEngine {
     /// run are attached to it.
     pub fn replace_network_by_hand(&self, network: &str) {
         self.by_hand(|world| {
-            let users: Vec<_> = world
-                .containers
-                .values()
-                .filter(|c| c.alive() && c.endpoints.contains_key(network))
-                .map(|c| c.id.clone())
-                .collect();
+            let users = users_of(world, network);
             for id in &users {
                 world.disconnect(network, id)?;
             }
@@ -337,6 +326,12 @@ impl SimEngine {
             panic!("the daemon refused what the test wanted: {}", refusal.message);
         }
     }
+}
+
+/// The containers that run in a network.
+fn users_of(world: &super::World, network: &str) -> Vec<String> {
+    let users = world.containers.values().filter(|c| c.alive() && c.endpoints.contains_key(network));
+    users.map(|c| c.id.clone()).collect()
 }
 
 /// What can be seen.

@@ -1,0 +1,170 @@
+//! Where an instance is: the commits by which it takes a node, host ports and a subnet, and gives up its node for another.
+//! Steps of the executor.
+//!
+//! Invariant: one instance binds at a time, and has seen what those before it have taken.
+
+use std::sync::Arc;
+
+use super::super::super::recorder::EventType;
+use super::super::moving::elsewhere;
+use super::super::observe::{activity, fleet};
+use super::super::plan::{Want, want};
+use super::super::report::Report;
+use super::{Executor, Step, StepError};
+use crate::docker::engine::EngineError;
+use crate::docker::labels;
+use crate::model::{BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, Phase, Subnet};
+use crate::scheduler::{Placement, place};
+use crate::store::typed;
+
+/// Writes down where it goes. `subnet`: its network, too.
+fn take_place(report: &mut Report, placement: &Placement, subnet: bool) {
+    let status = &mut report.status;
+    status.node = placement.node.clone();
+    status.address = placement.address.clone();
+    let ports = placement.ports.iter();
+    status.ports = ports.map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect();
+    if subnet {
+        status.subnet = placement.subnet.to_string();
+    }
+    report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
+}
+
+impl Executor<'_> {
+    /// Chooses node, ports and subnet and commits them, alone: two instances that are placed at once must not get one
+    /// port. `network`: whether a network is to be made in the subnet; else the instance's stays as it is.
+    pub(super) async fn bind(&mut self, network: bool) -> Result<Step, StepError> {
+        // One try after the other would take long where others have many, and might come round in a circle.
+        let refused = !self.instance.status.refused_subnets.is_empty();
+        let held = if refused { self.held_by_others().await? } else { vec![] };
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let mut candidate = self.instance.clone();
+        let rebinding = !candidate.status.node.is_empty();
+        if rebinding {
+            // The node stays, because the data is there; ports that are still asked for stay, too.
+            candidate.spec.placement.node = candidate.status.node.clone();
+            let fixed: Vec<u16> = candidate.spec.ports.iter().filter_map(|p| p.host_port).collect();
+            let kept = |port: &u16| !fixed.contains(port) && !candidate.status.refused_ports.contains(port);
+            for port in &mut candidate.spec.ports {
+                port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name).filter(kept));
+            }
+        }
+        let mut fleet = fleet(self.ctx);
+        if rebinding && let Some(load) = fleet.hosts.get_mut(&candidate.status.node) {
+            for port in &candidate.status.ports {
+                load.ports.remove(&port.host_port);
+            }
+            if let Ok(own) = candidate.status.subnet.parse() {
+                load.subnets.remove(own);
+            }
+            load.ports.extend(&candidate.status.refused_ports);
+            load.subnets.extend(held);
+            load.subnets.extend(candidate.status.refused_subnets.iter().filter_map(|s| s.parse().ok()));
+            if !network {
+                load.subnets.clear();
+            }
+            // It is there already: only its ports are in question, not whether the node would take it anew.
+            load.memory = 0;
+            load.instances = 0;
+            let host = Arc::make_mut(&mut load.host);
+            host.spec.unschedulable = false;
+            host.spec.taints.clear();
+            candidate.spec.placement.node_selector.clear();
+        }
+        let now = self.ctx.clock.now();
+        let placement = match place(&candidate, &fleet) {
+            Ok(placement) => placement,
+            Err(why) => {
+                let mut report = Report::of(&self.instance, now);
+                if rebinding {
+                    // What runs goes on running with the ports that it has.
+                    report.status.observed_generation = self.instance.status.observed_generation;
+                    // None is left but those that were refused, and they may be free again.
+                    report.status.refused_subnets.clear();
+                    report.up_to_date(false, "Unschedulable", why.to_string());
+                    self.write_status(report.take()).await?;
+                    self.event(EventType::Warning, "Unschedulable", why.to_string());
+                    return Err(StepError::Told(why.to_string()));
+                }
+                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.to_string());
+                report.phase(Phase::Pending).not_ready("Unschedulable", why.to_string());
+                self.write_status(report.take()).await?;
+                return Ok(Step::LookAgain);
+            }
+        };
+        let mut report = Report::of(&self.instance, now);
+        if rebinding {
+            report.status.observed_generation = self.instance.status.observed_generation;
+            if report.status.phase == Phase::Running {
+                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports or its network change");
+            }
+        } else {
+            report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+        }
+        take_place(&mut report, &placement, network || !rebinding);
+        self.write_status(report.take()).await?;
+        self.ctx.cache.wait_for(self.revision).await;
+        self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
+        Ok(Step::Next)
+    }
+
+    /// Gives up the old node and takes a new one in one commit, alone as in [`Self::bind`]. Who rests takes none: it is
+    /// placed when it wakes.
+    pub(super) async fn leave(&mut self) -> Result<Step, StepError> {
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let now = self.ctx.clock.now();
+        let want = want(&self.instance, activity(self.ctx, &self.instance), now);
+        let old = self.instance.status.node.clone();
+        let mut report = Report::of(&self.instance, now);
+        let status = &mut report.status;
+        status.node.clear();
+        status.address.clear();
+        status.ports.clear();
+        status.subnet.clear();
+        status.refused_subnets.clear();
+        status.container_id.clear();
+        status.volumes.clear();
+        status.started_at = None;
+        status.start_seen_at = None;
+        status.ended_at = None;
+        status.image = ImageStatus::default();
+        status.crashes = 0;
+        let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
+            (Want::Run, Ok(placement)) => {
+                report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+                take_place(&mut report, &placement, true);
+                format!("moved from {old} to {}: {}", placement.node, placement.message)
+            }
+            // Nothing of it is left on the old node: it waits for a host as a new one does.
+            (Want::Run, Err(why)) => {
+                report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.clone());
+                report.phase(Phase::Pending).not_ready("Unschedulable", why.clone());
+                format!("left {old}, and no host can take it: {why}")
+            }
+            (Want::Sleep | Want::Stop, _) => {
+                let phase = if want == Want::Sleep { Phase::Asleep } else { Phase::Stopped };
+                report.phase(phase).not_ready(&format!("{phase:?}"), "has left its node; the next wake places it");
+                report.condition("Scheduled", ConditionStatus::False, "Unbound", "is placed when it wakes");
+                format!("left {old}; it is placed when it wakes")
+            }
+        };
+        let status = report.take();
+        let (store, revision) = (&*self.ctx.store, self.revision);
+        self.revision = typed::replace_status_and_unmark(store, &self.key, revision, &status, EVICT_ANNOTATION).await?;
+        self.instance.status = status;
+        self.instance.metadata.annotations.remove(EVICT_ANNOTATION);
+        self.ctx.cache.wait_for(self.revision).await;
+        self.event(EventType::Normal, "Moved", message);
+        Ok(Step::LookAgain)
+    }
+
+    /// The subnets of the daemon's other networks, whoever's they are.
+    pub(super) async fn held_by_others(&self) -> Result<Vec<Subnet>, EngineError> {
+        let own = labels::object_name(&self.key);
+        let networks = self.engine()?.list_networks(&[]).await?;
+        let others = networks.iter().filter(|n| n.name != own).flat_map(|n| &n.subnets);
+        Ok(others.filter_map(|s| Subnet::read(s)).collect())
+    }
+}
