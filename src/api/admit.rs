@@ -66,8 +66,8 @@ pub fn typed(kind: Kind, mut object: Value) -> Result<Value, ApiError> {
 
 /// Drops unknown fields, telling of them and of duplicate keys as the client wishes. Returns the warnings.
 ///
-/// The first look at all that is written: what is too large, or has lists that are too long, goes no further. Later steps
-/// (owners of fields, rules between fields) cost more than their input's length.
+/// The first look at all that is written: what is too large, has lists that are too long, or has more wrong with it than is
+/// told, goes no further. Later steps (owners of fields, rules between fields) cost more than their input's length.
 ///
 /// # Errors
 /// 413 and 422 for what is beyond those bounds; 400 for unknown fields and duplicates, in the mode `Strict`.
@@ -92,7 +92,8 @@ pub fn known_fields_by(
 ) -> Result<Vec<String>, ApiError> {
     object::fits(object)?;
     let schema::Checked { errors, unknown } = schema::check_by(schema, object);
-    if errors.iter().any(|e| e.reason == FieldReason::TooMany && !e.field.is_empty()) {
+    // Behind so many problems that not all are told, there may be a list that is too long.
+    if errors.is_full() || errors.iter().any(|e| e.reason == FieldReason::TooMany && !e.field.is_empty()) {
         return Err(ApiError::invalid(subject, &errors));
     }
     schema::prune_by(schema, object);

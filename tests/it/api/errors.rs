@@ -287,6 +287,19 @@ async fn however_much_is_wrong_the_answer_is_small() {
     assert_eq!(told.len(), 65);
     let message = "Too many: more than 64 problems were found, only the first are told";
     assert_eq!(told[64], json!({"reason": "FieldValueTooMany", "field": "", "message": message}));
+    // A list that is too long is found also behind so many others, and nothing goes further: not to the unknown field.
+    let mut body = instance("b");
+    body["metadata"]["annotations"] =
+        (0..65).map(|i| (format!("a{i}"), json!(i))).collect::<serde_json::Map<_, _>>().into();
+    body["metadata"]["finalizers"] = vec!["a b"; 40_000].into();
+    body["spec"]["odd"] = true.into();
+    let apply = format!("{INSTANCES}/b?fieldManager=m&fieldValidation=Strict");
+    for answer in [
+        client.post(&format!("{INSTANCES}?fieldValidation=Strict"), &body).await,
+        patch(client, &apply, "application/apply-patch+yaml", body.to_string()).await,
+    ] {
+        assert_eq!(causes(&status(answer, 422, "Invalid")).len(), 65);
+    }
     // One value is not repeated whole.
     let mut body = instance("b");
     body["spec"]["power"] = "x".repeat(200 << 10).into();
