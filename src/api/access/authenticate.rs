@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use super::super::error::{ApiError, Subject};
 use super::audit::Deed;
 use super::authorize::{Attributes, is_admin};
+use super::last_use::LastUses;
 use super::tokens::{self, Lease};
 use crate::clock::SharedClock;
 use crate::store::SharedStore;
@@ -91,17 +92,18 @@ impl Caller {
     }
 }
 
-/// Knows the credentials that are not in the store. Cheap to clone.
+/// Knows the credentials that are not in the store, and finds those that are. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Authenticator {
     tokens: Arc<Vec<([u8; 32], User)>>,
+    uses: LastUses,
 }
 
 impl Authenticator {
     /// An authenticator that knows these tokens; it keeps their SHA-256 only.
     pub fn with_tokens<'a>(tokens: impl IntoIterator<Item = (&'a str, User)>) -> Authenticator {
         let tokens = tokens.into_iter().map(|(token, user)| (tokens::hash(token), user)).collect();
-        Authenticator { tokens: Arc::new(tokens) }
+        Authenticator { tokens: Arc::new(tokens), uses: LastUses::default() }
     }
 
     /// Whose credentials a request comes with, and how long they are good for: the certificate's, else the token's.
@@ -122,7 +124,7 @@ impl Authenticator {
                 let token = bearer_token(headers).ok_or_else(ApiError::unauthorized)?;
                 match self.by_token(token) {
                     Some(user) => Ok((user, Lease::Always)),
-                    None => tokens::find(store, clock, token).await?.ok_or_else(ApiError::unauthorized),
+                    None => tokens::find(store, clock, &self.uses, token).await?.ok_or_else(ApiError::unauthorized),
                 }
             }
         }

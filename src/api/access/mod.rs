@@ -13,6 +13,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod authorize;
 pub mod credentials;
+pub mod last_use;
 pub mod limits;
 pub mod policy;
 pub mod review;

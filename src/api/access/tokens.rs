@@ -22,16 +22,15 @@ use super::super::error::ApiError;
 use super::super::object;
 use super::authenticate::User;
 use super::authorize::role_group;
+use super::last_use::LastUses;
 use crate::clock::SharedClock;
-use crate::model::{AccessToken, Key, Kind, Span, Time, validate_name};
-use crate::store::{Op, Precondition, Record, SharedStore, Store, StoreError, Txn, typed};
+use crate::model::{AccessToken, Key, Kind, Span, validate_name};
+use crate::store::{Record, SharedStore, Store, StoreError, typed};
 
 /// What begins every token, so that scanners of leaked secrets can know it.
 pub const PREFIX: &str = "prt_";
 /// Longer than any token of ours: what is longer is not looked at.
 const MOST_BYTES: usize = 256;
-/// How often it is written down that a token is used: a write per request would wear the disk for nothing.
-const NOTE_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// How often a stream looks at the wall clock: it may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause before a failed look at the record is tried again.
@@ -66,7 +65,7 @@ pub fn tell(answer: &mut Value, secret: &str) {
     status(answer)["token"] = secret.into();
 }
 
-fn status(object: &mut Value) -> &mut Value {
+pub(super) fn status(object: &mut Value) -> &mut Value {
     let status = &mut object["status"];
     if !status.is_object() {
         *status = json!({});
@@ -136,33 +135,14 @@ async fn good_record(store: &dyn Store, key: &Key) -> Result<Option<(Record, Acc
     Ok(token.filter(|t| t.metadata.deletion_timestamp.is_none()).map(|token| (record, token)))
 }
 
-/// Writes down that a token is used, if that was not done within the hour. What goes wrong is no reason to refuse the
-/// request, and of several that come first, one writes.
-async fn note_use(store: &dyn Store, key: &Key, record: &Record, token: &AccessToken, now: Timestamp) {
-    let due = |last: Time| now.duration_since(last.timestamp()).abs() >= NOTE_EVERY;
-    if !token.status.last_used.is_none_or(due) {
-        return;
-    }
-    let noted = async {
-        let mut object = object::decode(Kind::AccessToken, record).map_err(|e| e.to_string())?;
-        status(&mut object)["lastUsed"] = object::time(now);
-        let value = object::encode(&object).map_err(|e| e.to_string())?;
-        let txn = Txn {
-            when: vec![Precondition::Unchanged { key: key.to_string(), modified: record.modified }],
-            then: vec![Op::Put { key: key.to_string(), value }],
-        };
-        match store.txn(txn).await {
-            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
-            Err(e) => Err(e.to_string()),
-        }
-    };
-    if let Err(error) = noted.await {
-        tracing::warn!(%key, error, "the use of an access token could not be written down");
-    }
-}
-
 /// The bearer of a token, and the lease on what they open with it. `None`: no such token, or no longer.
-pub async fn find(store: &SharedStore, clock: &SharedClock, secret: &str) -> Result<Option<(User, Lease)>, StoreError> {
+/// Its use is noted in `uses`.
+pub async fn find(
+    store: &SharedStore,
+    clock: &SharedClock,
+    uses: &LastUses,
+    secret: &str,
+) -> Result<Option<(User, Lease)>, StoreError> {
     let Some((name, _)) = secret.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')) else { return Ok(None) };
     if secret.len() > MOST_BYTES || validate_name("", name).is_some() {
         return Ok(None);
@@ -174,7 +154,7 @@ pub async fn find(store: &SharedStore, clock: &SharedClock, secret: &str) -> Res
     if !same || !standing.good_at(now) {
         return Ok(None);
     }
-    note_use(store.as_ref(), &key, &record, &token, now).await;
+    uses.note(store, &key, record, &token, now);
     Ok(Some((standing.user.clone(), Lease::Token { key, standing })))
 }
 

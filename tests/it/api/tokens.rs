@@ -7,13 +7,14 @@ use futures::StreamExt;
 use http::Method;
 use http_body_util::BodyExt;
 use portreeve::model::{Key, Kind};
-use portreeve::store::{SledOptions, SledStore};
+use portreeve::store::{MemoryStore, SledOptions, SledStore};
 use serde_json::{Value, json};
 
 use super::Scripted;
 use super::reach::exec_as;
 use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
 use crate::support::client::{Client, INSTANCES};
+use crate::support::faulty_store::{Fault, FaultyStore};
 
 const TOKENS: &str = "/apis/portreeve.dev/v1/accesstokens";
 const POD: &str = "/api/v1/namespaces/default/pods/a";
@@ -405,8 +406,7 @@ async fn the_last_use_is_written_once_an_hour_and_not_with_each_request() {
     let unused = server.client.get(&path).await.expect(200);
     assert_eq!(of(&unused), None);
     client.get(INSTANCES).await.expect(200);
-    let used = server.client.get(&path).await.expect(200);
-    assert!(of(&used).is_some(), "{used}");
+    let used = server.used("ci", None).await;
     for _ in 0..3 {
         client.get(INSTANCES).await.expect(200);
     }
@@ -422,8 +422,7 @@ async fn the_last_use_is_written_once_an_hour_and_not_with_each_request() {
     let (one, other) = tokio::join!(others, client.get(INSTANCES));
     one.expect(200);
     other.expect(200);
-    let later = server.client.get(&path).await.expect(200);
-    assert_ne!(of(&later).as_deref(), Some("2026-01-01T00:00:00Z"));
+    let later = server.used("ci", Some("2026-01-01T00:00:00Z")).await;
     assert_eq!(later["status"]["hash"], used["status"]["hash"]);
     // A stranger who knows the name uses nothing.
     let version = later["metadata"]["resourceVersion"].clone();
@@ -431,4 +430,41 @@ async fn the_last_use_is_written_once_an_hour_and_not_with_each_request() {
     stranger.token = Some("prt_ci.wrong".into());
     stranger.get(INSTANCES).await.expect(401);
     assert_eq!(server.client.get(&path).await.expect(200)["metadata"]["resourceVersion"], version);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_write_keeps_no_bearer_of_a_token_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::over(MemoryStore::new());
+    let server = ApiServer::start_in(dir, faulty.clone(), Arc::new(Scripted::default())).await;
+    let key = |name: &str| Key::new(Kind::AccessToken, "", name).to_string();
+    let [slow, failing] = ["slow", "failing"].map(|name| bearer(&server, name, json!({"role": "viewer"})));
+    let (slow, failing) = tokio::join!(slow, failing);
+    // Of the two, only one is come upon: while it hangs, no other is made.
+    faulty.plan(&key("slow"), 0, Fault::Hang);
+    faulty.plan(&key("slow"), 0, Fault::Hang);
+    let answered = async {
+        while faulty.planned() > 1 {
+            slow.get(INSTANCES).await.expect(200);
+        }
+        for _ in 0..3 {
+            slow.get(INSTANCES).await.expect(200);
+        }
+    };
+    tokio::time::timeout(PATIENCE / 4, answered).await.expect("no request waits for the write");
+    assert_eq!(faulty.planned(), 1);
+
+    faulty.plan(&key("failing"), 0, Fault::Refused);
+    while faulty.planned() > 1 {
+        failing.get(INSTANCES).await.expect(200);
+    }
+    // The next use is written down.
+    let used = async {
+        while server.client.get(&format!("{TOKENS}/failing")).await.expect(200)["status"].get("lastUsed").is_none() {
+            failing.get(INSTANCES).await.expect(200);
+        }
+    };
+    tokio::time::timeout(PATIENCE, used).await.expect("the next use was written down");
+    let unused = server.client.get(&format!("{TOKENS}/slow")).await.expect(200);
+    assert!(unused["status"].get("lastUsed").is_none(), "{unused}");
 }

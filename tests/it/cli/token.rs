@@ -45,6 +45,7 @@ async fn a_token_is_made_used_listed_and_revoked() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert!(json["status"]["token"].as_str().unwrap().starts_with("prt_y."));
 
+    server.used("bob", None).await;
     let list: Value = serde_json::from_str(&said(&server, &["token", "list", "-o", "json"]).await).unwrap();
     assert!(list["items"][0]["status"]["lastUsed"].is_string(), "bob's was used: {list}");
     assert!(list["items"][1]["status"].get("lastUsed").is_none(), "ci's was not: {list}");

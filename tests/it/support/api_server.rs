@@ -119,6 +119,22 @@ impl ApiServer {
         put(&self.store, object).await;
     }
 
+    /// The record of an access token, once its last use is told and is another than this one. It is written beside the
+    /// request, and nobody is told.
+    pub async fn used(&self, token: &str, before: Option<&str>) -> Value {
+        let path = format!("/apis/portreeve.dev/v1/accesstokens/{token}");
+        let told = async {
+            loop {
+                let record = self.client.get(&path).await.expect(200);
+                match record["status"]["lastUsed"].as_str() {
+                    Some(last) if Some(last) != before => return record,
+                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("the use was written down")
+    }
+
     /// Changes the status of an instance in the default namespace, as its controller does.
     pub async fn put_status(&self, name: &str, status: Value) {
         let key = Key::instance("default", name).to_string();

@@ -18,6 +18,8 @@ pub enum Fault {
     NoSpace,
     /// It happens, but the caller gets an error.
     AnswerLost,
+    /// It does not happen, and the caller never hears of it. What others write does happen.
+    Hang,
     /// It happens, and the caller is dead before it hears of it: from then on no write is made or answered.
     Halt,
 }
@@ -43,6 +45,11 @@ impl FaultyStore {
     /// After `skip` more writes to keys with `prefix`, the next one goes wrong; once.
     pub fn plan(&self, prefix: &str, skip: u64, fault: Fault) {
         self.plan.lock().unwrap().push_back((prefix.to_owned(), skip, fault));
+    }
+
+    /// How many of what was planned have not gone wrong yet.
+    pub fn planned(&self) -> usize {
+        self.plan.lock().unwrap().len()
     }
 
     /// Waits for a [`Fault::Halt`].
@@ -95,6 +102,7 @@ impl Store for FaultyStore {
             None => self.inner.txn(txn).await,
             Some(Fault::Refused) => Err(StoreError::Failed("planned: nothing was written".into())),
             Some(Fault::NoSpace) => Err(StoreError::NoSpace("planned: nothing was written".into())),
+            Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Halt) => {
                 self.inner.txn(txn).await?;
                 self.halted.cancel();
