@@ -5,12 +5,15 @@
 //! the stranger of that share that has waited longest goes: one who has credentials shows them at once, one who has none
 //! cannot keep out the next by staying.
 //!
+//! Who is known has a place of their own, but not all of them: the next connection of a user who has very many is told so
+//! and closed.
+//!
 //! Called by the server, for each connection; the handler says when someone is known, sessions when they are at work.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +23,10 @@ use super::access::limits::Source;
 pub const MOST_STRANGERS: usize = 1024;
 /// Those of one address.
 const MOST_OF_SOURCE: usize = 512;
+/// Connections of one user at a time: room for each of their streams over HTTP/1, where each takes one.
+pub const MOST_OF_USER: usize = 512;
 
-/// All strangers of a server.
+/// All strangers of a server, and how many connections each known user has.
 #[derive(Default)]
 pub struct Strangers(Mutex<Waiting>);
 
@@ -32,6 +37,7 @@ struct Waiting {
     /// Their connections' ends.
     all: BTreeMap<u64, (Source, CancellationToken)>,
     of_source: HashMap<Source, BTreeSet<u64>>,
+    of_user: HashMap<String, usize>,
 }
 
 impl Waiting {
@@ -79,7 +85,7 @@ impl Strangers {
             number,
             strangers: self.clone(),
             end,
-            known: AtomicBool::new(false),
+            user: OnceLock::new(),
             requests: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             leave: CancellationToken::new(),
@@ -97,6 +103,25 @@ impl Strangers {
     fn forget(&self, number: u64) {
         self.lock().remove(number);
     }
+
+    /// Counts a connection as a user's, unless they have as many as they may.
+    fn has_room_for(&self, user: &str) -> bool {
+        let mut waiting = self.lock();
+        let count = waiting.of_user.entry(user.to_owned()).or_default();
+        let room = *count < MOST_OF_USER;
+        *count += usize::from(room);
+        room
+    }
+
+    fn farewell(&self, user: &str) {
+        let mut waiting = self.lock();
+        if let Some(count) = waiting.of_user.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.of_user.remove(user);
+            }
+        }
+    }
 }
 
 /// A connection's own hold on its place, given up when dropped.
@@ -104,7 +129,11 @@ pub struct Guest(pub Arc<Connection>);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.strangers.forget(self.0.number);
+        let connection = &self.0;
+        connection.strangers.forget(connection.number);
+        if let Some(Some(user)) = connection.user.get() {
+            connection.strangers.farewell(user);
+        }
     }
 }
 
@@ -113,22 +142,28 @@ pub struct Connection {
     number: u64,
     strangers: Arc<Strangers>,
     end: CancellationToken,
-    known: AtomicBool,
+    /// Whose it is: the first who has shown good credentials over it, or nobody's if they have too many.
+    user: OnceLock<Option<String>>,
     requests: AtomicU64,
     busy: AtomicUsize,
     leave: CancellationToken,
 }
 
 impl Connection {
-    /// Someone has shown good credentials: the place is theirs.
-    pub fn greet(&self) {
-        if !self.known.swap(true, Ordering::Relaxed) {
-            self.strangers.forget(self.number);
-        }
+    /// A user has shown good credentials: the place is theirs, unless they have [`MOST_OF_USER`] already: `false`.
+    pub fn greet(&self, user: &str) -> bool {
+        let place = self.user.get_or_init(|| {
+            let room = self.strangers.has_room_for(user);
+            if room {
+                self.strangers.forget(self.number);
+            }
+            room.then(|| user.to_owned())
+        });
+        place.is_some()
     }
 
     pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+        self.user.get().is_some_and(Option::is_some)
     }
 
     /// Until a stranger has to make room for another.
@@ -183,7 +218,7 @@ mod tests {
         let [flood, other]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
         let neighbour = strangers.admit(other);
         let known = strangers.admit(flood);
-        known.0.greet();
+        assert!(known.0.greet("a"));
         let guests: Vec<Guest> = (0..3000).map(|_| strangers.admit(flood)).collect();
         let gone = guests.iter().filter(|g| evicted(g)).count();
         assert_eq!(gone, 3000 - MOST_OF_SOURCE);
@@ -201,5 +236,21 @@ mod tests {
         let guests: Vec<Guest> = (0..3000_u32).map(|i| strangers.admit(IpAddr::from(i.to_be_bytes()))).collect();
         assert_eq!(guests.iter().filter(|g| !evicted(g)).count(), MOST_STRANGERS);
         assert!(!evicted(&guests[2999]));
+    }
+
+    #[test]
+    fn a_user_has_their_share_and_no_more() {
+        let strangers = Arc::new(Strangers::default());
+        let mut guests: Vec<Guest> = (0..=MOST_OF_USER).map(|_| strangers.admit([10, 0, 0, 1].into())).collect();
+        let greeted: Vec<bool> = guests.iter().map(|g| g.0.greet("a")).collect();
+        assert_eq!(greeted.iter().filter(|known| **known).count(), MOST_OF_USER);
+        let last = guests.pop().expect("one too many");
+        assert!(!last.0.is_known() && !last.0.greet("a"), "once refused, always");
+        assert!(strangers.admit([10, 0, 0, 1].into()).0.greet("b"), "another user's share is another");
+        assert!(guests[0].0.greet("b"), "whose it is, it stays");
+        guests.pop();
+        assert!(strangers.admit([10, 0, 0, 1].into()).0.greet("a"), "one has gone");
+        drop((guests, last));
+        assert!(strangers.lock().of_user.is_empty() && strangers.lock().all.is_empty());
     }
 }

@@ -1,21 +1,18 @@
 //! Ending an answer from outside of it: its HTTP/2 stream, or its HTTP/1 connection.
 //!
 //! hyper asks a body for more only when the client has taken what there was. So a body whose reader stalls is never asked,
-//! and neither a deadline nor the end of the credentials can be kept in it: both, and the patience with a reader that
-//! takes nothing, are kept by tasks beside it, which end it by a [`Cut`].
+//! and patience with it cannot be kept in it: a task beside it ends it by a [`Cut`].
 //!
 //! ```text
-//! server: Cut of the connection (HTTP/1), Streams: Cut of each stream (HTTP/2) ──▶ handler ──▶ session, feed ──▶ now()
+//! server: Cut of the connection (HTTP/1), Streams: Cut of each stream (HTTP/2) ──▶ delivery ──▶ now()
 //! ```
-//!
-//! Called by the server, which makes them, and by what goes on after the head of an answer.
 
 use std::time::Duration;
 
 use axum::extract::Request;
 use tokio_util::sync::CancellationToken;
 
-/// How long a reader may take nothing of what is ready for it, and how long a body that is over may be left unread.
+/// How long a reader may take nothing of what is ready for it, its end included.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
@@ -50,14 +47,6 @@ impl Cut {
     /// Until it is ended.
     pub async fn done(&self) {
         self.done.cancelled().await;
-    }
-
-    /// Ends it, unless what it must take first is gone in good time.
-    pub async fn unless(&self, gone: &CancellationToken) {
-        if tokio::time::timeout(self.patience, gone.cancelled()).await.is_err() {
-            tracing::debug!("an answer that its reader left unread was cut off");
-            self.now();
-        }
     }
 }
 

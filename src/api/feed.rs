@@ -1,16 +1,15 @@
 //! An endless body, made by a task of its own at the speed of its reader.
 //!
 //! ```text
-//! Source::next ──piece──▶ room of the user ──▶ Source::encode ──one slot──▶ body ──▶ hyper
-//!       ▲ deadline, shutdown, reader gone, reader stalled: kept here, where nobody has to ask
+//! Source::next ──piece──▶ room of the user ──▶ Source::encode ──one slot──▶ body ──▶ delivery
+//!       ▲ deadline, shutdown, reader gone: kept here, where nobody has to ask
 //! ```
 //!
 //! Invariants: nothing is encoded before the reader has taken what was encoded before; the encoded bytes of one user, those
-//! that hyper holds included, stay within [`super::access::Session::room`]; a reader that takes nothing for the patience of
-//! its [`Cut`] is cut off, and so is one that does not take the end. Called by `watch`.
+//! that hyper holds included, stay within [`super::access::Session::room`]. Called by `watch`.
 
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Weak};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -21,7 +20,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::access::limits::ROOM;
-use super::cut::Cut;
 
 /// What a body is made of.
 pub trait Source: Send + 'static {
@@ -42,7 +40,6 @@ pub trait Source: Send + 'static {
 struct UnderWay {
     bytes: Vec<u8>,
     _room: OwnedSemaphorePermit,
-    _unsent: Arc<()>,
 }
 
 impl AsRef<[u8]> for UnderWay {
@@ -51,81 +48,39 @@ impl AsRef<[u8]> for UnderWay {
     }
 }
 
-/// Why no more is made.
-enum End {
-    /// All is told, or it is time: the reader is to see the end.
-    Over,
-    ReaderGone,
-    ReaderStalled,
-}
-
 /// A body fed by a task until the source ends or `over` does.
 ///
 /// `room`: for how many bytes the reader's user has room.
-pub fn body<S: Source>(
-    source: S,
-    room: Arc<Semaphore>,
-    cut: Cut,
-    over: impl Future<Output = ()> + Send + 'static,
-) -> Body {
+pub fn body<S: Source>(source: S, room: Arc<Semaphore>, over: impl Future<Output = ()> + Send + 'static) -> Body {
     let (sender, pieces) = mpsc::channel(1);
     let gone = CancellationToken::new();
     let body = Body::new(Fed { pieces, _gone: gone.clone().drop_guard() });
     tokio::spawn(async move {
-        let end = tokio::select! {
+        // The sender goes with it: the body ends after what is in it.
+        tokio::select! {
             biased;
-            () = gone.cancelled() => End::ReaderGone,
-            () = over => End::Over,
-            end = feed(source, &sender, &room, &cut) => end,
-        };
-        // The body ends after what is in it.
-        drop(sender);
-        match end {
-            End::ReaderGone => {}
-            End::Over => cut.unless(&gone).await,
-            End::ReaderStalled => {
-                tracing::info!("a reader that took nothing for {:?} was cut off", cut.patience);
-                cut.now();
-            }
+            () = gone.cancelled() => {}
+            () = over => {}
+            () = feed(source, sender, &room) => {}
         }
     });
     body
 }
 
-async fn feed<S: Source>(mut source: S, body: &Sender<Bytes>, room: &Arc<Semaphore>, cut: &Cut) -> End {
-    let mut last = Weak::new();
-    loop {
-        let slot = match tokio::time::timeout(cut.patience, body.reserve()).await {
-            Ok(Ok(slot)) => slot,
-            Ok(Err(_)) => return End::ReaderGone,
-            Err(_) => return End::ReaderStalled,
-        };
+async fn feed<S: Source>(mut source: S, body: Sender<Bytes>, room: &Arc<Semaphore>) {
+    // Refused once the reader has gone.
+    while let Ok(slot) = body.reserve().await {
         let bytes = loop {
-            let Some(piece) = source.next().await else { return End::Over };
-            let Some(permit) = permit(room, S::weight(&piece), cut, &last).await else { return End::ReaderStalled };
+            let Some(piece) = source.next().await else { return };
+            // However heavy, a piece has room in the end.
+            let weight = u32::try_from(S::weight(&piece).min(ROOM)).unwrap_or(u32::MAX);
+            let Ok(permit) = room.clone().acquire_many_owned(weight).await else { return };
             let bytes = source.encode(piece);
             if !bytes.is_empty() {
-                let unsent = Arc::new(());
-                last = Arc::downgrade(&unsent);
-                break Bytes::from_owner(UnderWay { bytes, _room: permit, _unsent: unsent });
+                break Bytes::from_owner(UnderWay { bytes, _room: permit });
             }
         };
         slot.send(bytes);
-    }
-}
-
-/// Waits for room. What others of the same user hold is no fault of this reader, but when its own `last` piece is not sent
-/// either, for as long as patience lasts, it is one of those who hold up the rest: `None`.
-async fn permit(room: &Arc<Semaphore>, weight: usize, cut: &Cut, last: &Weak<()>) -> Option<OwnedSemaphorePermit> {
-    // However heavy, a piece has room in the end.
-    let weight = u32::try_from(weight.min(ROOM)).unwrap_or(u32::MAX);
-    let mut permit = pin!(room.clone().acquire_many_owned(weight));
-    loop {
-        match tokio::time::timeout(cut.patience, &mut permit).await {
-            Ok(permit) => return permit.ok(),
-            Err(_) if last.strong_count() > 0 => return None,
-            Err(_) => {}
-        }
     }
 }
 
@@ -174,12 +129,9 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn start(room: &Arc<Semaphore>, lasts: Duration) -> (Body, Arc<AtomicUsize>, Cut) {
-        let (encoded, cut) = (Arc::new(AtomicUsize::new(0)), Cut::new(PATIENCE));
-        let body = body(Counter(0, encoded.clone()), room.clone(), cut.clone(), tokio::time::sleep(lasts));
-        (body, encoded, cut)
+    fn start(room: &Arc<Semaphore>, lasts: Duration) -> (Body, Arc<AtomicUsize>) {
+        let encoded = Arc::new(AtomicUsize::new(0));
+        (body(Counter(0, encoded.clone()), room.clone(), tokio::time::sleep(lasts)), encoded)
     }
 
     async fn settle() {
@@ -192,36 +144,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_nothing_has_one_piece_made_for_it_and_is_cut_off() {
+    async fn a_reader_that_takes_nothing_has_one_piece_made_for_it() {
         let room = Arc::new(Semaphore::new(1 << 20));
-        let (mut body, encoded, cut) = start(&room, Duration::from_secs(3600));
+        let (mut body, encoded) = start(&room, Duration::from_secs(3600));
         for i in 1..=5 {
             assert_eq!(number(&mut body).await.0, i);
         }
-        tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(encoded.load(Ordering::SeqCst), 6, "one that waits to be taken");
-        assert_eq!(number(&mut body).await.0, 6, "in time");
-        tokio::time::timeout(PATIENCE / 2, cut.done()).await.unwrap_err();
-        tokio::time::timeout(PATIENCE, cut.done()).await.expect("cut off, without being asked");
-        assert_eq!(encoded.load(Ordering::SeqCst), 7);
         drop(body);
         settle().await;
         assert_eq!(room.available_permits(), 1 << 20);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_reaches_a_body_that_nobody_reads() {
+    async fn a_body_ends_at_its_time_whether_it_is_read_or_not() {
         let room = Arc::new(Semaphore::new(1 << 20));
-        let lasts = Duration::from_secs(10);
-        let (body, _, cut) = start(&room, lasts);
-        tokio::time::timeout(lasts + PATIENCE + Duration::from_secs(1), cut.done()).await.expect("cut off");
-        drop(body);
-        let (mut body, _, cut) = start(&room, lasts);
-        tokio::time::sleep(lasts + Duration::from_secs(1)).await;
+        let (mut body, encoded) = start(&room, Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_secs(11)).await;
         assert_eq!(number(&mut body).await.0, 1);
-        assert!(body.frame().await.is_none(), "one that reads on sees the end");
-        drop(body);
-        tokio::time::timeout(2 * PATIENCE, cut.done()).await.expect_err("who has read the end is not cut off");
+        assert!(body.frame().await.is_none(), "after what was made comes the end");
+        assert_eq!(encoded.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,7 +178,7 @@ mod tests {
         }
         settle().await;
         let made =
-            |bodies: &[(Body, Arc<AtomicUsize>, Cut)]| bodies.iter().map(|b| b.1.load(Ordering::SeqCst)).sum::<usize>();
+            |bodies: &[(Body, Arc<AtomicUsize>)]| bodies.iter().map(|b| b.1.load(Ordering::SeqCst)).sum::<usize>();
         assert_eq!(made(&bodies), 3, "hyper holds three pieces: there is no room for a fourth");
         held.pop();
         settle().await;

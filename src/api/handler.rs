@@ -21,8 +21,7 @@ use super::admit::Part;
 use super::apply::{Operation, Writer, manager_of_agent};
 use super::body::{self, Parsed};
 use super::columns::Facts;
-use super::connections::Connection;
-use super::cut::Cut;
+use super::connections::{Connection, MOST_OF_USER};
 use super::delete::DeleteOptions;
 use super::error::ApiError;
 use super::patch::Patch;
@@ -54,7 +53,7 @@ pub struct Call {
     pub state: ApiState,
     pub shutdown: CancellationToken,
     pub user: User,
-    /// What is to be held as long as the request goes on; answers bind it to their bodies by themselves.
+    /// What is to be held as long as the request goes on; the server binds the answer's body to it.
     pub session: Session,
     pub query: Query,
     pub headers: HeaderMap,
@@ -141,13 +140,14 @@ async fn bearer(
 }
 
 async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<Response, ApiError> {
-    let (peer, cut) = (request.extensions().get::<PeerIdentity>(), Cut::of(&request));
+    let peer = request.extensions().get::<PeerIdentity>();
     let connection = request.extensions().get::<Arc<Connection>>();
     let bearer = bearer(&shared.state, request.headers(), peer, &deed).await?;
-    let at_work = connection.map(|connection| {
-        connection.greet();
-        Arc::new(connection.at_work())
-    });
+    if connection.is_some_and(|connection| !connection.greet(&bearer.0.name)) {
+        let why = format!("more than {MOST_OF_USER} connections are open for {:?}", bearer.0.name);
+        return Err(ApiError::too_many(why, Duration::from_secs(1)));
+    }
+    let at_work = connection.map(|connection| Arc::new(connection.at_work()));
     let caller = Caller::of(bearer, request.headers(), &deed)?;
     let (what, query) = (target::parse(request.uri().path()), Query::of(request.uri())?);
     let taken = match &what {
@@ -156,7 +156,7 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
     };
     let permit = shared.state.limits.take(&caller.bearer().name, taken)?;
     let (store, clock) = (shared.state.store.clone(), shared.state.clock.clone());
-    let session = Session::new(deed, caller.lease.clone(), permit, (store, clock), cut, at_work);
+    let session = Session::new(deed, caller.lease.clone(), permit, (store, clock), at_work);
     let target = what.ok_or_else(ApiError::no_such_path)?;
     let Target::Records(place) = target else {
         if request.method() != Method::GET {
@@ -188,8 +188,10 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
     let headers = request.headers().clone();
     let (state, shutdown, user) = (shared.state, shared.shutdown, caller.user);
     let call = Call { state, shutdown, user, session: session.clone(), query, headers, place };
-    let response = records(call, request).await?;
-    Ok(response.map(|body| session.bind(body)))
+    let mut response = records(call, request).await?;
+    // For the server, which binds the body to it.
+    response.extensions_mut().insert(session);
+    Ok(response)
 }
 
 fn is_review(place: &Place) -> bool {

@@ -20,6 +20,8 @@ use crate::store::{ListRequest, Record, Revision, SharedStore};
 
 /// Records read from the store at a time.
 const PAGE: usize = 500;
+/// Bytes of them after which no more are read at a time, or opened where they are sealed.
+const PAGE_BYTES: usize = 1 << 20;
 /// Records decoded before other tasks get a turn: about two milliseconds.
 const DECODED: usize = 100;
 
@@ -176,16 +178,24 @@ async fn gather<T>(
 ) -> Result<Listing<T>, ApiError> {
     let wanted = window.limit.unwrap_or(usize::MAX);
     let mut found = Listing { items: vec![], revision: window.at.unwrap_or_default(), next: None, remaining: None };
-    let (mut at, mut after) = (window.at, window.after.clone());
+    let (mut at, mut after, mut left) = (window.at, window.after.clone(), None);
     loop {
         let missing = wanted - found.items.len();
         let limit = if all_shown { PAGE.min(missing) } else { PAGE };
-        // Only the page that fills the window is asked for what follows it, and only if nobody has counted that before.
-        let count = all_shown && limit == missing && window.left.is_none();
-        let request = ListRequest { prefix: prefix.clone(), after: after.take(), limit: Some(limit), at, count };
+        // Only the page that may fill the window is asked for what follows it, and only if nobody has counted that before.
+        let count = all_shown && limit == missing && window.left.is_none() && left.is_none();
+        let request = ListRequest {
+            prefix: prefix.clone(),
+            after: after.take(),
+            limit: Some(limit),
+            bytes: Some(PAGE_BYTES),
+            at,
+            count,
+        };
         let page = store.list(request).await?;
         at = Some(page.revision);
         found.revision = page.revision;
+        left = page.remaining.or_else(|| left.map(|left: usize| left.saturating_sub(page.records.len())));
         let last = page.records.len().saturating_sub(1);
         for (i, record) in page.records.iter().enumerate() {
             if i % stretch == stretch - 1 {
@@ -195,8 +205,8 @@ async fn gather<T>(
             if found.items.len() == wanted {
                 if i < last || page.more {
                     found.next = Some(record.key.to_string());
-                    let left = window.left.map(|left| left.saturating_sub(found.items.len()));
-                    found.remaining = left.filter(|_| all_shown).or(page.remaining);
+                    let told = window.left.map(|told| told.saturating_sub(found.items.len()));
+                    found.remaining = told.filter(|_| all_shown).or(left);
                 }
                 return Ok(found);
             }
@@ -205,6 +215,7 @@ async fn gather<T>(
             Some(last) if page.more => after = Some(last.key.to_string()),
             _ => return Ok(found),
         }
+        tokio::task::yield_now().await;
     }
 }
 

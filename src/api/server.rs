@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +25,12 @@ use tower::ServiceExt;
 
 use super::ApiState;
 use super::access::authenticate::identity;
-use super::access::{PeerAddress, PeerIdentity};
+use super::access::{PeerAddress, PeerIdentity, Session};
 use super::connections::{Connection, Strangers};
 use super::cut::{Cut, Streams};
+use super::delivery::{self, PIECE};
 use super::handler::{Shared, router};
+use super::stall::Stall;
 use super::tls_stream::PoliteTls;
 
 /// Most connections at a time; more wait in the listener's backlog.
@@ -87,7 +89,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
         let (acceptor, app, shutdown) = (acceptor.clone(), app.clone(), shutdown.clone());
         tasks.spawn(async move {
             let _permit = permit;
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream));
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, Stall::new(stream, patience)));
             let handshaken = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = guest.0.evicted() => return tracing::debug!("a TLS handshake made room for another"),
@@ -99,8 +101,9 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),
             };
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            if peer.is_some() {
-                guest.0.greet();
+            if let Some(peer) = &peer {
+                // One too many is told so when it asks.
+                guest.0.greet(&peer.user.name);
             }
             let cut = Cut::new(patience);
             let service = {
@@ -163,7 +166,7 @@ async fn answer(
     h2: bool,
     request: Request,
 ) -> Result<Response, std::convert::Infallible> {
-    let _at_work = connection.at_work();
+    let (at_work, cut) = (connection.at_work(), Cut::of(&request));
     connection.asked();
     let mut response = app.oneshot(request).await?;
     if !connection.is_known() || response.status() == StatusCode::UNAUTHORIZED {
@@ -172,7 +175,8 @@ async fn answer(
         }
         connection.leave();
     }
-    Ok(response)
+    let session = response.extensions_mut().remove::<Session>();
+    Ok(response.map(|body| delivery::deliver(body, cut, at_work, session)))
 }
 
 /// Until a connection has had nothing to do for a while. HTTP/1 has its own time for that, the head's.
@@ -204,6 +208,8 @@ fn connection_builder(h2: bool, streams: Streams) -> Builder<Streams> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
+        // What a stream that has ended may leave behind for a reader that takes nothing.
+        .max_send_buf_size(2 * PIECE)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
@@ -213,9 +219,9 @@ fn connection_builder(h2: bool, streams: Streams) -> Builder<Streams> {
 /// The encrypted stream, and who the client's certificate speaks for, if it showed one. rustls has verified it.
 async fn handshake(
     acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) -> std::io::Result<(tokio_rustls::server::TlsStream<TcpStream>, Option<PeerIdentity>)> {
-    stream.set_nodelay(true)?;
+    stream: Stall,
+) -> std::io::Result<(tokio_rustls::server::TlsStream<Stall>, Option<PeerIdentity>)> {
+    stream.tcp.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = match certificate {

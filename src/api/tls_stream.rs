@@ -11,14 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-pub struct PoliteTls(pub TlsStream<TcpStream>);
+use super::stall::Stall;
+
+pub struct PoliteTls(pub TlsStream<Stall>);
 
 impl Drop for PoliteTls {
     /// As far as it goes without waiting: a client that is gone hears nothing anyway.
     fn drop(&mut self) {
-        let (tcp, tls) = self.0.get_mut();
+        let (stall, tls) = self.0.get_mut();
         tls.send_close_notify();
-        while tls.wants_write() && tls.write_tls(&mut AtOnce(tcp)).is_ok_and(|written| written > 0) {}
+        while tls.wants_write() && tls.write_tls(&mut AtOnce(&stall.tcp)).is_ok_and(|written| written > 0) {}
     }
 }
 

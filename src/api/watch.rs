@@ -106,7 +106,7 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
             () = shutdown.cancelled() => {}
         }
     };
-    let mut response = Response::new(feed::body(session, call.session.room(), call.session.cut.clone(), over));
+    let mut response = Response::new(feed::body(session, call.session.room(), over));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
@@ -250,20 +250,14 @@ impl Session {
             prefix: existing.prefix.clone(),
             after: existing.after.take(),
             limit: Some(PAGE),
+            bytes: Some(PAGE_BYTES),
             at: Some(existing.at),
             count: false,
         };
         let page = self.state.store.list(request).await?;
-        let (mut bytes, count) = (0, page.records.len());
-        for record in page.records {
-            bytes += record.value.len();
-            existing.after = Some(record.key.to_string());
-            self.pending.push_back(Step::Existing(record));
-            if bytes >= PAGE_BYTES {
-                break;
-            }
-        }
-        if self.pending.len() < count || page.more {
+        existing.after = page.records.last().map(|record| record.key.to_string());
+        self.pending.extend(page.records.into_iter().map(Step::Existing));
+        if page.more {
             self.existing = Some(existing);
         } else if self.marked {
             self.pending.push_back(Step::Bookmark { at: existing.at, end_of_existing: true });

@@ -69,6 +69,26 @@ pub(super) struct Draft {
     overlay: HashMap<Arc<str>, Option<Record>>,
 }
 
+/// What a listing has collected.
+struct Page {
+    records: Vec<Record>,
+    bytes: usize,
+    most_records: usize,
+    most_bytes: usize,
+}
+
+impl Page {
+    fn of(request: &ListRequest) -> Page {
+        let (most_records, most_bytes) = (request.limit.unwrap_or(usize::MAX), request.bytes.unwrap_or(usize::MAX));
+        Page { records: vec![], bytes: 0, most_records, most_bytes }
+    }
+
+    fn is_full(&self) -> bool {
+        let enough = !self.records.is_empty() && self.bytes >= self.most_bytes;
+        enough || self.records.len() >= self.most_records
+    }
+}
+
 impl Log {
     /// A log that goes on from `records` at `revision`; its history begins there.
     pub fn new(records: BTreeMap<Arc<str>, Record>, revision: Revision, limits: HistoryLimits) -> Arc<Log> {
@@ -182,13 +202,11 @@ impl Log {
 
     /// Lists in chunks; between two of them, writers and the other tasks of the thread get a turn.
     pub async fn list(&self, request: &ListRequest) -> Result<Listing> {
-        let limit = request.limit.unwrap_or(usize::MAX);
         let mut chunk = LIST_CHUNK;
         'again: loop {
-            let (mut at, mut records) = (request.at, vec![]);
+            let (mut at, mut page) = (request.at, Page::of(request));
             loop {
-                let want = chunk.min(limit - records.len());
-                let (shown, more) = match self.list_chunk(request, at, want, &mut records) {
+                let (shown, more) = match self.list_chunk(request, at, chunk, &mut page) {
                     // History was outrun between two chunks: take everything in one hold.
                     Err(StoreError::Compacted { .. }) if request.at.is_none() && at.is_some() => {
                         chunk = usize::MAX;
@@ -196,11 +214,12 @@ impl Log {
                     }
                     result => result?,
                 };
-                if more && records.len() < limit {
+                if more && !page.is_full() {
                     at = Some(shown);
                     tokio::task::yield_now().await;
                     continue;
                 }
+                let records = page.records;
                 let remaining = match (request.count, more) {
                     (false, _) => None,
                     (true, false) => Some(0),
@@ -214,22 +233,29 @@ impl Log {
         }
     }
 
-    /// Adds up to `want` records after the last of `records`; tells the revision that they are of, and whether more follow.
+    /// Adds up to `most` records to a page; tells the revision that they are of, and whether more follow.
     fn list_chunk(
         &self,
         request: &ListRequest,
         at: Option<Revision>,
-        want: usize,
-        records: &mut Vec<Record>,
+        most: usize,
+        page: &mut Page,
     ) -> Result<(Revision, bool)> {
         let state = self.read();
         let at = at.unwrap_or(state.revision);
         state.check_kept(at)?;
-        let after = records.last().map(|r| r.key.clone());
+        let after = page.records.last().map(|r| r.key.clone());
         let after = after.as_deref().or(request.after.as_deref());
         let undone = state.undone(&request.prefix, at);
-        let mut rest = state.range(&request.prefix, after, &undone);
-        records.extend(rest.by_ref().take(want).cloned());
+        let mut rest = state.range(&request.prefix, after, &undone).take(most.saturating_add(1));
+        for _ in 0..most {
+            if page.is_full() {
+                break;
+            }
+            let Some(record) = rest.next() else { return Ok((at, false)) };
+            page.bytes += record.value.len();
+            page.records.push(record.clone());
+        }
         Ok((at, rest.next().is_some()))
     }
 

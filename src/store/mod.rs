@@ -82,6 +82,8 @@ pub struct ListRequest {
     pub after: Option<String>,
     /// Most records to return; `None`: all.
     pub limit: Option<usize>,
+    /// Bytes of their values after which no further record is returned, but one is; `None`: however many.
+    pub bytes: Option<usize>,
     /// The state as of this revision; `None`: the newest.
     pub at: Option<Revision>,
     /// Whether to count what follows the last record, which takes time with its number.

@@ -7,8 +7,8 @@ use portreeve::model::Key;
 use portreeve::store::Revision;
 use serde_json::json;
 
-use crate::support::api_server::{ApiServer, PATIENCE, instance};
-use crate::support::client::INSTANCES;
+use crate::support::api_server::{ApiServer, heavy, instance};
+use crate::support::client::{INSTANCES, ends_well};
 
 async fn make(server: &ApiServer, name: &str, label: &str) -> u64 {
     let mut body = instance(name);
@@ -258,29 +258,6 @@ async fn a_watch_folded_is_the_list() {
     }
 }
 
-/// A record of some 200 KiB, as its `turn`-th write left it.
-fn heavy(turn: usize) -> serde_json::Value {
-    let mut heavy = instance("heavy");
-    heavy["metadata"]["namespace"] = "default".into();
-    heavy["metadata"]["uid"] = "u".into();
-    heavy["metadata"]["annotations"] = json!({"turn": turn.to_string(), "weight": "x".repeat(200 << 10)});
-    heavy
-}
-
-/// Reads what is left of a body: whether it ended in order.
-async fn rest(mut body: hyper::body::Incoming) -> bool {
-    use http_body_util::BodyExt;
-    let read = async {
-        while let Some(frame) = body.frame().await {
-            if frame.is_err() {
-                return false;
-            }
-        }
-        true
-    };
-    tokio::time::timeout(PATIENCE, read).await.expect("the stream ends in time")
-}
-
 #[tokio::test]
 async fn one_stalled_watcher_slows_nobody_and_is_cut_off() {
     const STALL: Duration = Duration::from_millis(1500);
@@ -289,24 +266,15 @@ async fn one_stalled_watcher_slows_nobody_and_is_cut_off() {
     let path = format!("{INSTANCES}?watch=1&resourceVersion={}", server.store.revision().0);
     // One that takes nothing on a connection of its own, and one on a connection that it shares.
     let alone = client.open(http::Method::GET, &path, &[], "").await;
-    let io = hyper_util::rt::TokioIo::new(client.connect_with(&[b"h2"]).await.unwrap());
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = |path: &str| {
-        http::Request::get(format!("https://{}{path}", client.address))
-            .header("authorization", format!("Bearer {}", client.token.as_deref().unwrap()))
-            .body(http_body_util::Empty::<bytes::Bytes>::new())
-            .unwrap()
-    };
-    let shared = sender.send_request(request(&path)).await.unwrap();
+    let mut sender = client.http2().await;
+    let shared = sender.send_request(client.request_over_http2(&path)).await.unwrap();
     assert_eq!((alone.status().as_u16(), shared.status().as_u16()), (200, 200));
 
     // More than all buffers between them hold; then on, for longer than a reader may take nothing.
     let mut lively = client.watch(&path).await;
     let mut turn = 0;
     let mut told = async |server: &ApiServer| {
-        server.put(heavy(turn)).await;
+        server.put(heavy("heavy", turn)).await;
         let event = lively.next().await.expect("an event");
         assert_eq!(event["object"]["metadata"]["annotations"]["turn"], turn.to_string(), "none is missing");
         turn += 1;
@@ -320,9 +288,8 @@ async fn one_stalled_watcher_slows_nobody_and_is_cut_off() {
         }
     };
     drop(tokio::time::timeout(2 * STALL, beyond).await);
-    assert!(!rest(alone.into_body()).await, "one that stalls is broken off, not ended");
-    assert!(!rest(shared.into_body()).await, "also where its connection goes on");
-    let neighbour = sender.send_request(request("/livez")).await.expect("the connection of the stalled stream goes on");
-    assert_eq!(neighbour.status(), 200);
-    connection.abort();
+    assert!(!ends_well(alone.into_body()).await, "one that stalls is broken off, not ended");
+    assert!(!ends_well(shared.into_body()).await, "also where its connection goes on");
+    let neighbour = sender.send_request(client.request_over_http2("/livez")).await;
+    assert_eq!(neighbour.expect("the connection of the stalled stream goes on").status(), 200);
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::api_server::{ApiServer, instance, running};
+use crate::support::api_server::{ApiServer, heavy, instance, running};
 use crate::support::client::INSTANCES;
 
 fn names(list: &Value) -> Vec<&str> {
@@ -46,6 +46,27 @@ async fn a_list_shows_what_a_get_shows_and_tells_its_length() {
         ("fieldSelector=metadata.name!%3Db,status.phase%3D", &["a", "c"]),
     ] {
         assert_eq!(names(&client.get(&format!("{INSTANCES}?{query}")).await.expect(200)), expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn heavy_records_are_read_a_few_at_a_time_and_told_as_all_others() {
+    let server = ApiServer::start().await;
+    let all: Vec<String> = (0..15).map(|n| format!("h{n:02}")).collect();
+    for name in &all {
+        server.put(heavy(name, 0)).await;
+    }
+    let first = server.client.get(&format!("{INSTANCES}?limit=13")).await.expect(200);
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (all[..13].iter().map(|n| &**n).collect(), &json!(2))
+    );
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = server.client.get(&format!("{INSTANCES}?limit=13&continue={token}")).await.expect(200);
+    assert_eq!(names(&rest), all[13..]);
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1")).await;
+    for name in &all {
+        assert_eq!(watch.told().await, ("ADDED".into(), name.clone()));
     }
 }
 

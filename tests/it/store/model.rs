@@ -62,8 +62,15 @@ impl Model {
             .filter(|r| r.key.starts_with(&request.prefix) && request.after.as_deref().is_none_or(|a| &*r.key > a))
             .cloned()
             .collect();
-        let rest = all.len().saturating_sub(request.limit.unwrap_or(usize::MAX));
-        all.truncate(all.len() - rest);
+        let whole = all.len();
+        all.truncate(request.limit.unwrap_or(usize::MAX));
+        if let Some(most) = request.bytes {
+            let sums = all.iter().scan(0, |sum, r| Some(std::mem::replace(sum, *sum + r.value.len())));
+            // One in any case, and further ones while those before are within the bound.
+            let fit = sums.enumerate().take_while(|(n, before)| *n == 0 || *before < most).count();
+            all.truncate(fit);
+        }
+        let rest = whole - all.len();
         (all, rest)
     }
 }
@@ -71,7 +78,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Write { when: Vec<(u8, Option<u8>)>, then: Vec<(u8, Option<usize>)> },
-    List { prefix: u8, after: Option<u8>, limit: Option<usize>, back: Option<u64> },
+    List { prefix: u8, after: Option<u8>, limit: Option<usize>, bytes: Option<usize>, back: Option<u64> },
     Reopen,
 }
 
@@ -85,10 +92,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         proptest::collection::vec((0..9u8, proptest::option::of(0..3u8)), 0..2),
         proptest::collection::btree_map(0..9u8, proptest::option::weighted(0.7, size), 0..4),
     );
-    let list = (0..4u8, proptest::option::of(0..9u8), proptest::option::of(0..6usize), proptest::option::of(0..6u64));
+    let limit = proptest::option::of(0..6usize);
+    let bytes = proptest::option::weighted(0.3, 0..70_000usize);
+    let list = (0..4u8, proptest::option::of(0..9u8), limit, bytes, proptest::option::of(0..6u64));
     let step = prop_oneof![
         8 => write.prop_map(|(when, then)| Step::Write { when, then: then.into_iter().collect() }),
-        4 => list.prop_map(|(prefix, after, limit, back)| Step::List { prefix, after, limit, back }),
+        4 => list.prop_map(|(prefix, after, limit, bytes, back)| Step::List { prefix, after, limit, bytes, back }),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 1..40)
@@ -133,12 +142,13 @@ async fn agrees(backend: &Backend, steps: &[Step]) -> Result<(), TestCaseError> 
                     followed = change.revision;
                 }
             }
-            Step::List { prefix, after, limit, back } => {
+            Step::List { prefix, after, limit, bytes, back } => {
                 let newest = model.states.len() as u64;
                 let request = ListRequest {
                     prefix: ["", "a", "a/", "b/"][usize::from(*prefix)].into(),
                     after: after.map(key),
                     limit: *limit,
+                    bytes: *bytes,
                     at: back.map(|b| Revision(newest.saturating_sub(b).max(floor))),
                     count: true,
                 };

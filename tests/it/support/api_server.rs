@@ -235,6 +235,15 @@ impl Attach for NothingRuns {
     }
 }
 
+/// A record of some 200 KiB, as its `turn`-th write left it.
+pub fn heavy(name: &str, turn: usize) -> Value {
+    let mut heavy = instance(name);
+    heavy["metadata"]["namespace"] = "default".into();
+    heavy["metadata"]["uid"] = "u".into();
+    heavy["metadata"]["annotations"] = json!({"turn": turn.to_string(), "weight": "x".repeat(200 << 10)});
+    heavy
+}
+
 /// An instance as a user writes it.
 pub fn instance(name: &str) -> Value {
     json!({

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -100,6 +100,24 @@ impl Client {
         let stream = TcpStream::connect(&self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// A connection over HTTP/2, which lasts as long as its requests and their answers.
+    pub async fn http2(&self) -> Http2 {
+        let io = TokioIo::new(self.connect_with(&[b"h2"]).await.expect("a TLS connection"));
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A GET with the token, for a connection over HTTP/2.
+    pub fn request_over_http2(&self, path: &str) -> Request<Full<Bytes>> {
+        let token = self.token.as_deref().expect("a token");
+        Request::get(format!("https://{}{path}", self.address))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Full::default())
+            .expect("a request")
     }
 
     /// Sends one request and returns the answer with its body unread.
@@ -199,4 +217,19 @@ impl Lines {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         (text("/type"), text("/object/metadata/name"))
     }
+}
+
+pub type Http2 = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// Reads what is left of a body: whether it ended in order.
+pub async fn ends_well(mut body: Incoming) -> bool {
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the stream ends in time")
 }
