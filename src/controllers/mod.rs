@@ -31,7 +31,7 @@ use crate::model::{
 use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::store::SharedStore;
 
-use host::Relist;
+use host::{Absences, Relist};
 use instance::{ActivitySeen, Prober, Site, VALUE_REASONS, Want, want};
 use recorder::Recorder;
 use repeats::Repeats;
@@ -60,6 +60,7 @@ pub struct Context {
     pub recorder: Recorder,
     pub inventory: Inventory,
     pub relist: Relist,
+    pub absences: Absences,
     /// Held while a node and ports are chosen and committed.
     pub binding: tokio::sync::Mutex<()>,
     pub repeats: Repeats,
@@ -92,6 +93,7 @@ impl Context {
             recorder,
             inventory: Inventory::default(),
             relist: Relist::default(),
+            absences: Absences::default(),
             binding: tokio::sync::Mutex::new(()),
             repeats: Repeats::default(),
             pulling: AtomicU32::new(0),
@@ -172,9 +174,16 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                 // Only what instances can tell apart: whether it is there, and how it is reached.
                 let now = (is_true(&host.status.conditions, "Ready"), format!("{:?}", host.spec));
                 if ready.get(&key.name) != Some(&now) {
+                    let is_back = now.0;
                     ready.insert(key.name.clone(), now);
                     for instance in ctx.cache.on_node(&key.name) {
                         queue.add_now(instance.key());
+                    }
+                    // What was made anew elsewhere while it was away must not run here for longer than it has to.
+                    for key in ctx.inventory.keys(&host.metadata.name).into_iter().filter(|_| is_back) {
+                        if ctx.cache.instance(&key).is_none_or(|i| i.status.node != host.metadata.name) {
+                            queue.add_now(key);
+                        }
                     }
                 }
                 let offer = Offer::of(&host);

@@ -145,6 +145,8 @@ pub struct DockerHostStatus {
     pub allocated: Option<Allocation>,
 }
 
+/// The reason of a Ready condition: nobody answers, or not in time.
+pub const UNREACHABLE: &str = "Unreachable";
 /// The reason of a Ready condition: another, older DockerHost leads to the same daemon.
 pub const DAEMON_SHARED: &str = "DaemonShared";
 /// The reason of a Ready condition: another daemon answers than before.

@@ -1,13 +1,12 @@
 //! Instance: one user's app. The spec is what the user wrote; [`InstanceSpec`]'s methods apply the defaults where they are used.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, EnvFrom, EnvVar, Kind, Quantity, Span, Time, Toleration};
+use super::{Condition, EnvFrom, EnvVar, Kind, Placement, Quantity, Span, Time};
 
 /// The finalizer that keeps an Instance until its container is really gone.
 pub const FINALIZER: &str = "portreeve.dev/container";
@@ -270,22 +269,6 @@ pub enum Egress {
     None,
 }
 
-/// Where the instance may run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Placement {
-    /// The name of the one DockerHost to use.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub node: String,
-    /// Labels that the DockerHost must have.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints of DockerHosts that do not keep the instance away.
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
-    pub tolerations: Vec<Toleration>,
-}
-
 /// What the container may do to its host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -350,6 +333,13 @@ impl InstanceSpec {
 
     pub fn port(&self, name: &str) -> Option<&Port> {
         self.ports.iter().find(|p| p.name == name)
+    }
+}
+
+impl Volume {
+    /// Whether the instance may write to it: what it wrote is on one host, and on no other.
+    pub fn keeps_data(&self) -> bool {
+        self.host_path.is_empty() || !self.read_only
     }
 }
 
@@ -515,7 +505,7 @@ pub struct InstanceStatus {
     /// How the container last ended by itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_exit: Option<LastExit>,
-    /// Scheduled, Ready, UpToDate, Degraded.
+    /// Scheduled, Ready, UpToDate, HostLost.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

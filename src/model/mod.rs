@@ -16,6 +16,7 @@ mod key;
 mod label;
 mod meta;
 mod namespace;
+mod placement;
 mod quantity;
 pub mod schema;
 mod secret;
@@ -28,6 +29,7 @@ pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, va
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{
     Allocation, Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec, DockerHostStatus, HostTls,
+    UNREACHABLE,
 };
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
@@ -39,6 +41,7 @@ pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use label::{is_label_key, is_label_value, is_subdomain};
 pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
 pub use namespace::{NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, TERMINATING, namespace_use_mark};
+pub use placement::{OnHostLoss, Placement};
 pub use quantity::{ParseError, Quantity, Span};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,

@@ -9,7 +9,7 @@ use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::subnet::validate_subnets;
 use super::validate_taints::{validate_taints, validate_tolerations};
-use super::{DockerHost, FieldError, FieldErrors, Instance, Probe, Quantity};
+use super::{DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity};
 
 const LABEL_RULE: &str =
     "must be a DNS label (RFC 1123): lower case letters, digits and '-', beginning and ending with a letter or digit";
@@ -66,6 +66,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     }
     validate_routes(instance, &mut errors);
     validate_tolerations(&spec.placement.tolerations, &mut errors);
+    validate_host_loss(instance, &mut errors);
     for (list, caps) in [("capAdd", &spec.security.cap_add), ("capDrop", &spec.security.cap_drop)] {
         for (i, cap) in caps.iter().enumerate() {
             if cap.is_empty() || cap.starts_with("CAP_") || !cap.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
@@ -139,6 +140,31 @@ fn validate_volumes(instance: &Instance, errors: &mut FieldErrors) {
         if paths.insert(normal, i).is_some() {
             errors.push(FieldError::duplicate(format!("{path}.mountPath"), quoted(&volume.mount_path)));
         }
+    }
+}
+
+/// What is made anew on another host begins without what it wrote on the one that is lost: that must be nothing.
+fn validate_host_loss(instance: &Instance, errors: &mut FieldErrors) {
+    let placement = &instance.spec.placement;
+    if let Some(after) = placement.host_loss_after.as_ref().filter(|a| a.duration().as_secs() < 10) {
+        let (field, value) = ("spec.placement.hostLossAfter", quoted(&after.to_string()));
+        errors.push(FieldError::invalid(field, value, "must be at least 10s"));
+    }
+    if placement.on_host_loss != OnHostLoss::Recreate {
+        return;
+    }
+    let field = "spec.placement.onHostLoss";
+    if !placement.node.is_empty() {
+        let why = format!("Recreate needs another host, and spec.placement.node allows only {}", placement.node);
+        errors.push(FieldError::forbidden(field, &why));
+    }
+    if let Some((i, volume)) = instance.spec.volumes.iter().enumerate().find(|(_, v)| v.keeps_data()) {
+        let why = format!(
+            "Recreate would leave the data of spec.volumes[{i}] ({}) behind on the lost host and begin without it; only \
+             readOnly host paths go with it",
+            volume.name
+        );
+        errors.push(FieldError::forbidden(field, &why));
     }
 }
 
@@ -307,6 +333,39 @@ mod tests {
             assert_eq!(refused(field, good), [""; 0]);
             assert_eq!(refused(field, bad), [format!("spec.resources.{field}: Invalid value: {bad:?}: {why}")]);
         }
+    }
+
+    #[test]
+    fn only_what_keeps_nothing_on_its_host_may_be_made_anew_elsewhere() {
+        let found = |placement: Value, volumes: Value| {
+            errors(json!({"image": "a", "placement": placement, "volumes": volumes}))
+        };
+        let recreate = || json!({"onHostLoss": "Recreate"});
+        let volume = |more: Value| {
+            let mut volume = json!({"name": "v", "mountPath": "/v"});
+            volume.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!([volume])
+        };
+        assert_eq!(found(recreate(), json!([])), [""; 0]);
+        assert_eq!(found(recreate(), volume(json!({"hostPath": "/models", "readOnly": true}))), [""; 0]);
+        assert_eq!(found(json!({"onHostLoss": "Wait", "node": "a"}), volume(json!({}))), [""; 0]);
+        for kept in [json!({}), json!({"reclaim": "Delete"}), json!({"readOnly": true}), json!({"hostPath": "/srv/a"})]
+        {
+            let refused = found(recreate(), volume(kept.clone()));
+            assert_eq!(refused.len(), 1, "{kept}");
+            assert!(
+                refused[0].starts_with("spec.placement.onHostLoss: Forbidden: Recreate would leave"),
+                "{refused:?}"
+            );
+        }
+        let pinned = found(json!({"onHostLoss": "Recreate", "node": "a", "hostLossAfter": "9s"}), json!([]));
+        assert_eq!(
+            pinned,
+            [
+                "spec.placement.hostLossAfter: Invalid value: \"9s\": must be at least 10s",
+                "spec.placement.onHostLoss: Forbidden: Recreate needs another host, and spec.placement.node allows only a",
+            ]
+        );
     }
 
     #[test]

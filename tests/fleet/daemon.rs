@@ -30,6 +30,8 @@ pub struct Second {
     pub daemon: Daemon,
     fleet: String,
     dir: PathBuf,
+    /// Its daemon's address on the network, and the directory of the certificates for it.
+    tcp: (String, String),
     /// The instances that a test places there.
     names: Vec<String>,
     _alone: MutexGuard<'static, ()>,
@@ -44,7 +46,8 @@ pub fn second(names: &[&str]) -> Second {
     let string = |v: &Value| v.as_str().expect("a string").to_owned();
     let daemon = Daemon { socket: string(&host["socket"]).into(), address: string(&host["address"]) };
     let names = names.iter().map(|&n| n.to_owned()).collect();
-    Second { daemon, fleet: string(&fleet["name"]), dir: string(&host["dir"]).into(), names, _alone: alone }
+    let tcp = (string(&host["tcp"]), string(&fleet["certs"]));
+    Second { daemon, fleet: string(&fleet["name"]), dir: string(&host["dir"]).into(), tcp, names, _alone: alone }
 }
 
 impl Second {
@@ -54,6 +57,14 @@ impl Second {
         json!({"apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": "h2"}, "spec": spec})
     }
 
+    /// Its record, with its daemon reached over the network, which can be cut.
+    pub fn record_over_tls(&self, ports: &str) -> Value {
+        let mut record = self.record(ports);
+        record["spec"]["endpoint"] = json!(self.tcp.0);
+        record["spec"]["tls"] = json!({"directory": self.tcp.1});
+        record
+    }
+
     /// Of its first process, which is in its namespaces.
     pub fn pid(&self) -> u64 {
         let text = std::fs::read_to_string(self.dir.join("init.pid")).expect("the host's first process");
@@ -61,7 +72,7 @@ impl Second {
         process["pid"].as_u64().expect("a pid")
     }
 
-    /// `kill`, `start`, `pause`, `resume`, `disk-full`, `disk-free`, …
+    /// `kill`, `start`, `pause`, `resume`, `partition`, `heal`, `disk-full`, `disk-free`, …
     #[track_caller]
     pub fn fault(&self, verb: &str) {
         let done = self.act(verb);
@@ -78,7 +89,7 @@ impl Drop for Second {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // whichever fault it was; the cures of the others are refused, which is fine
-            for cure in ["resume", "start", "disk-free"] {
+            for cure in ["resume", "start", "disk-free", "heal"] {
                 let _ = self.act(cure);
             }
         }

@@ -11,6 +11,7 @@ mod engine;
 mod failures;
 mod http;
 mod kubectl;
+mod loss;
 mod network;
 mod reach;
 mod registry;

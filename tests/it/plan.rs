@@ -56,6 +56,7 @@ impl Model {
             activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0 },
             startup: None,
             leave: None,
+            loss: None,
         };
         Model { desired, seen, gone: false, ids: 0 }
     }
@@ -105,6 +106,7 @@ impl Model {
                 self.seen.node = NodeSeen::Unbound(Some(Ok(placement(&self.desired))));
                 self.seen.leave = None;
             }
+            Action::LeaveLost => unreachable!("its node answers"),
             Action::Mark(status) => self.desired.status = *status,
             Action::Pull { .. } => self.seen.image_present = Some(true),
             Action::CreateVolume { name, .. } => drop(self.seen.volumes.insert(name, Presence::Ours)),

@@ -5,6 +5,8 @@
 
 #[path = "sim/identity.rs"]
 mod identity;
+#[path = "sim/loss.rs"]
+mod loss;
 #[path = "sim/moving.rs"]
 mod moving;
 #[path = "sim/ports.rs"]
@@ -17,11 +19,15 @@ mod subnets;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use portreeve::controllers::instance::HOST_LOST;
 use portreeve::docker::engine::Limits;
 use portreeve::docker::labels;
-use portreeve::model::{Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource, SLEEP_ANNOTATION, SubnetSet};
+use portreeve::model::{
+    Instance, Key, Phase, Power, RECREATE_ANNOTATION, Resource, SLEEP_ANNOTATION, SubnetSet, condition,
+};
 use serde_json::{Value, json};
 
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates, Rng};
@@ -243,6 +249,9 @@ fn any_fault_at_any_action_leads_to_the_same_world() {
     }
 }
 
+/// Instances of all lives so far that ended on another host than one that they had lost.
+static RECREATED: AtomicUsize = AtomicUsize::new(0);
+
 /// One seeded life: users, faults, meddling hands and crashes for a while, then peace.
 async fn life(seed: u64) -> Vec<String> {
     let mut rng = Rng::new(seed);
@@ -260,11 +269,18 @@ async fn life(seed: u64) -> Vec<String> {
         let engine = &engines[rng.below(engines.len() as u64) as usize];
         let there = engine.snapshot().containers.iter().any(|c| c.name == object);
         let networked = engine.snapshot().networks.contains_key(&object);
-        match rng.below(22) {
+        match rng.below(23) {
             // Hands can only meddle with what is there.
             11 | 12 | 13 | 14 | 16 | 18 if !there => {}
             15 | 19 if !networked => {}
-            0..=4 => world.apply(name, spec(["app:1", "app:2", "app:3"][rng.below(3) as usize])).await,
+            0..=4 => {
+                let mut spec = spec(["app:1", "app:2", "app:3"][rng.below(3) as usize]);
+                if rng.percent(50) {
+                    spec["volumes"] = json!([]);
+                    spec["placement"] = json!({"onHostLoss": "Recreate", "hostLossAfter": "10s"});
+                }
+                world.apply(name, spec).await;
+            }
             5 | 6 => {
                 let image = ["app:1", "app:2", "app:3"][rng.below(3) as usize];
                 world.change(name, |i| i.spec.image = image.into()).await;
@@ -289,6 +305,7 @@ async fn life(seed: u64) -> Vec<String> {
                     engine.create_network_by_hand(&format!("stranger-{n}"), &subnet);
                 }
             }
+            21 => engine.go_away(Duration::from_secs(30 + rng.below(180))),
             _ => {
                 world.crash().await;
                 world.start();
@@ -305,6 +322,10 @@ async fn life(seed: u64) -> Vec<String> {
     tokio::time::sleep(7 * MINUTE).await;
     converged(&world, 30 * MINUTE).await;
     world.assert_quiet(6 * MINUTE).await;
+    let lost = |i: &Instance| condition(&i.status.conditions, HOST_LOST).map(|c| c.reason.clone());
+    let lost: Vec<_> = world.instances().await.iter().filter_map(lost).collect();
+    assert!(lost.iter().all(|reason| reason == "Recreated"), "no host is lost any more: {lost:?}");
+    RECREATED.fetch_add(lost.len(), Ordering::Relaxed);
     let ops = world
         .fleet
         .all()
@@ -336,6 +357,9 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
             scope.spawn(move || (0..500).for_each(|n| drop(live(n * 2 + part))));
         }
     });
+    let recreated = RECREATED.load(Ordering::Relaxed);
+    eprintln!("{recreated} instances were made anew on another host");
+    assert!(recreated >= 100, "{recreated} instances of a thousand lives lost their host: too few to show anything");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{certificates, record};
 use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
 use crate::model::{
     Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus, Key, Quantity,
-    Resource, Time, condition, set_condition,
+    Resource, Time, UNREACHABLE, condition, set_condition,
 };
 use crate::scheduler::allocated;
 use crate::store::{StoreError, typed};
@@ -28,12 +28,15 @@ const RESERVED: i64 = 512 << 20;
 
 pub async fn run(ctx: &Context, name: &str) {
     let mut failures = 0;
+    // Of a host that is reached in another way now, nothing is known yet.
+    ctx.absences.forget(name);
     loop {
         let Some(host) = record(ctx, name) else { return };
         let looked = match ctx.engines.engine(&host) {
             Ok(engine) => engine.info().await,
             Err(e) => Err(e),
         };
+        ctx.absences.note(name, answered(&looked), ctx.clock.monotonic());
         failures = if looked.is_ok() { 0 } else { failures + 1 };
         let seen_before = condition(&host.status.conditions, "Ready").is_some();
         if (looked.is_ok() || failures >= FAILURES || !seen_before)
@@ -43,6 +46,11 @@ pub async fn run(ctx: &Context, name: &str) {
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// Whether someone is there, be it the wrong one or one who refuses.
+fn answered(looked: &Result<EngineInfo, EngineError>) -> bool {
+    !matches!(looked, Err(e) if matches!(e.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout))
 }
 
 /// Writes what has changed. `seen`: the host as the cache has it; almost always that is all there is to read.
@@ -136,8 +144,8 @@ fn status(
         }
         Err(e) => {
             // The first words stay: those of later tries differ, and each would be a write that wakes everyone.
-            let told = condition(&status.conditions, "Ready").filter(|c| c.reason == "Unreachable");
-            (ConditionStatus::False, "Unreachable", told.map_or_else(|| e.to_string(), |c| c.message.clone()))
+            let told = condition(&status.conditions, "Ready").filter(|c| c.reason == UNREACHABLE);
+            (ConditionStatus::False, UNREACHABLE, told.map_or_else(|| e.to_string(), |c| c.message.clone()))
         }
     };
     let ends = status.certificate_expires.map(|t| t.timestamp());

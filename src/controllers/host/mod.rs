@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! DockerHost record ──▶ watcher ─┬─ health: info every few seconds ──▶ status (conditions, capacity)
+//!                                │  ├─ absence: since when it has not answered
 //!                                │  └─ certificates: how long they are good for
 //!                                └─ listing: events and relists ──▶ inventory, queue
 //!                                   └─ images: who waits for one that has come
 //! ```
 
+mod absence;
 mod certificates;
 mod health;
 mod images;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+pub use absence::Absences;
 
 use super::{Context, InstanceQueue};
 use crate::model::{DockerHost, DockerHostSpec, Kind, Resource};
@@ -140,6 +144,7 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
                 watchers.remove(&key.name);
                 ctx.inventory.forget(&key.name);
                 ctx.engines.forget(&key.name);
+                ctx.absences.forget(&key.name);
             }
         }
     }

@@ -21,6 +21,8 @@ pub enum Action {
     },
     /// Commit that the instance has left its node, with where it goes; nothing of it is left there.
     Leave,
+    /// Commit that the instance is on another node: its own is lost, with whatever may still run there.
+    LeaveLost,
     /// Write this status: what the steps after it are about to do.
     Mark(Box<InstanceStatus>),
     /// `login`: the Secret that has the login to the registry.
@@ -85,7 +87,7 @@ impl Action {
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
-            Action::Bind { .. } | Action::Leave => "BindFailed",
+            Action::Bind { .. } | Action::Leave | Action::LeaveLost => "BindFailed",
             Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
@@ -111,6 +113,7 @@ impl fmt::Display for Action {
             Action::Bind { network: true } => f.write_str("bind a node, host ports and a subnet"),
             Action::Bind { network: false } => f.write_str("bind a node and host ports"),
             Action::Leave => f.write_str("leave the node"),
+            Action::LeaveLost => f.write_str("leave the lost node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),
             Action::Pull { image, .. } => write!(f, "pull image {image}"),
             Action::CreateVolume { name, .. } => write!(f, "create volume {name}"),

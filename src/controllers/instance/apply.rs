@@ -18,6 +18,7 @@ use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
 use super::engine_error;
+use super::loss::HOST_LOST;
 use super::network::network_spec;
 use super::observe::activity;
 use super::plan::{Want, want};
@@ -183,6 +184,12 @@ impl<'a> Executor<'a> {
                 format!("the container ended with exit code {}{how}", exit.exit_code),
             );
         }
+        let lost = |s: &InstanceStatus| condition(&s.conditions, HOST_LOST).map(|c| (c.status, c.reason.clone()));
+        if lost(new) != lost(old)
+            && let Some(told) = condition(&new.conditions, HOST_LOST).filter(|c| c.status == ConditionStatus::True)
+        {
+            self.event(EventType::Warning, HOST_LOST, told.message.clone());
+        }
         let ready = |s: &InstanceStatus| {
             condition(&s.conditions, "Ready").map(|c| (c.status, c.reason.clone(), c.message.clone()))
         };
@@ -222,6 +229,7 @@ impl<'a> Executor<'a> {
         match action {
             Action::Bind { network } => return self.bind(*network).await,
             Action::Leave => return self.leave().await,
+            Action::LeaveLost => return self.leave_lost().await,
             Action::Mark(status) => {
                 self.write_status((**status).clone()).await?;
                 return Ok(Step::Next);
@@ -320,6 +328,7 @@ impl<'a> Executor<'a> {
             Action::RemoveVolume { name } => engine.remove_volume(name).await?,
             Action::Bind { .. }
             | Action::Leave
+            | Action::LeaveLost
             | Action::Mark(_)
             | Action::DropFinalizer
             | Action::AwaitStartup { .. } => {}

@@ -9,6 +9,7 @@
 mod action;
 mod apply;
 mod desired;
+mod loss;
 mod moving;
 mod network;
 mod observe;
@@ -28,6 +29,7 @@ use futures::future::{BoxFuture, Either, Shared, select};
 
 pub use action::{Action, Plan, STOP_GRACE};
 pub use desired::container_spec;
+pub use loss::{HOST_LOST, Loss, loss};
 pub use moving::{Leave, elsewhere};
 pub use network::{NetworkSeen, network_spec};
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
@@ -89,7 +91,7 @@ async fn act(ctx: &Context, instance: &Instance, sweeping: Sweeping<'_>) -> Resu
     if leads_nowhere(ctx, &key, &plan) {
         return Err(Error::retry(format!("the same plan was carried out {MAX_REPEATS} times without effect: {plan}")));
     }
-    if plan.actions.iter().any(|a| matches!(a, Action::Bind { .. } | Action::Leave)) {
+    if plan.actions.iter().any(|a| matches!(a, Action::Bind { .. } | Action::Leave | Action::LeaveLost)) {
         // What is a stray now may lie on the very host that is taken next, and be its own then.
         sweeping.await;
     }

@@ -14,6 +14,7 @@ use crate::scheduler::{Fleet, place};
 
 use super::super::Context;
 use super::desired::{container_spec, named_volumes};
+use super::loss::{Loss, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
@@ -38,6 +39,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         activity: activity(ctx, desired),
         startup: None,
         leave: None,
+        loss: None,
     };
     if desired.status.node.is_empty() {
         // The whole fleet's load is reckoned for it: not for each of thousands that rest.
@@ -72,6 +74,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
                     | EngineErrorKind::Invalid
             ) =>
         {
+            seen.loss = host_loss(ctx, desired);
             seen.node = NodeSeen::Unreachable(format!("{}: {e}", desired.status.node));
             Ok(seen)
         }
@@ -82,6 +85,16 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
 fn value_names(ctx: &Context, desired: &Instance) -> ValueNames {
     let named = desired.spec.sources().map(|(kind, name)| Key::new(kind, &desired.metadata.namespace, name));
     named.filter_map(|key| Some((key.clone(), ctx.cache.value_names(&key)?))).collect()
+}
+
+/// What is to be done about the loss of the instance's host, as it is now.
+pub fn host_loss(ctx: &Context, desired: &Instance) -> Option<Loss> {
+    let now = ctx.clock.now();
+    if want(desired, activity(ctx, desired), now) != Want::Run || desired.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let host = ctx.cache.host(&desired.status.node)?;
+    loss(desired, &host, ctx.absences.of(&host.metadata.name, ctx.clock.monotonic()), now, || fleet(ctx))
 }
 
 /// The load of every host, from what the cache shows.

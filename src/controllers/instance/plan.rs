@@ -23,6 +23,7 @@ use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, named_volumes};
+use super::loss::{Loss, forget, plan_lost};
 use super::moving::{Leave, plan_move};
 use super::network::NetworkSeen;
 use super::report::{Report, host_lost};
@@ -73,6 +74,8 @@ pub struct Observed {
     pub startup: Option<Result<(), String>>,
     /// The wish that it leaves its node; `None`: it may stay.
     pub leave: Option<Leave>,
+    /// What is to be done about a node that does not answer; `None`: to wait.
+    pub loss: Option<Loss>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -198,6 +201,9 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
         return plan_removal(desired, seen, report);
     }
     let want = want(desired, seen.activity, now);
+    if seen.node == NodeSeen::Reachable {
+        forget(&mut report);
+    }
     match &seen.node {
         NodeSeen::Unbound(placement) => plan_binding(want, placement.as_ref(), report),
         NodeSeen::Missing => {
@@ -205,10 +211,7 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
             host_lost(&mut report, &message);
             Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(30)) }
         }
-        NodeSeen::Unreachable(why) => {
-            host_lost(&mut report, why);
-            Plan { status: report.take(), actions: vec![], recheck: Some(Duration::from_secs(5)) }
-        }
+        NodeSeen::Unreachable(why) => plan_lost(desired, seen.loss.as_ref(), why, report),
         NodeSeen::Reachable if let Some(plan) = plan_move(desired, seen, want, &mut report) => plan,
         NodeSeen::Reachable => match want {
             Want::Run => running::plan_run(site, desired, seen, report, now),

@@ -6,16 +6,17 @@
 use std::sync::Arc;
 
 use super::super::super::recorder::EventType;
+use super::super::loss::{HOST_LOST, Loss};
 use super::super::moving::elsewhere;
-use super::super::observe::{activity, fleet};
+use super::super::observe::{activity, fleet, host_loss};
 use super::super::plan::{Want, want};
 use super::super::report::Report;
 use super::{Executor, Step, StepError};
 use crate::docker::engine::EngineError;
 use crate::docker::labels;
-use crate::model::{BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, Phase, Subnet};
+use crate::model::{BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, InstanceStatus, Phase, Span, Subnet};
 use crate::scheduler::{Placement, place};
-use crate::store::typed;
+use crate::store::{StoreError, typed};
 
 /// Writes down where it goes. `subnet`: its network, too.
 fn take_place(report: &mut Report, placement: &Placement, subnet: bool) {
@@ -28,6 +29,23 @@ fn take_place(report: &mut Report, placement: &Placement, subnet: bool) {
         status.subnet = placement.subnet.to_string();
     }
     report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
+}
+
+/// Forgets all that is true of one node only.
+fn forget_place(status: &mut InstanceStatus) {
+    status.node.clear();
+    status.address.clear();
+    status.ports.clear();
+    status.refused_ports.clear();
+    status.subnet.clear();
+    status.refused_subnets.clear();
+    status.container_id.clear();
+    status.volumes.clear();
+    status.started_at = None;
+    status.start_seen_at = None;
+    status.ended_at = None;
+    status.image = ImageStatus::default();
+    status.crashes = 0;
 }
 
 impl Executor<'_> {
@@ -118,19 +136,7 @@ impl Executor<'_> {
         let want = want(&self.instance, activity(self.ctx, &self.instance), now);
         let old = self.instance.status.node.clone();
         let mut report = Report::of(&self.instance, now);
-        let status = &mut report.status;
-        status.node.clear();
-        status.address.clear();
-        status.ports.clear();
-        status.subnet.clear();
-        status.refused_subnets.clear();
-        status.container_id.clear();
-        status.volumes.clear();
-        status.started_at = None;
-        status.start_seen_at = None;
-        status.ended_at = None;
-        status.image = ImageStatus::default();
-        status.crashes = 0;
+        forget_place(&mut report.status);
         let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
             (Want::Run, Ok(placement)) => {
                 report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
@@ -150,14 +156,42 @@ impl Executor<'_> {
                 format!("left {old}; it is placed when it wakes")
             }
         };
-        let status = report.take();
+        self.commit_leave(report.take()).await?;
+        self.event(EventType::Normal, "Moved", message);
+        Ok(Step::LookAgain)
+    }
+
+    /// Takes another node in the place of one that is lost, in one commit, alone as in [`Self::bind`]; or nothing, when
+    /// the node is back by now or no other takes its place any more. What is left there is a stray from here on.
+    pub(super) async fn leave_lost(&mut self) -> Result<Step, StepError> {
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let Some(Loss::Recreate(placement)) = host_loss(self.ctx, &self.instance) else {
+            return Ok(Step::LookAgain);
+        };
+        let (old, new) = (self.instance.status.node.clone(), &placement.node);
+        let after = Span::from(self.instance.spec.placement.host_loss_after());
+        let mut report = Report::of(&self.instance, self.ctx.clock.now());
+        forget_place(&mut report.status);
+        report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+        take_place(&mut report, &placement, true);
+        let told = format!("{old} had not answered for {after}: made anew on {new}");
+        report.condition(HOST_LOST, ConditionStatus::False, "Recreated", told.clone());
+        self.commit_leave(report.take()).await?;
+        let why = &placement.message;
+        let message = format!("{told} ({why}); what may still run on {old} is removed when that host is back");
+        self.event(EventType::Warning, "Recreated", message);
+        Ok(Step::LookAgain)
+    }
+
+    /// Commits that it has left, and with it that an eviction has had its way.
+    async fn commit_leave(&mut self, status: InstanceStatus) -> Result<(), StoreError> {
         let (store, revision) = (&*self.ctx.store, self.revision);
         self.revision = typed::replace_status_and_unmark(store, &self.key, revision, &status, EVICT_ANNOTATION).await?;
         self.instance.status = status;
         self.instance.metadata.annotations.remove(EVICT_ANNOTATION);
         self.ctx.cache.wait_for(self.revision).await;
-        self.event(EventType::Normal, "Moved", message);
-        Ok(Step::LookAgain)
+        Ok(())
     }
 
     /// The subnets of the daemon's other networks, whoever's they are.
