@@ -7,6 +7,7 @@
 
 mod attach;
 mod destinations;
+mod exposition;
 mod metrics;
 mod previous;
 mod seal;
@@ -33,7 +34,7 @@ use crate::controllers::{self, ActivityView, InstanceQueue};
 use crate::docker::Pool;
 use crate::model::{DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource};
 use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
-use crate::runtime::Queue;
+use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
 
@@ -102,8 +103,22 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
     api_state.destinations = Arc::new(destinations::Scheduled(cache.clone()));
-    let proxy_state =
-        Arc::new(ProxyState { cache: cache.clone(), activity, waker, clock: clock.clone(), limits: Limits::default() });
+    let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
+    let seen = exposition::Seen {
+        cache: cache.clone(),
+        store: store.clone(),
+        queue: queue.clone(),
+        reconciles: reconciles.clone(),
+    };
+    api_state.exposition = Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats));
+    let proxy_state = Arc::new(ProxyState {
+        cache: cache.clone(),
+        activity,
+        waker,
+        clock: clock.clone(),
+        limits: Limits::default(),
+        stats: proxy_stats,
+    });
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_listener.local_addr()?,
@@ -128,7 +143,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     parts.spawn({
         let stop = stop.clone();
         async move {
-            controllers::run(ctx, queue, Arc::default(), stop).await;
+            controllers::run(ctx, queue, reconciles, stop).await;
             Ok(())
         }
     });

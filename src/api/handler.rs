@@ -33,8 +33,8 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{self, View, events_v1, eviction, nodes, pods};
 use super::{
-    ApiState, apply, compress, create, delete, discovery, drain, list, logs, metrics, negotiate, openapi, patch, scale,
-    streams, update, watch,
+    ApiState, apply, compress, create, delete, discovery, drain, exposition, list, logs, metrics, negotiate, openapi,
+    patch, scale, streams, update, watch,
 };
 use crate::model::{Key, Kind};
 
@@ -109,12 +109,14 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let address = request.extensions().get::<PeerAddress>().map(|a| a.0);
     let deed = Arc::new(Deed::new(shared.state.audit.clone(), shared.state.clock.clone(), address));
     let _end = EndOf(deed.clone());
+    let (stats, method) = (shared.state.stats.clone(), request.method().clone());
     let work = dispatch(shared, request, deed.clone());
     let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(_) => ApiError::timeout("the request took too long").into_response(),
     };
+    stats.responded(&method, response.status());
     deed.ends(response.status().as_u16());
     if let Ok(id) = HeaderValue::from_str(&deed.request_id) {
         response.headers_mut().insert("audit-id", id);
@@ -162,7 +164,10 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
         if request.method() != Method::GET {
             return Err(ApiError::method_not_allowed(""));
         }
-        return about_the_api(&target, request.headers());
+        if matches!(target, Target::Metrics) {
+            access::authorize_path(&caller.user, "get", request.uri().path())?;
+        }
+        return about_the_api(&shared.state, &target, request.headers());
     };
     let wanted = resource_name(&place);
     let attributes = Attributes {
@@ -211,9 +216,10 @@ fn kind_of_use(method: &Method, place: &Place, query: &Query) -> Use {
     if goes_on { Use::Stream } else { Use::Request }
 }
 
-/// Discovery, OpenAPI and the version: the same for everyone with credentials.
-fn about_the_api(target: &Target, headers: &HeaderMap) -> Result<Response, ApiError> {
+/// Discovery, OpenAPI and the version, the same for everyone with credentials; and metrics.
+fn about_the_api(state: &ApiState, target: &Target, headers: &HeaderMap) -> Result<Response, ApiError> {
     match *target {
+        Target::Metrics => exposition::answer(&*state.exposition),
         Target::Version => Ok(discovery::version()),
         Target::CoreVersions => Ok(discovery::core_versions(headers)),
         Target::Groups => Ok(discovery::groups(headers)),

@@ -25,6 +25,7 @@ mod delivery;
 mod discovery;
 mod drain;
 mod error;
+mod exposition;
 mod feed;
 mod handler;
 mod items;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 pub use access::{AuditLog, Authenticator, CredentialError, Credentials, OwnCertificate, Serving, User};
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
+pub use exposition::{Exposition, Stats};
 pub use metrics::{LiveUse, NoUse, Use};
 pub use server::{ServeError, serve};
 pub use views::eviction::Destinations;
@@ -88,6 +90,9 @@ pub struct ApiState {
     pub live: Arc<dyn LiveUse>,
     /// Where instances can go.
     pub destinations: Arc<dyn Destinations>,
+    /// What `/metrics` shows.
+    pub exposition: Arc<dyn Exposition>,
+    pub stats: Stats,
     /// The domain under which instances are routed.
     pub domain: Arc<str>,
     /// How long a reader of a watch may take nothing.
@@ -115,6 +120,8 @@ impl ApiState {
             attach,
             live: metrics::nobody(),
             destinations: Arc::new(views::eviction::Anywhere),
+            exposition: Arc::new(exposition::Nothing),
+            stats: Stats::default(),
             domain: domain.into(),
             patience: cut::PATIENCE,
         }

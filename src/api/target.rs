@@ -6,6 +6,8 @@ use super::registry::{self, Resource};
 #[derive(Clone, Debug)]
 pub enum Target {
     Version,
+    /// `/metrics`
+    Metrics,
     /// `/api`
     CoreVersions,
     /// `/apis`
@@ -42,6 +44,7 @@ pub fn parse(path: &str) -> Option<Target> {
     }
     Some(match segments[..] {
         ["version"] => Target::Version,
+        ["metrics"] => Target::Metrics,
         ["api"] => Target::CoreVersions,
         ["apis"] => Target::Groups,
         ["openapi", "v2"] => Target::OpenApiV2,

@@ -441,6 +441,22 @@ pub enum Phase {
     Lost,
 }
 
+impl Phase {
+    pub const ALL: [Phase; 11] = [
+        Phase::Pending,
+        Phase::Pulling,
+        Phase::Starting,
+        Phase::Running,
+        Phase::Asleep,
+        Phase::Stopping,
+        Phase::Stopped,
+        Phase::Upgrading,
+        Phase::Moving,
+        Phase::Failed,
+        Phase::Lost,
+    ];
+}
+
 /// The observed state of an Instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::stats::{End, Stats};
 use super::target::{Decision, Refusal, decide};
 use super::{Limits, Waker};
 use crate::clock::SharedClock;
@@ -47,6 +48,7 @@ pub struct Holds {
     clock: SharedClock,
     limits: Limits,
     closing: CancellationToken,
+    stats: Stats,
     groups: Mutex<Groups>,
 }
 
@@ -63,38 +65,52 @@ struct Group {
 }
 
 impl Holds {
-    pub fn new(waker: Arc<dyn Waker>, clock: SharedClock, limits: Limits, closing: CancellationToken) -> Holds {
-        Holds { waker, clock, limits, closing, groups: Mutex::default() }
+    pub fn new(
+        waker: Arc<dyn Waker>,
+        clock: SharedClock,
+        limits: Limits,
+        closing: CancellationToken,
+        stats: Stats,
+    ) -> Holds {
+        Holds { waker, clock, limits, closing, stats, groups: Mutex::default() }
     }
 
     /// Joins the instance's group; the first of a group wakes the instance.
     pub fn enter<'a>(&'a self, key: &'a Key) -> Result<Hold<'a>, Full> {
-        let now = self.clock.monotonic();
-        let begun = {
-            let mut groups = self.groups();
-            let Groups { by_key, total } = &mut *groups;
-            if *total >= self.limits.held_in_all {
-                return Err(Full);
-            }
-            let begun = match by_key.entry(key.clone()) {
-                Entry::Occupied(group) if group.get().held >= self.limits.held_per_instance => return Err(Full),
-                Entry::Occupied(mut group) => {
-                    group.get_mut().held += 1;
-                    false
-                }
-                Entry::Vacant(slot) => {
-                    slot.insert(Group { held: 1, woken: now });
-                    true
-                }
-            };
-            *total += 1;
-            begun
-        };
+        let entered = self.place(key);
+        match entered {
+            Ok(_) => self.stats.hold(),
+            Err(Full) => self.stats.held(End::Full, Duration::ZERO),
+        }
+        let begun = entered?;
         let hold = Hold { holds: self, key };
         if begun {
             self.waker.wake(key);
         }
         Ok(hold)
+    }
+
+    /// Takes a place; whether it is the first of its group.
+    fn place(&self, key: &Key) -> Result<bool, Full> {
+        let now = self.clock.monotonic();
+        let mut groups = self.groups();
+        let Groups { by_key, total } = &mut *groups;
+        if *total >= self.limits.held_in_all {
+            return Err(Full);
+        }
+        let begun = match by_key.entry(key.clone()) {
+            Entry::Occupied(group) if group.get().held >= self.limits.held_per_instance => return Err(Full),
+            Entry::Occupied(mut group) => {
+                group.get_mut().held += 1;
+                false
+            }
+            Entry::Vacant(slot) => {
+                slot.insert(Group { held: 1, woken: now });
+                true
+            }
+        };
+        *total += 1;
+        Ok(begun)
     }
 
     fn groups(&self) -> MutexGuard<'_, Groups> {
@@ -111,6 +127,25 @@ pub struct Hold<'a> {
 impl Hold<'_> {
     /// Waits until the instance of this `uid` may be routed to at `port`, or `deadline` (monotonic) has passed.
     pub async fn until_ready(
+        &self,
+        instance: &mut watch::Receiver<Option<Arc<Instance>>>,
+        uid: &str,
+        port: &str,
+        deadline: Duration,
+    ) -> Outcome {
+        let begun = self.holds.clock.monotonic();
+        let outcome = self.wait(instance, uid, port, deadline).await;
+        let end = match &outcome {
+            Outcome::Ready(_) => End::Ready,
+            Outcome::TimedOut => End::TimedOut,
+            Outcome::Refused(_) => End::Refused,
+            Outcome::Closing => End::Closing,
+        };
+        self.holds.stats.held(end, self.holds.clock.monotonic().saturating_sub(begun));
+        outcome
+    }
+
+    async fn wait(
         &self,
         instance: &mut watch::Receiver<Option<Arc<Instance>>>,
         uid: &str,
@@ -162,6 +197,7 @@ impl Hold<'_> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
+        self.holds.stats.release();
         let mut groups = self.holds.groups();
         groups.total -= 1;
         if let Some(group) = groups.by_key.get_mut(self.key) {
@@ -194,7 +230,8 @@ mod tests {
 
     fn holds(limits: Limits) -> (Holds, Arc<Count>, SharedClock) {
         let (count, clock) = (Arc::<Count>::default(), VirtualClock::new());
-        (Holds::new(count.clone(), clock.clone(), limits, CancellationToken::new()), count, clock)
+        let stats = Stats::default();
+        (Holds::new(count.clone(), clock.clone(), limits, CancellationToken::new(), stats), count, clock)
     }
 
     fn asleep() -> Option<Arc<Instance>> {

@@ -15,6 +15,7 @@ mod listener;
 mod pages;
 mod router;
 mod service;
+mod stats;
 mod target;
 mod tunnel;
 mod upstream;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use activity::{Activity, OpenGuard};
 pub use listener::serve;
+pub use stats::Stats;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -43,6 +45,7 @@ pub struct ProxyState {
     pub waker: Arc<dyn Waker>,
     pub clock: SharedClock,
     pub limits: Limits,
+    pub stats: Stats,
 }
 
 /// Bounds of everything that visitors or apps could otherwise make grow.

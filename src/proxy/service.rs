@@ -66,10 +66,12 @@ struct Routed {
 impl Service {
     pub async fn respond(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
         let accept = request.headers().get(ACCEPT).cloned();
-        match self.forward(request, peer).await {
+        let response = match self.forward(request, peer).await {
             Ok(response) => response,
             Err(page) => page.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
-        }
+        };
+        self.state.stats.responded(response.status());
+        response
     }
 
     async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {

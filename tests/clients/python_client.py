@@ -4,6 +4,7 @@ import threading
 
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 OURS = ("portreeve.dev", "v1")
 NAMESPACE = "python"
@@ -103,12 +104,26 @@ def by_discovery(api):
     instances.delete(namespace=NAMESPACE, name="carol")
 
 
+def metrics(api):
+    headers = {}
+    api.update_params_for_auth(headers, [], ["BearerToken"], "/metrics", "GET", None)
+    answer = api.rest_client.pool_manager.request("GET", api.configuration.host + "/metrics", headers=headers)
+    assert answer.status == 200 and answer.headers["content-type"].startswith("application/openmetrics-text"), answer
+    # The strict parser of those who made the format.
+    families = {family.name: family for family in text_string_to_metric_families(answer.data.decode())}
+    phases = {sample.labels["phase"] for sample in families["portreeve_instances"].samples}
+    assert {"Pending", "Running", "Asleep"} <= phases, phases
+    posts = [s.value for s in families["portreeve_api_responses"].samples if s.labels["method"] == "POST"]
+    assert sum(posts) > 0 and families["portreeve_proxy_hold_seconds"].type == "histogram"
+
+
 def main():
     config.load_kube_config()
     api = client.ApiClient()
     core_kinds(client.CoreV1Api(api))
     own_kinds(client.CustomObjectsApi(api))
     by_discovery(api)
+    metrics(api)
     print("the Python client is at home")
 
 

@@ -141,6 +141,9 @@ const RULES: &[Rule] = &[
 const ABOUT_THE_API: &[&str] =
     &["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi/*", "/readyz", "/version"];
 
+/// Counts over all namespaces: for those who may read in all of them.
+const METRICS: &str = "/metrics";
+
 /// A role that one group gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grant<'a> {
@@ -221,8 +224,23 @@ pub fn decide_path(user: &User, verb: &str, path: &str) -> Decision {
         Some(prefix) => path.starts_with(prefix),
         None => path == *pattern,
     };
+    if verb == "get"
+        && path == METRICS
+        && let Some(grant) = grants(user).find(|g| g.namespace.is_none())
+    {
+        return Decision::allow(user, grant.group);
+    }
     let allowed = verb == "get" && ABOUT_THE_API.iter().any(fits);
     Decision { allowed, reason: String::new() }
+}
+
+/// Refuses a path that names no records.
+pub fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), ApiError> {
+    if decide_path(user, verb, path).allowed {
+        return Ok(());
+    }
+    let why = format!("User {:?} cannot {verb} path {path:?}", user.name);
+    Err(ApiError::new(http::StatusCode::FORBIDDEN, "Forbidden", format!("forbidden: {why}")))
 }
 
 /// Refuses with 403 and the sentence that Kubernetes says.
@@ -297,8 +315,9 @@ pub fn rights(user: &User, namespace: &str) -> Option<Vec<Right>> {
 }
 
 /// The paths that a user may read; `None`: every path, with every verb.
-pub fn paths(user: &User) -> Option<&'static [&'static str]> {
-    (!is_admin(user)).then_some(ABOUT_THE_API)
+pub fn paths(user: &User) -> Option<Vec<&'static str>> {
+    let metrics = grants(user).any(|g| g.namespace.is_none()).then_some(METRICS);
+    (!is_admin(user)).then(|| ABOUT_THE_API.iter().copied().chain(metrics).collect())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub mod tokens;
 
 pub use audit::AuditLog;
 pub use authenticate::{Authenticator, PeerAddress, PeerIdentity, User};
-pub use authorize::{Attributes, authorize};
+pub use authorize::{Attributes, authorize, authorize_path};
 pub use credentials::{CredentialError, Credentials};
 pub use limits::Limits;
 pub use serving::{OwnCertificate, Serving};

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use http::Method;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::*;
-use crate::support::api_server::PATIENCE;
-use crate::support::client::Client;
+use crate::support::api_server::{PATIENCE, instance};
+use crate::support::client::{Client, INSTANCES};
 
 /// A CA of the operator's.
 struct Authority {
@@ -52,7 +53,8 @@ struct Served {
 }
 
 impl Served {
-    async fn logs(&mut self, wanted: &str) {
+    /// The next line that holds a text.
+    async fn logs(&mut self, wanted: &str) -> String {
         let mut last = String::new();
         let found = async {
             while !last.contains(wanted) {
@@ -60,6 +62,7 @@ impl Served {
             }
         };
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {wanted:?} in the log"));
+        last
     }
 
     fn signal(&self, signal: Signal) {
@@ -155,4 +158,71 @@ async fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
     let nowhere = run(home.path(), &[&start[..5], &["--audit-log", "/nowhere/audit.log"]].concat()).await;
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(stderr(&nowhere).contains("--audit-log names another"), "{}", stderr(&nowhere));
+}
+
+#[tokio::test]
+async fn what_is_counted_is_scraped_by_those_who_may_read_everywhere() {
+    let home = home();
+    let mut command = portreeve(home.path(), &["serve", "--store=memory", "--docker=none"]);
+    command.args(["--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"]);
+    let mut child = command.stderr(Stdio::piped()).env("NO_COLOR", "1").spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut served = Served { child, log };
+    let serving = served.logs("serving").await;
+    let proxy = serving.split_once("proxy=").and_then(|(_, rest)| rest.split(' ').next()).expect("its address");
+    let admin = Client::from_kubeconfig(&home.path().join("data/admin.kubeconfig"));
+
+    let metrics = async |client: &Client| client.send(Method::GET, "/metrics", &[], "").await;
+    let value = async |name: &str| -> f64 {
+        let text = String::from_utf8(metrics(&admin).await.bytes.to_vec()).unwrap();
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
+    };
+    let answer = metrics(&admin).await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text; version=1.0.0")
+    );
+    assert_eq!(value(r#"portreeve_instances{phase="Pending"}"#).await, 0.0);
+    admin.post(INSTANCES, &instance("alice")).await.expect(201);
+    let pending = async {
+        while value(r#"portreeve_instances{phase="Pending"}"#).await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, pending).await.expect("it is counted");
+    assert_eq!(value(r#"portreeve_api_responses_total{method="POST",code="201"}"#).await, 1.0);
+
+    let before = value(r#"portreeve_proxy_responses_total{code="4xx"}"#).await;
+    let mut visitor = tokio::net::TcpStream::connect(proxy).await.unwrap();
+    visitor.write_all(b"GET / HTTP/1.1\r\nhost: nobody.localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    visitor.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 404"), "{page}");
+    assert_eq!(value(r#"portreeve_proxy_responses_total{code="4xx"}"#).await, before + 1.0);
+    assert!(value("process_resident_memory_bytes").await > 1e6);
+    assert!(value("process_cpu_seconds_total").await > 0.0);
+
+    let with = |token: Option<String>| {
+        let mut client = admin.clone();
+        (client.token, client.certificate) = (token, false);
+        client
+    };
+    let bearer = async |spec: serde_json::Value| {
+        let name = format!("t{}", spec.to_string().len());
+        let token =
+            json!({"apiVersion": "portreeve.dev/v1", "kind": "AccessToken", "metadata": {"name": name}, "spec": spec});
+        let made = admin.post("/apis/portreeve.dev/v1/accesstokens", &token).await.expect(201);
+        with(made["status"]["token"].as_str().map(str::to_owned))
+    };
+    let viewer = bearer(json!({"role": "viewer"})).await;
+    assert_eq!(metrics(&viewer).await.status, 200);
+    let of_one = bearer(json!({"role": "editor", "namespaces": ["default"]})).await;
+    let refused = metrics(&of_one).await.expect(403);
+    assert!(refused["message"].as_str().unwrap().contains("cannot get path \"/metrics\""), "{refused}");
+    metrics(&with(None)).await.expect(401);
+    served.signal(Signal::TERM);
+    let ended = tokio::time::timeout(PATIENCE, served.child.wait()).await.expect("it ends").unwrap();
+    assert!(ended.success());
 }

@@ -21,7 +21,7 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Activity, Limits, ProxyState, Waker, serve};
+use portreeve::proxy::{Activity, Limits, ProxyState, Stats, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -62,8 +62,14 @@ impl World {
         cache.ready().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state =
-            ProxyState { cache: cache.clone(), activity: activity.clone(), waker: waker.clone(), clock, limits };
+        let state = ProxyState {
+            cache: cache.clone(),
+            activity: activity.clone(),
+            waker: waker.clone(),
+            clock,
+            limits,
+            stats: Stats::default(),
+        };
         let proxy = Some(tokio::spawn(serve(listener, Arc::new(state), shutdown.clone())));
         World { store, cache, activity, waker, address, shutdown, proxy, stop_cache }
     }

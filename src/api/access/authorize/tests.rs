@@ -163,6 +163,11 @@ fn what_a_rules_review_tells_is_what_is_decided() {
 #[test]
 fn everyone_reads_about_the_api_and_admins_every_path() {
     let (nobody, admin) = (user(&[]), user(&["portreeve:admin"]));
+    for (role, may) in [("portreeve:viewer", true), ("portreeve:editor", true), ("portreeve:viewer:default", false)] {
+        let reader = user(&[role]);
+        assert_eq!(decide_path(&reader, "get", "/metrics").allowed, may, "{role}: they count over all namespaces");
+        assert_eq!(paths(&reader).expect("not every path").contains(&"/metrics"), may, "{role}");
+    }
     for (verb, path, anyone) in [
         ("get", "/api", true),
         ("get", "/apis/portreeve.dev/v1", true),

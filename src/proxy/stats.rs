@@ -1,0 +1,106 @@
+//! What the proxy counts, for whoever scrapes it. Shared by all connections; registered by `serve`.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Seconds: from a frozen app's to a large one's.
+const WAITS: [f64; 12] = [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// One label of a few values.
+type Label = [(&'static str, &'static str); 1];
+
+/// Counters since the start. Cheap to clone: clones count together.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    responses: Family<Label, Counter>,
+    holds: Family<Label, Counter>,
+    held: Gauge,
+    waits: Histogram,
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        let stats = Stats {
+            responses: Family::default(),
+            holds: Family::default(),
+            held: Gauge::default(),
+            waits: Histogram::new(WAITS),
+        };
+        // What has not happened yet is told as 0: a rate over what is absent would be nothing.
+        for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+            drop(stats.responses.get_or_create(&[("code", class)]));
+        }
+        for end in [End::Ready, End::TimedOut, End::Refused, End::Full, End::Closing] {
+            drop(stats.holds.get_or_create(&[("outcome", end.as_str())]));
+        }
+        stats
+    }
+}
+
+/// How the wait of a request came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Ready,
+    TimedOut,
+    Refused,
+    /// It could not wait: as many wait as may.
+    Full,
+    Closing,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            End::Ready => "ready",
+            End::TimedOut => "timeout",
+            End::Refused => "refused",
+            End::Full => "full",
+            End::Closing => "closing",
+        }
+    }
+}
+
+impl Stats {
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Answers to visitors, by the class of their status";
+        registry.register("proxy_responses", help, self.responses.clone());
+        let help = "Requests that found their instance not ready, by how their wait ended";
+        registry.register("proxy_holds", help, self.holds.clone());
+        registry.register("proxy_held_requests", "Requests that wait for their instance now", self.held.clone());
+        let help = "How long requests waited for an instance that became ready";
+        registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
+    }
+
+    pub fn responded(&self, status: http::StatusCode) {
+        let class = match status.as_u16() / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        self.responses.get_or_create(&[("code", class)]).inc();
+    }
+
+    /// A request begins to wait.
+    pub fn hold(&self) {
+        self.held.inc();
+    }
+
+    /// It waits no more.
+    pub fn release(&self) {
+        self.held.dec();
+    }
+
+    pub fn held(&self, end: End, waited: Duration) {
+        self.holds.get_or_create(&[("outcome", end.as_str())]).inc();
+        if end == End::Ready {
+            self.waits.observe(waited.as_secs_f64());
+        }
+    }
+}
