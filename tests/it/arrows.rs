@@ -108,6 +108,7 @@ fn what_decides_names_nothing_that_acts() {
         room == "scheduler"
             || (room == "model")
             || file.ends_with("/plan.rs")
+            || file.ends_with("controllers/instance/loss.rs")
             || file.ends_with("controllers/instance/running.rs")
             || file.ends_with("controllers/instance/desired.rs")
             || file.ends_with("controllers/instance/report.rs")
