@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 /// How long a reader may take nothing of what is ready for it, its end included.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same where people read: a log may wait in their pager. Also how long a socket may take nothing at all, as sessions
+/// with containers, whose output may wait there too, have it to themselves.
+pub const LEISURE: Duration = Duration::from_secs(3600);
+
 tokio::task_local! {
     /// The cut of the HTTP/2 stream whose task this is.
     static STREAM: Cut;
@@ -37,6 +41,11 @@ impl Cut {
         let of_connection = || request.extensions().get::<Cut>().cloned();
         // Without a server there is nothing to cut.
         STREAM.try_with(Cut::clone).ok().or_else(of_connection).unwrap_or_else(|| Cut::new(PATIENCE))
+    }
+
+    /// The same for a reader who has more time.
+    pub fn with_patience(self, patience: Duration) -> Cut {
+        Cut { patience, ..self }
     }
 
     /// Ends it: what was not sent yet is dropped, and the client sees that the answer is broken off.

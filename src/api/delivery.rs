@@ -31,6 +31,10 @@ use super::cut::Cut;
 /// large one would look like a stall to who reads it slowly.
 pub const PIECE: usize = 64 << 10;
 
+/// Set on an answer that people read, at their own pace: its reader has an hour for each piece.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLeisure;
+
 /// Binds a body to its reader. `held` is dropped with the last of the bytes, and so is the session, whose credentials
 /// end a body of unknown length when they end.
 pub fn deliver(body: Body, cut: Cut, held: impl Any + Send + Sync, session: Option<Session>) -> Body {

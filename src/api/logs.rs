@@ -7,6 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::attach::{AttachError, LogOptions};
+use super::delivery::AtLeisure;
 use super::error::{ApiError, Subject};
 use super::handler::{Call, plain};
 use super::query::Query;
@@ -70,7 +71,9 @@ pub async fn answer(call: &Call, name: &str) -> Result<Response, ApiError> {
     let output = call.state.attach.logs(&Key::instance(namespace, name), options).await?;
     let shutdown = call.shutdown.clone().cancelled_owned();
     let limited = limit_bytes(output.map(|r| r.map_err(|e| std::io::Error::other(e.to_string()))), limit);
-    Ok(plain(Body::from_stream(limited.take_until(shutdown))))
+    let mut response = plain(Body::from_stream(limited.take_until(shutdown)));
+    response.extensions_mut().insert(AtLeisure);
+    Ok(response)
 }
 
 /// Ends a stream after so many bytes.

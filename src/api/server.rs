@@ -27,8 +27,8 @@ use super::ApiState;
 use super::access::authenticate::identity;
 use super::access::{PeerAddress, PeerIdentity, Session};
 use super::connections::{Connection, Strangers};
-use super::cut::{Cut, Streams};
-use super::delivery::{self, PIECE};
+use super::cut::{Cut, LEISURE, Streams};
+use super::delivery::{self, AtLeisure, PIECE};
 use super::handler::{Shared, router};
 use super::stall::Stall;
 use super::tls_stream::PoliteTls;
@@ -89,7 +89,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Cancellatio
         let (acceptor, app, shutdown) = (acceptor.clone(), app.clone(), shutdown.clone());
         tasks.spawn(async move {
             let _permit = permit;
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, Stall::new(stream, patience)));
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, Stall::new(stream, LEISURE)));
             let handshaken = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = guest.0.evicted() => return tracing::debug!("a TLS handshake made room for another"),
@@ -175,7 +175,9 @@ async fn answer(
         }
         connection.leave();
     }
-    let session = response.extensions_mut().remove::<Session>();
+    let extensions = response.extensions_mut();
+    let (session, at_leisure) = (extensions.remove::<Session>(), extensions.remove::<AtLeisure>().is_some());
+    let cut = if at_leisure { cut.with_patience(LEISURE) } else { cut };
     Ok(response.map(|body| delivery::deliver(body, cut, at_work, session)))
 }
 

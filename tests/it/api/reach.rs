@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -21,6 +22,9 @@ use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
 use crate::support::client::{Client, INSTANCES};
 
 const POD: &str = "/api/v1/namespaces/default/pods/a";
+
+/// Bytes of the log of `flood`: more than all buffers between a server and its client hold.
+const FLOOD: usize = 32 << 20;
 
 /// A container that knows these commands: `cat`, `exit CODE`, `flood` (four megabytes), `size` and `key` (which end with
 /// their input and with its first byte, and whose exit code is the window's width).
@@ -65,6 +69,10 @@ impl Attach for Scripted {
             let lines = if key.name == "fresh" { Err(none()) } else { Ok(["begun\n", "crashed\n"]) }?;
             let skipped = lines.len().saturating_sub(options.tail.map_or(usize::MAX, |t| t as usize));
             return Ok(stream::iter(lines.into_iter().skip(skipped).map(|l| Ok(Bytes::from(l)))).boxed());
+        }
+        if key.name == "flood" {
+            let chunk = Bytes::from(vec![b'x'; 64 << 10]);
+            return Ok(stream::repeat(chunk).take(FLOOD / (64 << 10)).map(Ok).boxed());
         }
         let lines = [Bytes::from("one\n"), Bytes::from("two\n")];
         let skipped = lines.len().saturating_sub(options.tail.map_or(usize::MAX, |t| t as usize));
@@ -231,6 +239,23 @@ async fn logs_stream_and_end_with_the_server() {
     let rest = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("the log ended");
     assert_eq!(rest.expect("ended, not cut off").to_bytes(), "one\ntwo\n");
     tokio::time::timeout(PATIENCE, &mut server.serving).await.expect("the server stopped").unwrap();
+}
+
+#[tokio::test]
+async fn a_log_waits_for_whoever_pages_through_it() {
+    const STALL: Duration = Duration::from_millis(500);
+    let server = ApiServer::start_patient_with(STALL, Arc::new(Scripted::default())).await;
+    server.client.post(INSTANCES, &instance("flood")).await.expect(201);
+    server.put_status("flood", running()).await;
+    let log = "/api/v1/namespaces/default/pods/flood/log";
+    let mut paged = server.client.open(Method::GET, log, &[], "").await.into_body();
+    let mut read = paged.frame().await.expect("a page").expect("no error").into_data().expect("text").len();
+    // What is tested is that nobody reads for so long.
+    tokio::time::sleep(4 * STALL).await;
+    while let Some(frame) = paged.frame().await {
+        read += frame.expect("it goes on").into_data().expect("text").len();
+    }
+    assert_eq!(read, FLOOD);
 }
 
 pub type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;

@@ -51,10 +51,14 @@ impl ApiServer {
         ApiServer::start_in(tempfile::tempdir().expect("a directory"), MemoryStore::new(), attach).await
     }
 
-    /// Whose readers of watches may take nothing for so long.
+    /// Whose readers may take nothing for so long.
     pub async fn start_patient(patience: Duration) -> ApiServer {
+        ApiServer::start_patient_with(patience, Arc::new(NothingRuns)).await
+    }
+
+    pub async fn start_patient_with(patience: Duration, attach: Arc<dyn Attach>) -> ApiServer {
         let dir = tempfile::tempdir().expect("a directory");
-        ApiServer::start_tuned(dir, MemoryStore::new(), Arc::new(NothingRuns), |state| state.patience = patience).await
+        ApiServer::start_tuned(dir, MemoryStore::new(), attach, |state| state.patience = patience).await
     }
 
     /// Over a store of one's own, with its credentials and its audit log in a directory.
