@@ -35,7 +35,17 @@ pub(super) struct Current {
 pub(super) struct Home {
     root: PathBuf,
     acked: File,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Home {
+    /// Closing alone does not do it while a child process that another thread has forked, and that has not come to its exec
+    /// yet, holds the same open file.
+    fn drop(&mut self) {
+        if let Err(e) = flock(&self.lock, FlockOperation::Unlock) {
+            tracing::warn!(store = %self.root.display(), error = %e, "the store's lock ends only with this process");
+        }
+    }
 }
 
 impl Home {
@@ -79,7 +89,7 @@ impl Home {
         (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed("writing LOCK in"))?;
         let acked = open("ACKED").map_err(failed("opening ACKED in"))?;
         sync_dir(root).map_err(failed("syncing"))?;
-        Ok((Home { root: root.to_owned(), acked, _lock: lock }, current))
+        Ok((Home { root: root.to_owned(), acked, lock }, current))
     }
 
     pub fn data_dir(&self, generation: u64) -> PathBuf {
@@ -180,4 +190,21 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     // The parent of a relative path's first part is the empty path: the working directory.
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_given_up_is_free_although_a_fork_still_holds_its_files() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (home, _) = Home::take(root.path()).expect("taken");
+        // What a child has until its exec: the same open file.
+        let forked = home.lock.try_clone().expect("another descriptor");
+        assert!(Home::take(root.path()).is_err(), "it is in use");
+        drop(home);
+        Home::take(root.path()).expect("it is free");
+        drop(forked);
+    }
 }
