@@ -247,7 +247,7 @@ impl Log {
         let after = page.records.last().map(|r| r.key.clone());
         let after = after.as_deref().or(request.after.as_deref());
         let undone = state.undone(&request.prefix, at);
-        let mut rest = state.range(&request.prefix, after, &undone).take(most.saturating_add(1));
+        let mut rest = state.range(&request.prefix, after, &undone);
         for _ in 0..most {
             if page.is_full() {
                 break;
@@ -293,12 +293,6 @@ impl Log {
     /// Bytes of all current keys and values. Walks everything: for rare use.
     pub fn live_bytes(&self) -> usize {
         self.read().records.values().map(|r| r.key.len() + r.value.len()).sum()
-    }
-
-    /// Whether exactly these records are current, at this revision.
-    pub fn is(&self, records: &BTreeMap<Arc<str>, Record>, revision: Revision) -> bool {
-        let state = self.read();
-        state.revision == revision && state.records == *records
     }
 
     /// Up to `limit` current records after `after`, in key order, of all prefixes.

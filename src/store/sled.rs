@@ -1,10 +1,12 @@
 //! The embedded store: everything in memory for reading, every write on disk before it is acknowledged.
 //!
-//! One thread of its own does all that blocks: it takes transactions in groups, makes each group durable with one
-//! batch and one sync, and only then shows and answers it. Reads, lists and watches never touch the disk.
+//! Threads of its own do all that blocks. The writer takes transactions in groups, makes each group durable with one
+//! record in a write-ahead log and one sync, and only then shows and answers it. Another writes the engine's files
+//! behind it, so that the log need not grow. Reads, lists and watches never touch the disk.
 //!
 //! ```text
-//! txn ──bounded queue──▶ writer thread: admit ▶ batch ▶ sync ▶ commit to the log in memory ▶ answer
+//! txn ──bounded queue──▶ writer thread: admit ▶ append and sync ▶ commit to the log in memory ▶ answer
+//!                                                  └──what changed──▶ checkpoint thread: the engine's files
 //! get, list, watch ────▶ the log in memory
 //! ```
 //!
@@ -12,10 +14,16 @@
 //! more. The engine is sled, pinned and fenced in by `engine.rs`; `specs/store.md` tells the rules and their reasons.
 //! Nothing here follows tokio's paused clock: simulations take the memory store.
 
+mod behind;
+mod checkpoint;
 mod codec;
-mod compaction;
 mod engine;
+mod format1;
 mod home;
+mod opening;
+mod rewrite;
+mod segment;
+mod wal;
 mod writer;
 
 use std::path::Path;
@@ -28,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::{HistoryLimits, Log};
 use super::{ListRequest, Listing, Record, Result, Revision, Store, StoreError, Txn, Watch};
+use behind::{Behind, Bounds};
+use engine::EngineError;
 use writer::{Request, Writer};
 
 #[derive(Clone, Debug)]
@@ -40,6 +50,11 @@ pub struct SledOptions {
     /// bytes of the live records.
     pub compact_min_bytes: u64,
     pub compact_factor: u64,
+    /// The engine's files are written when the log has this many bytes that they lack, or after so long when it has any.
+    pub checkpoint_bytes: u64,
+    pub checkpoint_after: Duration,
+    /// Bytes of one file of the log; a multiple of 4096.
+    pub segment_bytes: u64,
     /// How long a write may take before it is answered with an error; it may be written all the same.
     pub write_timeout: Duration,
 }
@@ -51,13 +66,24 @@ impl Default for SledOptions {
             reserve_bytes: 64 << 20,
             compact_min_bytes: 128 << 20,
             compact_factor: 6,
+            checkpoint_bytes: 32 << 20,
+            checkpoint_after: Duration::from_secs(300),
+            segment_bytes: 8 << 20,
             write_timeout: Duration::from_secs(15),
         }
     }
 }
 
+impl SledOptions {
+    fn bounds(&self) -> Bounds {
+        let segment = self.segment_bytes.next_multiple_of(segment::BLOCK as u64).max(4 * segment::BLOCK as u64);
+        Bounds { checkpoint: self.checkpoint_bytes, after: self.checkpoint_after, segment }
+    }
+}
+
 pub struct SledStore {
     log: Arc<Log>,
+    behind: Arc<Behind>,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     ended: CancellationToken,
     write_timeout: Duration,
@@ -80,7 +106,7 @@ impl SledStore {
             let _ended = guard;
             match Writer::open(&dir, options) {
                 Ok(mut writer) => {
-                    if opened.send(Ok(writer.log())).is_ok() {
+                    if opened.send(Ok((writer.log(), writer.behind()))).is_ok() {
                         writer.run(queue);
                     }
                 }
@@ -88,9 +114,9 @@ impl SledStore {
             }
         };
         thread.spawn(run).map_err(|e| StoreError::Failed(format!("starting the store's thread: {e}")))?;
-        let log =
+        let (log, behind) =
             opening.await.map_err(|_| StoreError::Damaged("the store's thread panicked while opening".into()))??;
-        Ok(Arc::new(SledStore { log, requests: Mutex::new(Some(requests)), ended, write_timeout }))
+        Ok(Arc::new(SledStore { log, behind, requests: Mutex::new(Some(requests)), ended, write_timeout }))
     }
 
     /// Takes no more writes, and returns when those taken are done and the files are closed. Reads go on. Not needed
@@ -98,6 +124,25 @@ impl SledStore {
     pub async fn close(&self) {
         drop(self.requests.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.ended.cancelled().await;
+    }
+
+    /// Returns once the engine's files have all that is acknowledged now, so that the log is not needed for it. Not needed
+    /// for durability.
+    ///
+    /// # Errors
+    /// `Failed` when they cannot be written, or the store is being closed.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let (waiter, written) = oneshot::channel();
+        self.behind.want_checkpoint(waiter);
+        written.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".into())))
+    }
+}
+
+fn at_open(e: EngineError) -> StoreError {
+    match e {
+        EngineError::NoSpace(text) => StoreError::NoSpace(text),
+        EngineError::Damaged(text) => StoreError::Damaged(text),
+        EngineError::Failed(text) => StoreError::Failed(text),
     }
 }
 

@@ -22,9 +22,26 @@ const CLIENTS: u64 = 4;
 /// The numbered keys that a client goes round.
 const RING: u64 = 7;
 
-/// Small bounds, so that the storm also runs through the rewriting of the files.
+/// Small bounds, so that the storm also runs through checkpoints, the reuse of the log's segments, and the rewriting of
+/// the files.
 fn options() -> SledOptions {
-    SledOptions { compact_min_bytes: 20 << 20, compact_factor: 2, reserve_bytes: 8 << 20, ..Default::default() }
+    SledOptions {
+        compact_min_bytes: 20 << 20,
+        compact_factor: 2,
+        reserve_bytes: 8 << 20,
+        checkpoint_bytes: 1 << 20,
+        segment_bytes: 256 << 10,
+        ..Default::default()
+    }
+}
+
+/// The number of the log's newest segment, how many files it has, and the data directory that counts.
+fn progress(dir: &Path) -> (u64, usize, String) {
+    let names = std::fs::read_dir(dir.join("wal")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.collect();
+    let newest = names.iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).max().unwrap_or(0);
+    let current = std::fs::read_to_string(dir.join("CURRENT")).unwrap();
+    (newest, names.len(), current.replace('\n', " "))
 }
 
 /// The value of transaction `seq`: its number, and a filling that depends on it, of sizes up to several chunks.
@@ -233,6 +250,8 @@ fn acknowledged_writes_survive_fifty_kills() {
         let acks = storm.kill();
         floor = check(dir.path(), &acks, &acks, floor);
     }
-    let current = std::fs::read_to_string(dir.path().join("CURRENT")).unwrap();
-    println!("fifty kills: {} transactions survived; {}", floor.0, current.replace('\n', " "));
+    let (segments, files, current) = progress(dir.path());
+    println!("fifty kills: {} transactions survived; segment {segments}, {files} files; {current}", floor.0);
+    // Checkpoints happened all the while: otherwise every segment that there ever was would still be there.
+    assert!(segments > 40 && files < 40, "the storm did not reach the reuse of segments");
 }

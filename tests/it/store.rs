@@ -1,5 +1,6 @@
 //! What every store promises, run over each backend.
 
+mod migration;
 mod model;
 mod sled;
 mod typed;

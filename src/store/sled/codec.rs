@@ -1,17 +1,16 @@
-//! The bytes of the store on disk: records in chunks, the head, and the journal that shows torn writes at open.
+//! The bytes of the engine's files: records in chunks, and the head, which tells what they must add up to.
 //!
 //! ```text
-//! h                head     crc ‖ group ‖ revision ‖ base
-//! j ‖ slot         journal  crc ‖ group ‖ first ‖ last ‖ entries: what the group wrote, with checksums
+//! c                head     crc ‖ revision ‖ count ‖ sum
 //! r ‖ key ‖ 0 ‖ 0  record   crc ‖ created ‖ modified ‖ length ‖ first chunk
 //! r ‖ key ‖ 0 ‖ n  record   chunk n
 //! ```
 //!
-//! A group is the transactions made durable together, in one batch with the head and one journal slot; slots are
-//! used in turn. Integers are big-endian; a crc covers the key and all that follows it. Values are cut into chunks
-//! because a leaf of large values would leave the engine's log for files that it never syncs.
+//! The head says that everything up to its revision is in; of what came later some may be in as well, and the log
+//! ([`super::wal`]) has all of it. Integers are big-endian; a crc covers the key and all that follows it. Values are
+//! cut into chunks because a leaf of large values would leave the engine's log for files that it never syncs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -20,83 +19,57 @@ use crate::store::{Change, Record, Revision};
 
 /// A leaf holds up to about 20 entries and must stay below 2 MiB (a quarter of a segment).
 const CHUNK: usize = 32 << 10;
-/// How many groups the journal remembers: more than could be lost unsynced, of which there is never more than one.
-const SLOTS: u64 = 16;
 
 /// Puts and removals, in order; of two for one key the later wins.
 pub(super) type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// Where a store stands.
+pub(super) type Records = BTreeMap<Arc<str>, Record>;
+
+/// What a state adds up to: equal states have equal digests, and a record that is lost, stale or too many shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Digest {
+    pub count: u64,
+    /// Of the records' checksums.
+    pub sum: u64,
+}
+
+impl Digest {
+    pub fn of<'a>(records: impl Iterator<Item = &'a Record>) -> Digest {
+        records.fold(Digest::default(), |digest, record| digest.with(record))
+    }
+
+    fn with(self, record: &Record) -> Digest {
+        Digest { count: self.count.wrapping_add(1), sum: self.sum.wrapping_add(u64::from(crc_of(record))) }
+    }
+
+    fn without(self, record: &Record) -> Digest {
+        Digest { count: self.count.wrapping_sub(1), sum: self.sum.wrapping_sub(u64::from(crc_of(record))) }
+    }
+
+    /// After these changes.
+    pub fn after(self, changes: &[Change]) -> Digest {
+        changes.iter().fold(self, |digest, change| {
+            let less = change.before.as_ref().map_or(digest, |before| digest.without(before));
+            change.now.as_ref().map_or(less, |now| less.with(now))
+        })
+    }
+}
+
+/// Where a state stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub revision: Revision,
-    /// Number of the newest group.
-    pub group: u64,
-    /// The group that these files began after: the journal has none up to it.
-    pub base: u64,
-}
-
-/// What was read at open.
-#[derive(Debug, Default)]
-pub(super) struct Content {
-    pub head: Head,
-    pub records: BTreeMap<Arc<str>, Record>,
+    pub digest: Digest,
 }
 
 impl Head {
     /// The entry of this head.
     pub fn put(&self, batch: &mut Batch) {
         let mut body = vec![];
-        for n in [self.group, self.revision.0, self.base] {
+        for n in [self.revision.0, self.digest.count, self.digest.sum] {
             body.put_u64(n);
         }
-        batch.push((b"h".to_vec(), Some(sealed(b"h", &body))));
-    }
-}
-
-/// The batch of one group: its records, its journal slot and the new head.
-pub(super) fn group_batch(changes: &[Change], head: Head) -> Batch {
-    let mut batch = vec![];
-    put_changes(changes, &mut batch);
-    let mut last: HashMap<&str, &Change> = HashMap::new();
-    for change in changes {
-        last.insert(&change.key, change);
-    }
-    let mut body = vec![];
-    body.put_u64(head.group);
-    body.put_u64(changes.first().map_or(head.revision.0, |c| c.revision.0));
-    body.put_u64(head.revision.0);
-    for change in last.values() {
-        body.put_u16(change.key.len() as u16);
-        body.put_slice(change.key.as_bytes());
-        match &change.now {
-            Some(record) => {
-                body.put_u8(1);
-                body.put_u32(crc_of(record));
-            }
-            None => {
-                body.put_u8(0);
-                body.put_u32(0);
-            }
-        }
-    }
-    let key = [b'j', (head.group % SLOTS) as u8];
-    batch.push((key.to_vec(), Some(sealed(&key, &body))));
-    head.put(&mut batch);
-    batch
-}
-
-/// The entries of these changes' records alone.
-pub(super) fn put_changes(changes: &[Change], batch: &mut Batch) {
-    for change in changes {
-        let had = change.before.as_ref().map_or(0, chunks);
-        let has = change.now.as_ref().map_or(0, chunks);
-        if let Some(record) = &change.now {
-            put_record(record, batch);
-        }
-        for n in has..had {
-            batch.push((chunk_key(&change.key, n), None));
-        }
+        batch.push((b"c".to_vec(), Some(sealed(b"c", &body))));
     }
 }
 
@@ -114,7 +87,17 @@ pub(super) fn put_record(record: &Record, batch: &mut Batch) {
     }
 }
 
-fn chunks(record: &Record) -> usize {
+/// Makes a key hold `now`, where it may have had up to `had` chunks.
+pub(super) fn put_state(key: &str, now: Option<&Record>, had: usize, batch: &mut Batch) {
+    if let Some(record) = now {
+        put_record(record, batch);
+    }
+    for n in now.map_or(0, chunks)..had {
+        batch.push((chunk_key(key, n), None));
+    }
+}
+
+pub(super) fn chunks(record: &Record) -> usize {
     record.value.len().div_ceil(CHUNK).max(1)
 }
 
@@ -122,7 +105,7 @@ fn chunk_key(key: &str, n: usize) -> Vec<u8> {
     [b"r", key.as_bytes(), &[0, n as u8]].concat()
 }
 
-fn crc_of(record: &Record) -> u32 {
+pub(super) fn crc_of(record: &Record) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(record.key.as_bytes());
     crc.update(&record.created.0.to_be_bytes());
@@ -138,25 +121,42 @@ fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
     [&crc.finalize().to_be_bytes(), body].concat()
 }
 
-fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
     let body = value.get(4..)?;
     (sealed(key, body) == value).then_some(body)
 }
 
-struct Slot {
-    group: u64,
-    first: u64,
-    last: u64,
-    /// The checksum of each key's record, `None` for a deleted one.
-    wrote: Vec<(String, Option<u32>)>,
-}
-
-/// Takes the entries of a store in key order and gives its content, or what is wrong with it.
+/// Takes the entries of the engine in key order and gives its content, or what is wrong with it.
 #[derive(Default)]
 pub(super) struct Reader {
-    content: Content,
+    assembly: Assembly,
     head: Option<Head>,
-    slots: Vec<Slot>,
+}
+
+impl Reader {
+    pub fn entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        match key.first() {
+            Some(b'r') => self.assembly.entry(key, value),
+            Some(b'c') => {
+                let mut body = unseal(key, value).filter(|b| b.len() == 24).ok_or("the head fails its checksum")?;
+                let revision = Revision(body.get_u64());
+                self.head = Some(Head { revision, digest: Digest { count: body.get_u64(), sum: body.get_u64() } });
+                Ok(())
+            }
+            _ => Err(format!("an entry of unknown kind: {:?}", String::from_utf8_lossy(key))),
+        }
+    }
+
+    pub fn finish(self) -> Result<(Head, Records), String> {
+        let records = self.assembly.finish()?;
+        Ok((self.head.ok_or("the head is missing")?, records))
+    }
+}
+
+/// Puts records together from their chunks, which come in order.
+#[derive(Default)]
+pub(super) struct Assembly {
+    records: Records,
     partial: Option<Partial>,
 }
 
@@ -168,25 +168,8 @@ struct Partial {
     next: usize,
 }
 
-impl Reader {
-    pub fn entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        match key.first() {
-            Some(b'r') => return self.record(key, value),
-            Some(b'h') => {
-                let mut body = unseal(key, value).filter(|b| b.len() == 24).ok_or("the head fails its checksum")?;
-                let (group, revision, base) = (body.get_u64(), Revision(body.get_u64()), body.get_u64());
-                self.head = Some(Head { revision, group, base });
-            }
-            Some(b'j') => {
-                let slot = unseal(key, value).and_then(read_slot);
-                self.slots.push(slot.ok_or("the journal fails its checksum")?);
-            }
-            _ => return Err(format!("an entry of unknown kind: {:?}", String::from_utf8_lossy(key))),
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, key: &[u8], mut value: &[u8]) -> Result<(), String> {
+impl Assembly {
+    pub fn entry(&mut self, key: &[u8], mut value: &[u8]) -> Result<(), String> {
         let [b'r', name @ .., 0, n] = key else { return Err("a record without a name".into()) };
         let name = std::str::from_utf8(name).map_err(|_| "a record whose name is no text")?;
         if *n == 0 {
@@ -221,53 +204,12 @@ impl Reader {
         if record.value.len() != partial.length || crc_of(&record) != partial.crc {
             return Err(format!("{}: the record fails its checksum", record.key));
         }
-        self.content.records.insert(record.key.clone(), record);
+        self.records.insert(record.key.clone(), record);
         Ok(())
     }
 
-    /// Checks that every group is there as a whole.
-    pub fn finish(mut self) -> Result<Content, String> {
+    pub fn finish(mut self) -> Result<Records, String> {
         self.finish_record()?;
-        let head = self.head.ok_or("the head is missing")?;
-        self.content.head = head;
-        self.slots.sort_by_key(|slot| slot.group);
-        let expected = (head.group.saturating_sub(SLOTS).max(head.base) + 1)..=head.group;
-        if !self.slots.iter().map(|s| s.group).eq(expected.clone()) {
-            return Err(format!("the journal does not have the groups {expected:?}"));
-        }
-        if self.slots.windows(2).any(|pair| pair[0].last + 1 != pair[1].first)
-            || self.slots.last().is_some_and(|newest| newest.last != head.revision.0)
-        {
-            return Err(format!("the journal does not lead to revision {}", head.revision.0));
-        }
-        let mut wrote: HashMap<&str, Option<u32>> = HashMap::new();
-        for (key, crc) in self.slots.iter().flat_map(|slot| &slot.wrote) {
-            wrote.insert(key, *crc);
-        }
-        let records = &self.content.records;
-        for (key, crc) in &wrote {
-            if records.get(*key).map(crc_of) != *crc {
-                return Err(format!("{key}: the record is not the one that the journal names"));
-            }
-        }
-        let first = self.slots.first().map_or(head.revision.0 + 1, |slot| slot.first);
-        if let Some(stray) = records.values().find(|r| r.modified.0 >= first && !wrote.contains_key(&*r.key)) {
-            return Err(format!("{}: revision {} is not in the journal", stray.key, stray.modified.0));
-        }
-        Ok(self.content)
+        Ok(self.records)
     }
-}
-
-fn read_slot(mut body: &[u8]) -> Option<Slot> {
-    let (group, first, last) = (body.try_get_u64().ok()?, body.try_get_u64().ok()?, body.try_get_u64().ok()?);
-    let mut wrote = vec![];
-    while body.has_remaining() {
-        let length = usize::from(body.try_get_u16().ok()?);
-        let key = String::from_utf8(body.get(..length)?.to_vec()).ok()?;
-        body.advance(length);
-        let exists = body.try_get_u8().ok()? == 1;
-        let crc = body.try_get_u32().ok()?;
-        wrote.push((key, exists.then_some(crc)));
-    }
-    Some(Slot { group, first, last, wrote })
 }

@@ -6,14 +6,17 @@
 //! - its background flusher stays on; its watches and its iterators are never used while writing;
 //! - it may panic on damaged files: every call is guarded.
 //!
-//! Called by [`super::writer`] and, for opening, [`super::home`]; always on the store's own thread.
+//! Written behind the log, so that none of this is waited for. Called by [`super::opening`], and from then on by
+//! [`super::checkpoint`], on its thread.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::codec::{Batch, Content, Reader};
+use super::codec::{Batch, Head, Reader, Records};
+use super::format1;
+use crate::store::Revision;
 
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Pages that sled keeps in memory; all reads are served from our own.
@@ -47,8 +50,10 @@ impl Engine {
         };
         let db = guarded("opening", open).map_err(|e| match e {
             // At open, whatever is neither a full disk nor the system's refusal speaks of the files.
-            EngineError::Failed(text) => EngineError::Damaged(text),
-            other => other,
+            EngineError::Failed(text) | EngineError::Damaged(text) => {
+                EngineError::Damaged(format!("{}: {text}", dir.join("db").display()))
+            }
+            full => full,
         })?;
         let file = File::options().write(true).open(dir.join("db")).map_err(|e| io_error("opening the log", &e))?;
         let engine = Engine { db, file, dir: dir.to_owned() };
@@ -56,24 +61,47 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Reads everything and checks it. Only before the first write.
-    pub fn load(&self) -> Result<Content> {
+    /// As [`Engine::open`], where there are files: the engine would make an empty store in their place.
+    pub fn open_existing(dir: &Path) -> Result<Engine> {
+        if !dir.join("db").is_file() || !dir.join("conf").is_file() {
+            return Err(EngineError::Damaged(format!("{} lacks its files: restore a backup", dir.display())));
+        }
+        Engine::open(dir)
+    }
+
+    /// Reads everything and checks each record. Not while something is written.
+    pub fn load(&self) -> Result<(Head, Records)> {
         let mut reader = Reader::default();
+        self.each(|key, value| reader.entry(key, value))?;
+        reader.finish().map_err(|why| self.damaged(&why))
+    }
+
+    /// The same of a store of format 1.
+    pub fn load_format1(&self) -> Result<(Revision, Records)> {
+        let mut reader = format1::Reader::default();
+        self.each(|key, value| reader.entry(key, value))?;
+        reader.finish().map_err(|why| self.damaged(&why))
+    }
+
+    fn each(&self, mut entry: impl FnMut(&[u8], &[u8]) -> std::result::Result<(), String>) -> Result<()> {
         let read = guarded("reading", || {
-            for entry in self.db.iter() {
-                let (key, value) = entry?;
-                if let Err(why) = reader.entry(&key, &value) {
+            for item in self.db.iter() {
+                let (key, value) = item?;
+                if let Err(why) = entry(&key, &value) {
                     return Ok(Err(why));
                 }
             }
             Ok(Ok(()))
         });
-        let damaged = |why: String| EngineError::Damaged(format!("{}: {why}", self.dir.join("db").display()));
         match read {
-            Ok(Ok(())) => reader.finish().map_err(damaged),
-            Ok(Err(why)) => Err(damaged(why)),
-            Err(e) => Err(damaged(e.to_string())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(self.damaged(&why)),
+            Err(e) => Err(self.damaged(&e.to_string())),
         }
+    }
+
+    fn damaged(&self, why: &str) -> EngineError {
+        EngineError::Damaged(format!("{}: {why}", self.dir.join("db").display()))
     }
 
     /// Writes a batch whole or not at all; durable only after [`Engine::sync`].

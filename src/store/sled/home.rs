@@ -5,10 +5,11 @@
 //! CURRENT   names the format and the data directory that counts; replaced by rename, never edited
 //! ACKED     the newest acknowledged revision, written after each sync and not itself synced
 //! data-N    one engine's files; any that CURRENT does not name are left-overs of a crash and are removed
+//! wal       the log: what is acknowledged and not in the engine's files yet
 //! ```
 //!
-//! ACKED finds what the engine hides: on a flipped byte in its log it takes the rest for a torn tail and drops it.
-//! It is never ahead of what is durable, so it can only be right or too low.
+//! ACKED finds what the log cannot tell by itself: whether its newest record was cut off before it was acknowledged, or
+//! damaged afterwards. It is never ahead of what is durable, so it can only be right or too low.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,16 +21,26 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use crate::store::{Result, Revision, StoreError};
 
 /// The format that this program writes. Raise it when the codec or these files change.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+/// The oldest that it reads.
+const OLDEST: u32 = 1;
 const MAGIC: &str = "portreeve store";
 
 /// What CURRENT says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Current {
+    pub format: u32,
     /// The N of the data directory.
     pub generation: u64,
     /// Whether it was made completely; if not, nothing was ever acknowledged from it.
     pub ready: bool,
+}
+
+impl Current {
+    /// This program's format, and made completely.
+    pub fn ready(generation: u64) -> Current {
+        Current { format: FORMAT, generation, ready: true }
+    }
 }
 
 pub(super) struct Home {
@@ -96,10 +107,14 @@ impl Home {
         self.root.join(format!("data-{generation}"))
     }
 
+    pub fn wal_dir(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
     /// Makes `current` the one that counts, atomically and durably. After an error it is unknown which one does.
     pub fn set_current(&self, current: Current) -> io::Result<()> {
         let state = if current.ready { "ready" } else { "new" };
-        let text = format!("{MAGIC}\nformat {FORMAT}\ndata {}\nstate {state}\n", current.generation);
+        let text = format!("{MAGIC}\nformat {}\ndata {}\nstate {state}\n", current.format, current.generation);
         let temporary = self.root.join("CURRENT.new");
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
@@ -154,9 +169,9 @@ fn read_current(root: &Path) -> Result<Option<Current>> {
     let mut field = |name: &str| lines.next()?.strip_prefix(name).map(str::to_owned);
     field(MAGIC).filter(String::is_empty).ok_or_else(damaged)?;
     let format: u32 = field("format ").and_then(|n| n.parse().ok()).ok_or_else(damaged)?;
-    if format != FORMAT {
+    if !(OLDEST..=FORMAT).contains(&format) {
         return Err(StoreError::Damaged(format!(
-            "{} is of format {format}, this program knows format {FORMAT}; nothing was changed",
+            "{} is of format {format}, this program knows formats {OLDEST} to {FORMAT}; nothing was changed",
             root.display(),
         )));
     }
@@ -166,7 +181,7 @@ fn read_current(root: &Path) -> Result<Option<Current>> {
         Some("new") => false,
         _ => return Err(damaged()),
     };
-    Ok(Some(Current { generation, ready }))
+    Ok(Some(Current { format, generation, ready }))
 }
 
 fn data_dirs(root: &Path) -> io::Result<Vec<(u64, PathBuf)>> {

@@ -14,7 +14,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::process::{Signal, kill_process};
 
 use super::mounts::{Bench, Mounted};
-use super::{Storm, check, random};
+use super::{Storm, check, progress, random};
 
 const IMAGE_BYTES: u64 = 320 << 20;
 
@@ -43,7 +43,7 @@ fn acknowledged_writes_survive_twenty_power_cuts() {
         Err(why) => return println!("SKIPPED, nothing was tested: the simulated power cut needs {why}"),
     };
     let (image, cut) = (bench.path("image"), bench.path("cut"));
-    let mut floor = Revision(0);
+    let (mut floor, mut reached) = (Revision(0), (0, 0, String::new()));
     for _ in 0..20 {
         let mounted = Mounted::new(&image, &bench.path("before")).unwrap();
         let storm = Storm::start(&mounted.0.join("store"));
@@ -58,9 +58,12 @@ fn acknowledged_writes_survive_twenty_power_cuts() {
 
         let rebooted = Mounted::new(&cut, &bench.path("after")).expect("the file system recovers its journal");
         floor = check(&rebooted.0.join("store"), &durable, &last, floor);
+        reached = progress(&rebooted.0.join("store"));
         drop(rebooted);
         // Life goes on from what was left.
         fs::rename(&cut, &image).unwrap();
     }
-    println!("twenty power cuts: {} transactions survived", floor.0);
+    let (segments, files, current) = reached;
+    println!("twenty power cuts: {} transactions survived; segment {segments}, {files} files; {current}", floor.0);
+    assert!(segments > 40 && files < 40, "the storm did not reach the reuse of segments");
 }
