@@ -1,13 +1,16 @@
 //! Wiring: the only file that knows every room. Start-up order, and an orderly stop.
 //!
 //! ```text
-//! data dir ▶ store ▶ cluster id, Namespace default, DockerHost local ▶ cache ▶ listeners ▶ API, proxy, controllers
+//! data dir ▶ store ▶ cluster id, Namespaces, DockerHost local ▶ cache ▶ listeners ▶ API, proxy, controllers
 //! SIGTERM, SIGINT ▶ one token: the proxy drains, watches end, controllers drop their tasks (as in a crash)
 //! ```
 
 mod attach;
+mod containers;
 mod destinations;
 mod exposition;
+mod host_secrets;
+mod memory;
 mod metrics;
 mod previous;
 mod seal;
@@ -32,12 +35,16 @@ use crate::controllers::instance::{ActivitySeen, NetProber, Site};
 use crate::controllers::recorder::Recorder;
 use crate::controllers::{self, ActivityView, InstanceQueue};
 use crate::docker::Pool;
-use crate::model::{DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource};
+use crate::model::{
+    DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
+};
 use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
+use host_secrets::HostSecrets;
 
+pub use containers::DockerContainers;
 pub use metrics::DockerLiveUse;
 
 /// The name of this machine's own daemon.
@@ -57,7 +64,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let store = open_store(&args).await?;
     let opened = seal::over(&store, &args).await?;
     let cluster = cluster_id(&*store, &args.data_dir).await.context("read or make the cluster id")?;
-    ensure_default_namespace(&*store, &clock).await.context("make the Namespace default")?;
+    for name in ["default", SYSTEM_NAMESPACE] {
+        ensure_namespace(&*store, &clock, name).await.with_context(|| format!("make the Namespace {name}"))?;
+    }
     ensure_local_host(&*store, &clock, &args).await.context("register this machine's daemon")?;
 
     let api_listener = listen("API", args.api_listen).await?;
@@ -73,7 +82,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
 
     let cache = Cache::new(&args.domain);
-    let engines = Pool::new(clock.clone());
+    let engines = Pool::with_secrets(clock.clone(), Arc::new(HostSecrets(opened.clone())));
     let activity = Activity::new(clock.clone());
     let queue: InstanceQueue = Arc::new(Queue::new(clock.clone()));
     let (recorder, recorder_task) = Recorder::new(store.clone(), clock.clone());
@@ -91,6 +100,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     ));
     let waker = Arc::new(QueueWaker(queue.clone()));
     let live = DockerLiveUse::new(cache.clone(), engines.clone(), clock.clone());
+    let containers = DockerContainers { cache: cache.clone(), engines: engines.clone() };
     let attach = DockerAttach {
         cache: cache.clone(),
         engines,
@@ -102,7 +112,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
-    api_state.destinations = Arc::new(destinations::Scheduled(cache.clone()));
+    api_state.containers = Arc::new(containers);
+    api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
     let seen = exposition::Seen {
         cache: cache.clone(),
@@ -155,6 +166,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         let stop = stop.clone();
         async move {
             proxy::serve(proxy_listener, proxy_state, stop).await;
+            Ok(())
+        }
+    });
+    parts.spawn({
+        let stop = stop.clone();
+        async move {
+            memory::run(stop).await;
             Ok(())
         }
     });
@@ -291,14 +309,14 @@ fn new_meta(name: &str, clock: &SharedClock) -> ObjectMeta {
     }
 }
 
-async fn ensure_default_namespace(store: &dyn crate::store::Store, clock: &SharedClock) -> Result<(), StoreError> {
+async fn ensure_namespace(store: &dyn crate::store::Store, clock: &SharedClock, name: &str) -> Result<(), StoreError> {
     let mut namespace = Namespace {
         api_version: Kind::Namespace.api_version(),
         kind: Kind::Namespace.to_string(),
-        metadata: new_meta("default", clock),
+        metadata: new_meta(name, clock),
         ..Default::default()
     };
-    namespace.metadata.labels.insert("kubernetes.io/metadata.name".into(), "default".into());
+    namespace.metadata.labels.insert("kubernetes.io/metadata.name".into(), name.into());
     namespace.spec.finalizers = vec![NAMESPACE_FINALIZER.into()];
     namespace.status.phase = "Active".into();
     match typed::create(store, &namespace).await {

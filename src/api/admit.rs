@@ -14,9 +14,9 @@ use super::object::{self, meta_mut, text};
 use super::query::FieldValidation;
 use super::{access, namespaces, openapi};
 use crate::model::{
-    AccessToken, ConfigMap, DockerHost, FINALIZER, FieldError, FieldErrors, FieldReason, Instance, Kind, OPAQUE,
-    Secret, schema, validate_access_token, validate_config_map, validate_docker_host, validate_instance, validate_name,
-    validate_secret,
+    AccessToken, Condition, ConditionStatus, ConfigMap, DockerHost, FINALIZER, FieldError, FieldErrors, FieldReason,
+    Instance, Kind, OPAQUE, Secret, schema, validate_access_token, validate_config_map, validate_docker_host,
+    validate_host_name, validate_instance, validate_name, validate_secret,
 };
 
 /// Which part of an object a write is about.
@@ -181,7 +181,22 @@ pub fn create(kind: Kind, object: &mut Value, now: Timestamp) -> Result<(), ApiE
     meta.insert("generation".into(), 1.into());
     without_status(kind, object);
     own_marks(kind, object);
+    if kind == Kind::Instance {
+        object["status"] = json!({"conditions": [not_looked_at(now)]});
+    }
     Ok(())
+}
+
+/// The first status: tools that wait (Helm, Argo CD) take an object without conditions for ready.
+fn not_looked_at(now: Timestamp) -> Condition {
+    Condition {
+        type_: "Ready".into(),
+        status: ConditionStatus::Unknown,
+        reason: "New".into(),
+        message: "no controller has looked at it yet".into(),
+        observed_generation: 0,
+        last_transition_time: now.into(),
+    }
 }
 
 /// Drops a status that has a path of its own.
@@ -235,7 +250,17 @@ fn forbidden_changes(kind: Kind, old: &Value, new: &Value) -> Vec<FieldError> {
         Kind::Secret => &["data"],
         Kind::ConfigMap => &["data", "binaryData"],
         Kind::Namespace => return namespaces::phase_problem(old, new).into_iter().collect(),
-        Kind::Instance | Kind::DockerHost | Kind::Event | Kind::AccessToken => return vec![],
+        Kind::Instance => {
+            let adopt = |o: &Value| o.pointer("/spec/adopt").cloned();
+            // It may be taken away: what was adopted stays the instance's.
+            return match adopt(new) {
+                Some(wanted) if adopt(old).as_ref() != Some(&wanted) => {
+                    vec![FieldError::forbidden("spec.adopt", "may be set only when the Instance is made")]
+                }
+                _ => vec![],
+            };
+        }
+        Kind::DockerHost | Kind::Event | Kind::AccessToken => return vec![],
     };
     let immutable = |o: &Value| o.get("immutable").is_some_and(|i| i == true);
     let filled = |o: &Value, field: &str| o.get(field).filter(|v| v.as_object().is_none_or(|m| !m.is_empty())).cloned();
@@ -347,13 +372,10 @@ pub fn problems(kind: Kind, object: &Value) -> FieldErrors {
     let name = text(object, "name");
     errors.extend(match kind {
         Kind::Event | Kind::Secret | Kind::ConfigMap if object::is_subdomain(name) => None,
-        Kind::Instance
-        | Kind::DockerHost
-        | Kind::Namespace
-        | Kind::Event
-        | Kind::Secret
-        | Kind::ConfigMap
-        | Kind::AccessToken => validate_name("metadata.name", name),
+        Kind::DockerHost => validate_host_name("metadata.name", name),
+        Kind::Instance | Kind::Namespace | Kind::Event | Kind::Secret | Kind::ConfigMap | Kind::AccessToken => {
+            validate_name("metadata.name", name)
+        }
     });
     metadata_problems(object, &mut errors);
     let checked = schema::check(kind, object);

@@ -21,13 +21,17 @@ pub async fn on_write(state: &ApiState, kind: Kind, old: Option<&Value>, new: &V
     let decode = |v: &Value| Instance::deserialize(v).ok();
     let Some(new) = decode(new) else { return vec![] };
     let old = old.and_then(decode);
-    let claims = !new.spec.routes.is_empty() || new.spec.ports.iter().any(|p| p.host_port.is_some());
+    let adopts = new.spec.adopt.is_some() && old.is_none();
+    let claims = adopts || !new.spec.routes.is_empty() || new.spec.ports.iter().any(|p| p.host_port.is_some());
     if claims {
         catch_up(state).await;
     }
     let mut errors = vec![];
     routes(state, old.as_ref(), &new, &mut errors);
     host_ports(state, old.as_ref(), &new, &mut errors);
+    if adopts {
+        adoption(state, &new, &mut errors);
+    }
     errors
 }
 
@@ -62,6 +66,7 @@ fn routes(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: &mut
 /// A fixed host port may not be one that another instance of the same host has fixed or bound.
 fn host_ports(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: &mut Vec<FieldError>) {
     let node = |i: &Instance| match i.status.node.as_str() {
+        "" if i.to_adopt().is_some() => i.to_adopt().map(|adopt| adopt.node.clone()).unwrap_or_default(),
         "" => i.spec.placement.node.clone(),
         bound => bound.to_owned(),
     };
@@ -85,6 +90,19 @@ fn host_ports(state: &ApiState, old: Option<&Instance>, new: &Instance, errors: 
                 format!("already claimed by instance {}/{} on {home}", owner.metadata.namespace, owner.metadata.name);
             errors.push(FieldError::invalid(format!("spec.ports[{i}].hostPort"), wanted, &why));
         }
+    }
+}
+
+/// One container is one instance's, on a host that there is.
+fn adoption(state: &ApiState, new: &Instance, errors: &mut Vec<FieldError>) {
+    let Some(adopt) = &new.spec.adopt else { return };
+    if state.cache.host(&adopt.node).is_none() {
+        errors.push(FieldError::invalid("spec.adopt.node", format!("{:?}", adopt.node), "there is no such DockerHost"));
+    }
+    let owner = state.cache.instances().into_iter().find(|i| !same_object(i, new) && i.claims(&adopt.container_id));
+    if let Some(owner) = owner {
+        let why = format!("already claimed by instance {}/{}", owner.metadata.namespace, owner.metadata.name);
+        errors.push(FieldError::invalid("spec.adopt.containerID", format!("{:?}", adopt.container_id), &why));
     }
 }
 

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// How long a reader may take nothing of what is ready for it, its end included.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The same where people read: a log may wait in their pager. Also how long a socket may take nothing at all, as sessions
-/// with containers, whose output may wait there too, have it to themselves.
+/// The same where people read: a log may wait in their pager. Also how long a socket may take nothing at all; sessions
+/// with containers have it to themselves, and patience of their own.
 pub const LEISURE: Duration = Duration::from_secs(3600);
 
 tokio::task_local! {
@@ -56,6 +56,20 @@ impl Cut {
     /// Until it is ended.
     pub async fn done(&self) {
         self.done.cancelled().await;
+    }
+}
+
+/// Until two looks in a row, `every` apart, have seen the same; not while there is nothing to be seen. After the moment from
+/// which on it stays the same, that takes once to twice `every`.
+pub async fn unchanged<T: PartialEq>(every: Duration, look: impl Fn() -> Option<T>) {
+    let mut before = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let now = look();
+        if now.is_some() && now == before {
+            return;
+        }
+        before = now;
     }
 }
 

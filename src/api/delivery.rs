@@ -25,7 +25,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::access::Session;
-use super::cut::Cut;
+use super::cut::{Cut, unchanged};
 
 /// Most bytes handed out at a time. hyper takes a whole piece at once and asks again when there is room for all of it: a
 /// large one would look like a stall to who reads it slowly.
@@ -76,18 +76,6 @@ impl Pace {
     fn waits(&self) -> Option<u64> {
         self.handed.load(Ordering::Acquire).then(|| self.asked.load(Ordering::Acquire))
     }
-
-    async fn stalled(&self, patience: std::time::Duration) {
-        let mut before = self.waits();
-        loop {
-            tokio::time::sleep(patience).await;
-            let now = self.waits();
-            if now.is_some() && now == before {
-                return;
-            }
-            before = now;
-        }
-    }
 }
 
 /// Sees to a body's end from outside of it, until it is `gone`.
@@ -105,7 +93,7 @@ async fn watch(pace: Arc<Pace>, gone: CancellationToken, cut: Cut, leased: Optio
     tokio::select! {
         () = gone.cancelled() => {}
         () = lease => {}
-        () = pace.stalled(cut.patience) => {
+        () = unchanged(cut.patience, || pace.waits()) => {
             tracing::info!("an answer whose reader took nothing for {:?} was cut off", cut.patience);
             cut.now();
         }
@@ -125,15 +113,20 @@ struct Delivery<H> {
 }
 
 /// Bytes and what they hold.
-struct Piece<H> {
-    bytes: Bytes,
-    _held: Arc<H>,
+struct Holding<B, H> {
+    bytes: B,
+    _held: H,
 }
 
-impl<H> AsRef<[u8]> for Piece<H> {
+impl<B: AsRef<[u8]>, H> AsRef<[u8]> for Holding<B, H> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
+}
+
+/// The same bytes, with whose last part what they hold is dropped.
+pub fn holding(bytes: impl AsRef<[u8]> + Send + 'static, held: impl Send + 'static) -> Bytes {
+    Bytes::from_owner(Holding { bytes, _held: held })
 }
 
 type NextFrame = Option<Result<Frame<Bytes>, axum::Error>>;
@@ -153,8 +146,7 @@ impl<H: Send + Sync + 'static> Delivery<H> {
             }
         }
         let bytes = self.rest.split_to(self.rest.len().min(PIECE));
-        let piece = Piece { bytes, _held: self.held.clone() };
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
+        Poll::Ready(Some(Ok(Frame::data(holding(bytes, self.held.clone())))))
     }
 }
 

@@ -17,10 +17,10 @@ use super::negotiate::{AGGREGATED_VERSIONS, DiscoveryForm, discovery_form};
 use super::registry::{self, Resource};
 use super::reply::Reply;
 
-/// The Kubernetes minor version whose conventions we keep.
-const MINOR: &str = "33";
+/// The Kubernetes minor version whose conventions we keep: with it kubectl 1.33 to 1.35 speak without a warning of skew.
+const MINOR: &str = "34";
 
-/// `v1.33.0+portreeve-0.1.0`: parses as a Kubernetes version.
+/// `v1.34.0+portreeve-0.1.0`: parses as a Kubernetes version.
 pub fn git_version() -> String {
     format!("v1.{MINOR}.0+portreeve-{}", env!("CARGO_PKG_VERSION"))
 }
@@ -54,25 +54,24 @@ pub fn groups(headers: &HeaderMap) -> Response {
     match discovery_form(headers) {
         DiscoveryForm::Aggregated(version) => aggregated(headers, version, false),
         DiscoveryForm::Legacy => {
-            let groups: Vec<Value> = registry::groups()
-                .into_iter()
-                .filter(|(g, _)| !g.is_empty())
-                .map(|(g, v)| group_object(g, v))
-                .collect();
+            let named = registry::versions().into_iter().filter(|(g, _)| !g.is_empty());
+            let groups: Vec<Value> = named.map(|(g, versions)| group_object(g, &versions)).collect();
             legacy(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
     }
 }
 
-fn group_object(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+/// `versions`: the preferred one first.
+fn group_object(group: &str, versions: &[&str]) -> Value {
+    let object = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
+    let versions: Vec<Value> = versions.iter().map(object).collect();
+    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `/apis/GROUP`
 pub fn group(group: &str) -> Response {
-    let version = registry::groups().into_iter().find(|(g, _)| *g == group).map_or("v1", |(_, v)| v);
-    let mut body = group_object(group, version);
+    let versions = registry::versions().into_iter().find(|(g, _)| *g == group).map(|(_, versions)| versions);
+    let mut body = group_object(group, &versions.unwrap_or_default());
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
     legacy(body)
@@ -134,14 +133,17 @@ fn aggregated(headers: &HeaderMap, version: &'static str, core: bool) -> Respons
 }
 
 fn make_aggregated(core: bool, version: &str) -> Value {
-    let items: Vec<Value> = registry::groups()
+    let items: Vec<Value> = registry::versions()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, version)| {
-            let resources: Vec<Value> = resources_of(group, version).into_iter().map(aggregated_resource).collect();
-            let version = json!({"version": version, "freshness": "Current", "resources": resources});
+        .map(|(group, versions)| {
+            let version = |version: &&str| {
+                let resources: Vec<Value> = resources_of(group, version).into_iter().map(aggregated_resource).collect();
+                json!({"version": version, "freshness": "Current", "resources": resources})
+            };
+            let versions: Vec<Value> = versions.iter().map(version).collect();
             let meta = if group.is_empty() { json!({}) } else { json!({"name": group}) };
-            json!({"metadata": meta, "versions": [version]})
+            json!({"metadata": meta, "versions": versions})
         })
         .collect();
     json!({

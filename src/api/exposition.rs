@@ -2,12 +2,12 @@
 //!
 //! The counters of all rooms are put together by `serve`, which hands them over as an [`Exposition`].
 
+use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-
-use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
@@ -34,10 +34,17 @@ pub fn answer(exposition: &dyn Exposition) -> Result<Response, ApiError> {
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], text).into_response())
 }
 
+/// What is told of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: &'static str,
+    code: u16,
+}
+
 /// Counters since the start. Cheap to clone: clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    responses: Family<[(&'static str, String); 2], Counter>,
+    responses: Family<Answered, Counter>,
 }
 
 impl Stats {
@@ -47,8 +54,7 @@ impl Stats {
 
     pub fn responded(&self, method: &Method, status: StatusCode) {
         // A client may make up methods; each would be one more line for ever.
-        let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method);
-        let method = if known { method.as_str() } else { "other" };
-        self.responses.get_or_create(&[("method", method.to_owned()), ("code", status.as_str().to_owned())]).inc();
+        let known = ["GET", "POST", "PUT", "PATCH", "DELETE"].into_iter().find(|known| method == known);
+        self.responses.get_or_create(&Answered { method: known.unwrap_or("other"), code: status.as_u16() }).inc();
     }
 }

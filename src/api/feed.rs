@@ -15,11 +15,12 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::Frame;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::access::limits::ROOM;
+use super::delivery::holding;
 
 /// What a body is made of.
 pub trait Source: Send + 'static {
@@ -34,18 +35,6 @@ pub trait Source: Send + 'static {
 
     /// The bytes; none to tell nothing.
     fn encode(&mut self, piece: Self::Piece) -> Vec<u8>;
-}
-
-/// Bytes under way, and the room that they take until the last hand has dropped them.
-struct UnderWay {
-    bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for UnderWay {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// A body fed by a task until the source ends or `over` does.
@@ -77,7 +66,7 @@ async fn feed<S: Source>(mut source: S, body: Sender<Bytes>, room: &Arc<Semaphor
             let Ok(permit) = room.clone().acquire_many_owned(weight).await else { return };
             let bytes = source.encode(piece);
             if !bytes.is_empty() {
-                break Bytes::from_owner(UnderWay { bytes, _room: permit });
+                break holding(bytes, permit);
             }
         };
         slot.send(bytes);

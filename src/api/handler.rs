@@ -33,8 +33,8 @@ use super::table::Include;
 use super::target::{self, Place, Target};
 use super::views::{self, View, events_v1, eviction, nodes, pods};
 use super::{
-    ApiState, apply, compress, create, delete, discovery, drain, exposition, list, logs, metrics, negotiate, openapi,
-    patch, scale, streams, update, watch,
+    ApiState, apply, compress, create, delete, discovery, drain, exposition, host_containers, list, logs, metrics,
+    negotiate, openapi, patch, scale, streams, update, watch,
 };
 use crate::model::{Key, Kind};
 
@@ -164,9 +164,8 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
         if request.method() != Method::GET {
             return Err(ApiError::method_not_allowed(""));
         }
-        if matches!(target, Target::Metrics) {
-            access::authorize_path(&caller.user, "get", request.uri().path())?;
-        }
+        let path = request.uri().path();
+        access::authorize_path(&caller.user, "get", path.strip_suffix('/').unwrap_or(path))?;
         return about_the_api(&shared.state, &target, request.headers());
     };
     let wanted = resource_name(&place);
@@ -325,6 +324,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
         Some("finalize") if method == Method::PUT => Part::Finalize,
         Some("finalize") => return Err(ApiError::method_not_allowed("")),
         Some("scale") => return scale::answer(&call, &key, request).await,
+        Some("containers") => return host_containers::answer(&call, &key, &method).await,
         Some(_) => return Err(ApiError::no_such_path()),
     };
     match method.as_str() {
@@ -334,7 +334,8 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
         "GET" => list::get(&call, &key).await.map(render),
         "PUT" => update::replace(&call, &key, part, parsed(request).await?).await.map(render),
         "PATCH" if body::media_type(request.headers()) == patch::APPLY => {
-            apply::request::apply(&call, &key, part, &body::read(request.into_body()).await?).await.map(render)
+            let bytes = body::read(request.into_body()).await?;
+            apply::request::apply(&call, &key, part, &bytes, |_| Ok(())).await.map(render)
         }
         "PATCH" => {
             let media_type = body::media_type(request.headers());

@@ -28,6 +28,7 @@ mod error;
 mod exposition;
 mod feed;
 mod handler;
+mod host_containers;
 mod items;
 mod list;
 mod logs;
@@ -60,6 +61,7 @@ pub use access::{AuditLog, Authenticator, CredentialError, Credentials, OwnCerti
 pub use attach::{Attach, AttachError};
 pub use error::ApiError;
 pub use exposition::{Exposition, Stats};
+pub use host_containers::{HostContainers, HostSilent};
 pub use metrics::{LiveUse, NoUse, Use};
 pub use server::{ServeError, serve};
 pub use views::eviction::Destinations;
@@ -88,6 +90,8 @@ pub struct ApiState {
     pub attach: Arc<dyn Attach>,
     /// What runs uses now.
     pub live: Arc<dyn LiveUse>,
+    /// What runs on hosts and is nobody's.
+    pub containers: Arc<dyn HostContainers>,
     /// Where instances can go.
     pub destinations: Arc<dyn Destinations>,
     /// What `/metrics` shows.
@@ -95,7 +99,7 @@ pub struct ApiState {
     pub stats: Stats,
     /// The domain under which instances are routed.
     pub domain: Arc<str>,
-    /// How long a reader of a watch may take nothing.
+    /// How long the reader of an answer may take nothing.
     pub patience: std::time::Duration,
 }
 
@@ -119,6 +123,7 @@ impl ApiState {
             tls: credentials.server_config.clone(),
             attach,
             live: metrics::nobody(),
+            containers: host_containers::nowhere(),
             destinations: Arc::new(views::eviction::Anywhere),
             exposition: Arc::new(exposition::Nothing),
             stats: Stats::default(),

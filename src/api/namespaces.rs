@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::ApiState;
 use super::error::{ApiError, Subject};
 use super::object;
-use crate::model::{FieldError, Key, Kind, NAMESPACE_FINALIZER, TERMINATING, is_label_key, namespace_use_mark};
+use crate::model::{
+    FieldError, Key, Kind, NAMESPACE_FINALIZER, SYSTEM_NAMESPACE, TERMINATING, is_label_key, namespace_use_mark,
+};
 use crate::store::splice;
 use crate::store::{ListRequest, Op, Precondition, Record, StoreError, Txn};
 
@@ -33,9 +35,9 @@ pub async fn open(state: &ApiState, key: &Key) -> Result<Record, ApiError> {
     Ok(record)
 }
 
-/// Refuses to delete the one that must stay.
+/// Refuses to delete those that must stay.
 pub fn check_delete(key: &Key) -> Result<(), ApiError> {
-    if key.name == "default" {
+    if key.name == "default" || key.name == SYSTEM_NAMESPACE {
         return Err(ApiError::forbidden(&Subject::from(key), "this namespace may not be deleted"));
     }
     Ok(())

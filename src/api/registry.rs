@@ -160,15 +160,18 @@ static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
             subresources: vec![],
         });
     }
-    for (what, group, plural, kind) in [
-        (What::SelfSubjectReviews, "authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
-        (What::SelfSubjectAccessReviews, "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
-        (What::SelfSubjectRulesReviews, "authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    let (authentication, authorization) = ("authentication.k8s.io", "authorization.k8s.io");
+    for (what, group, version, plural, kind) in [
+        (What::SelfSubjectReviews, authentication, "v1", "selfsubjectreviews", "SelfSubjectReview"),
+        // the only one that kubectl 1.27 asks
+        (What::SelfSubjectReviews, authentication, "v1beta1", "selfsubjectreviews", "SelfSubjectReview"),
+        (What::SelfSubjectAccessReviews, authorization, "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+        (What::SelfSubjectRulesReviews, authorization, "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     ] {
         all.push(Resource {
             what,
             group,
-            version: "v1",
+            version,
             plural,
             singular: plural.trim_end_matches('s'),
             kind,
@@ -187,6 +190,10 @@ fn stored(kind: Kind) -> Resource {
     let mut subresources = vec![];
     if kind == Kind::Instance {
         subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
+    }
+    if kind == Kind::DockerHost {
+        let speaks = (info.group, info.version, "HostContainerList");
+        subresources.push(Subresource { name: "containers", speaks, verbs: &["get"] });
     }
     if kind == Kind::Namespace {
         let speaks = (info.group, info.version, info.name);
@@ -232,4 +239,16 @@ pub fn groups() -> Vec<(&'static str, &'static str)> {
         }
     }
     groups
+}
+
+/// Each group once, with its versions, the preferred one first.
+pub fn versions() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut all: Vec<(&str, Vec<&str>)> = vec![];
+    for (group, version) in groups() {
+        match all.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, versions)) => versions.push(version),
+            None => all.push((group, vec![version])),
+        }
+    }
+    all
 }

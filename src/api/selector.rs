@@ -65,8 +65,9 @@ impl Selector {
     /// cannot be: the whole is to be read, which tells why.
     pub fn matches_stored(&self, object: &[u8]) -> Option<bool> {
         let labels = (!self.labels.is_empty()).then_some("metadata.labels");
+        let fields = self.fields.iter().flat_map(|(path, ..)| places(path));
         let mut read = Value::Null;
-        for path in labels.into_iter().chain(self.fields.iter().map(|(path, ..)| path.as_str())) {
+        for path in labels.into_iter().chain(fields) {
             let names: Vec<&str> = path.split('.').collect();
             let Some(value) = splice::at(object, &names).ok()? else { continue };
             *names.iter().fold(&mut read, |node, name| &mut node[*name]) = serde_json::from_slice(value).ok()?;
@@ -88,13 +89,25 @@ impl Selector {
     }
 }
 
-/// The text of a field; an absent one is empty, as in Kubernetes.
+/// Where the text of a field is: at the first of these that is not empty.
+fn places(path: &str) -> impl Iterator<Item = &str> {
+    // Who saw an Event is told in either way, and asked for by one name.
+    let (first, other) = match path {
+        "source" => ("source.component", Some("reportingComponent")),
+        other => (other, None),
+    };
+    std::iter::once(first).chain(other)
+}
+
+/// The text of a field. An absent one is empty, but a flag is not set: as in Kubernetes.
 fn field(object: &Value, path: &str) -> String {
-    match path.split('.').try_fold(object, |node, name| node.get(name)) {
+    let at = |path: &str| match path.split('.').try_fold(object, |node, name| node.get(name)) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
-    }
+    };
+    let found = places(path).map(at).find(|text| !text.is_empty()).unwrap_or_default();
+    if found.is_empty() && path == "spec.unschedulable" { false.to_string() } else { found }
 }
 
 /// The field paths that objects of a kind may be selected by.
@@ -115,6 +128,7 @@ pub fn selectable(kind: Kind) -> &'static [&'static str] {
             "involvedObject.resourceVersion",
             "involvedObject.fieldPath",
             "reason",
+            "reportingComponent",
             "source",
             "type",
         ],
@@ -291,7 +305,22 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().matches_stored(stored.as_bytes()), expected, "{text} of {stored}");
         }
+        for (event, expected) in [
+            (json!({"source": {"component": "kubelet"}, "reportingComponent": "other"}), [true, false]),
+            (json!({"source": {}, "reportingComponent": "kubelet"}), [true, true]),
+            (json!({"source": {"component": "other"}, "reportingComponent": "kubelet"}), [false, true]),
+            (json!({}), [false, false]),
+        ] {
+            for (text, expected) in ["source=kubelet", "reportingComponent=kubelet"].into_iter().zip(expected) {
+                assert_eq!(parse(text).unwrap().matches(&event), expected, "{text} of {event}");
+                assert_eq!(parse(text).unwrap().matches_stored(event.to_string().as_bytes()), Some(expected), "{text}");
+            }
+        }
         assert_eq!(parse("metadata.name=x").unwrap().only_name(), Some("x"));
+        let schedulable = Selector::parse(None, Some("spec.unschedulable=false"), &["spec.unschedulable"]).unwrap();
+        for (node, expected) in [(json!({}), true), (json!({"spec": {"unschedulable": true}}), false)] {
+            assert_eq!(schedulable.matches(&node), expected, "{node}");
+        }
         assert_eq!(parse("spec.x=1").unwrap_err().to_string(), "field label not supported: spec.x");
     }
 }

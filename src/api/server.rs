@@ -27,7 +27,7 @@ use super::ApiState;
 use super::access::authenticate::identity;
 use super::access::{PeerAddress, PeerIdentity, Session};
 use super::connections::{Connection, Strangers};
-use super::cut::{Cut, LEISURE, Streams};
+use super::cut::{Cut, LEISURE, Streams, unchanged};
 use super::delivery::{self, AtLeisure, PIECE};
 use super::handler::{Shared, router};
 use super::stall::Stall;
@@ -183,15 +183,7 @@ async fn answer(
 
 /// Until a connection has had nothing to do for a while. HTTP/1 has its own time for that, the head's.
 async fn idle(connection: &Connection) {
-    let mut before = None;
-    loop {
-        tokio::time::sleep(IDLE_TIMEOUT).await;
-        let now = connection.idle_since();
-        if now.is_some() && now == before {
-            return;
-        }
-        before = now;
-    }
+    unchanged(IDLE_TIMEOUT, || connection.idle_since()).await;
 }
 
 async fn stays_a_stranger(connection: &Connection) {

@@ -51,6 +51,11 @@ impl Subscription {
         Subscription { pending }
     }
 
+    /// The next changed key that is there already.
+    pub fn try_next(&mut self) -> Option<Key> {
+        self.pending.take()
+    }
+
     /// The next changed key. A key that changes again after it was handed out comes again. Cancel safe.
     pub async fn next(&mut self) -> Key {
         loop {

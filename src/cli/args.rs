@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::adopt::AdoptArgs;
 use super::apply::ApplyArgs;
 use super::attach::AttachArgs;
 use super::completion::CompletionArgs;
@@ -81,6 +82,7 @@ pub enum Verb {
     Uncordon(UncordonArgs),
     Drain(DrainArgs),
     Host(HostArgs),
+    Adopt(Box<AdoptArgs>),
     Explain(ExplainArgs),
     Schema(SchemaArgs),
     Token(TokenArgs),

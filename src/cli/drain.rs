@@ -27,7 +27,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::model::{Kind, Span};
 
 /// Between two looks at who is still there.
-const ROUND: Duration = Duration::from_secs(1);
+pub const ROUND: Duration = Duration::from_secs(1);
 /// When an eviction is asked for again: after a refusal that names no time, and of one that has not left yet.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -101,7 +101,7 @@ pub async fn run(args: &DrainArgs, session: &Session) -> Result<Exit> {
 }
 
 /// Namespace and name.
-type Id = (String, String);
+pub type Id = (String, String);
 
 /// How far the eviction of one instance is.
 #[derive(Debug, Default)]
@@ -153,7 +153,7 @@ impl Drain<'_> {
     /// Whether everything has left; else what is there has been refused.
     async fn empty(&mut self) -> Result<bool> {
         loop {
-            let there = on_host(&self.host, self.args, self.session).await?;
+            let there = on_host(&self.host, self.args.selector.as_deref(), self.session).await?;
             self.tell_departures(&there)?;
             if self.there.values().all(|leaving| leaving.refused) {
                 return Ok(self.there.is_empty());
@@ -228,7 +228,7 @@ async fn rehearse(args: &DrainArgs, session: &Session) -> Result<Exit> {
     let mut exit = Exit::Done;
     for host in &args.names {
         let mut stays = false;
-        for (namespace, name) in on_host(host, args, session).await? {
+        for (namespace, name) in on_host(host, args.selector.as_deref(), session).await? {
             let answer = match args.flags.dry_run {
                 DryRun::Server => evict(&namespace, &name, true, session).await?,
                 DryRun::None | DryRun::Client => Answer::Agreed,
@@ -255,10 +255,10 @@ async fn rehearse(args: &DrainArgs, session: &Session) -> Result<Exit> {
 }
 
 /// The instances that are bound to a host, whether they have a container yet or not.
-async fn on_host(host: &str, args: &DrainArgs, session: &Session) -> Result<BTreeSet<Id>> {
+pub async fn on_host(host: &str, selector: Option<&str>, session: &Session) -> Result<BTreeSet<Id>> {
     let field = format!("status.node={host}");
     let mut query = vec![("fieldSelector", field.as_str())];
-    query.extend(args.selector.as_deref().map(|labels| ("labelSelector", labels)));
+    query.extend(selector.map(|labels| ("labelSelector", labels)));
     let list = session.client.get(&with_query(&ResourceType::instances().collection(None), &query), JSON).await?;
     let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |item: &Value, field: &str| item["metadata"][field].as_str().map(str::to_owned);

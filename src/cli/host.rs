@@ -2,8 +2,11 @@
 
 mod add;
 mod certs;
+mod firewall;
 mod installer;
 mod keeping;
+mod remove;
+mod secret;
 
 use clap::{Args, Subcommand};
 
@@ -14,6 +17,7 @@ use super::error::{Exit, Result};
 use super::session::Session;
 use add::HostAddArgs;
 use certs::{HostCertsArgs, HostRotateArgs};
+use remove::HostRemoveArgs;
 
 /// Make hosts part of the fleet: their certificates, their records, their retirement.
 ///
@@ -28,8 +32,8 @@ use certs::{HostCertsArgs, HostRotateArgs};
   portreeve host rotate worker-1 | ssh root@10.0.0.3 sh
 
   # and out of it again
-  portreeve host drain worker-1 --timeout 10m
-  portreeve delete dh worker-1")]
+  portreeve host remove worker-1 --timeout 10m
+  portreeve host remove worker-2 --lost    # gone for good, and what was on it")]
 pub struct HostArgs {
     #[command(subcommand)]
     pub verb: HostVerb,
@@ -43,16 +47,21 @@ pub enum HostVerb {
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),
     Drain(DrainArgs),
+    Remove(HostRemoveArgs),
 }
 
 pub async fn run(args: &HostArgs, global: &Global) -> Result<Exit> {
     let session = || Session::open(global);
     match &args.verb {
         HostVerb::Certs(args) => certs::certs(args),
-        HostVerb::Rotate(args) => certs::rotate(args),
+        HostVerb::Rotate(args) => {
+            let session = if args.secret { Some(session()?) } else { None };
+            certs::rotate(args, session.as_ref()).await
+        }
         HostVerb::Add(args) => add::run(args, &session()?).await,
         HostVerb::Cordon(args) => cordon::cordon(args, &session()?).await,
         HostVerb::Uncordon(args) => cordon::uncordon(args, &session()?).await,
         HostVerb::Drain(args) => drain::run(args, &session()?).await,
+        HostVerb::Remove(args) => remove::run(args, &session()?).await,
     }
 }

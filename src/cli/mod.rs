@@ -7,6 +7,7 @@
 //! A verb gets its arguments and a session, writes results to stdout and talk to stderr, and returns how it ended; only
 //! [`run`] turns that into an exit code.
 
+mod adopt;
 mod apply;
 pub mod args;
 mod attach;
@@ -103,6 +104,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Drain(args) => drain::run(args, &session()?).await,
         Verb::Host(args) => host::run(args, global).await,
         Verb::Upgrade(args) => power::upgrade(args, &session()?).await,
+        Verb::Adopt(args) => adopt::run(args, &session()?).await,
         Verb::Explain(args) => explain::explain(args),
         Verb::Schema(args) => explain::print_schema(args),
         Verb::Token(args) => token::run(args, global).await,

@@ -10,6 +10,7 @@
 
 pub mod host;
 pub mod instance;
+mod loads;
 pub mod namespace;
 pub mod recorder;
 mod repeats;
@@ -33,6 +34,7 @@ use crate::store::SharedStore;
 
 use host::{Absences, Relist};
 use instance::{ActivitySeen, Prober, Site, VALUE_REASONS, Want, want};
+use loads::Loads;
 use recorder::Recorder;
 use repeats::Repeats;
 
@@ -58,6 +60,7 @@ pub struct Context {
     pub activity: Arc<dyn ActivityView>,
     pub clock: SharedClock,
     pub recorder: Recorder,
+    pub loads: Loads,
     pub inventory: Inventory,
     pub relist: Relist,
     pub absences: Absences,
@@ -81,11 +84,13 @@ impl Context {
         clock: SharedClock,
         recorder: Recorder,
     ) -> Context {
+        let loads = Loads::new(cache.clone());
         Context {
             site,
             store,
             opened,
             cache,
+            loads,
             engines,
             prober,
             activity,

@@ -6,6 +6,7 @@ use std::io;
 
 use ::bollard::errors::Error;
 
+use super::credentials::Shut;
 use super::engine::{EngineError, EngineErrorKind};
 use super::identity::wrong_daemon;
 
@@ -23,6 +24,8 @@ pub fn error(op: &'static str, object: &str, error: &Error) -> EngineError {
             (EngineErrorKind::WrongDaemon, wrong.to_string())
         }
         other if let Some(wrong) = wrong_daemon(other) => (EngineErrorKind::WrongDaemon, wrong.to_string()),
+        Error::IOError { err } if let Some(shut) = Shut::behind(err) => kind_of(shut),
+        other if let Some(shut) = Shut::behind(other) => kind_of(shut),
         Error::IOError { err } if err.kind() == io::ErrorKind::Unsupported => (EngineErrorKind::Invalid, causes(error)),
         Error::IOError { err } if err.kind() == io::ErrorKind::NotConnected => {
             (EngineErrorKind::Unreachable, causes(error))
@@ -31,6 +34,13 @@ pub fn error(op: &'static str, object: &str, error: &Error) -> EngineError {
         other => (way(other), causes(other)),
     };
     EngineError { op, object: object.to_owned(), kind, message }
+}
+
+fn kind_of(shut: Shut) -> (EngineErrorKind, String) {
+    match shut {
+        Shut::Bad(bad) => (EngineErrorKind::Credentials, bad.0),
+        Shut::Refused(refused) => (EngineErrorKind::LoginRefused, refused.0),
+    }
 }
 
 /// Of an error on the way: nothing was done if there was no connection or no handshake; else nobody knows.

@@ -17,6 +17,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::adoption::Description;
 use super::labels;
 use super::login::Login;
 use super::turns::Turn;
@@ -54,12 +55,24 @@ pub enum EngineErrorKind {
     Server,
     /// Another daemon answers at the endpoint than the host's own: nothing was done.
     WrongDaemon,
+    /// What the daemon is to be reached with is missing or of no use: nobody was asked, nothing was done.
+    Credentials,
+    /// Who is there does not let us in, or is not known to us: nothing was done.
+    LoginRefused,
     /// No connection: nothing was done.
     Unreachable,
     /// No answer in time: unknown whether done.
     Timeout,
     /// The daemon has as many calls as it gets at once: nothing was done; try again soon.
     Busy,
+}
+
+impl EngineErrorKind {
+    /// Whether the host's own daemon was not reached: nothing was done.
+    pub fn is_away(self) -> bool {
+        use EngineErrorKind::*;
+        matches!(self, Unreachable | WrongDaemon | Credentials | LoginRefused)
+    }
 }
 
 pub type EngineResult<T> = Result<T, EngineError>;
@@ -99,6 +112,9 @@ pub struct ContainerSpec {
     pub shm_bytes: i64,
     /// Empty: the daemon's default.
     pub runtime: String,
+    /// The GPU devices, as [`EngineInfo::gpus`] names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     pub privileged: bool,
     pub read_only_root: bool,
     /// The whole set: the implementation drops ALL and adds these.
@@ -271,10 +287,14 @@ pub struct EngineInfo {
     pub architecture: String,
     pub storage_driver: String,
     pub runtimes: Vec<String>,
+    /// The GPU devices that the daemon tells of, which is none where nobody has told it.
+    pub gpus: Vec<String>,
     pub memory_bytes: i64,
     pub cpus: i64,
     /// When the first certificate ends by which it is reached, its own or ours; `None` without TLS.
     pub certificates_end: Option<Timestamp>,
+    /// What keeps another connection from being made: this one still does.
+    pub credentials_fault: Option<String>,
 }
 
 /// A hint that something happened to a container, network or volume of ours, or to an image. Hints get lost; relist.
@@ -292,13 +312,14 @@ pub struct EngineEvent {
 
 impl EngineEvent {
     /// Whether it may be about something with this label. Events of networks and volumes carry no labels, so theirs is
-    /// told by the name, which is a guess: the listener looks before it acts. Images are nobody's: anyone may wait for
+    /// told by the name, which is a guess: the listener looks before it acts. A container without any such label may have
+    /// been adopted, which its listener knows. Images are nobody's: anyone may wait for
     /// one, and their events carry the image's own labels, which say nothing.
     pub fn concerns(&self, label: (&str, &str)) -> bool {
         match self.object.as_str() {
             "image" => true,
             "network" | "volume" => self.instance().is_some(),
-            _ => self.attributes.get(label.0).is_some_and(|value| value == label.1),
+            _ => self.attributes.get(label.0).is_none_or(|value| value == label.1),
         }
     }
 
@@ -363,16 +384,26 @@ impl fmt::Debug for ExecSession {
 #[async_trait]
 pub trait EngineRead: Send + Sync {
     async fn info(&self) -> EngineResult<EngineInfo>;
+    /// Whether anyone answers, on a connection of its own that nothing else is sent on: whoever it is, and however its runtime
+    /// does. Waits for no turn.
+    async fn ping(&self) -> EngineResult<()>;
     /// All containers, running or not, that carry every one of these labels.
     async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>>;
     /// `None` when there is none. `container`: a full id or one of our names.
     async fn container(&self, container: &str) -> EngineResult<Option<ContainerInfo>>;
+    /// Everything that the daemon says of a container and its image, for one that somebody else made. `None` when there is no
+    /// such container. `id`: full.
+    async fn describe(&self, id: &str) -> EngineResult<Option<Description>>;
     /// What a container uses right now: one reading, which the daemon takes at once or within a second. `None` when there is no such container
     /// or it does not run. `container`: a full id or one of our names.
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>>;
+    /// Beats as long as a container runs: each item is a reading that the daemon has just had its runtime take, one a second or
+    /// so, without being asked again. Ends when the container does not run. `container`: a full id or one of our names.
+    async fn pulse(&self, container: &str) -> EngineResult<BoxStream<'static, EngineResult<()>>>;
     async fn image(&self, reference: &str) -> EngineResult<Option<ImageInfo>>;
     async fn network(&self, name: &str) -> EngineResult<Option<NetworkInfo>>;
     async fn list_networks(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<NetworkInfo>>;
+    /// Of any name: volumes have no ids that a part of could mean another.
     async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>>;
     /// Events from `since` on (or from now) that [concern](EngineEvent::concerns) this label key and value. Ends or errs
     /// when the connection does.
@@ -423,6 +454,8 @@ pub trait EngineWrite: Send + Sync {
     }
     /// Removes by force, with its anonymous volumes.
     async fn remove_container(&self, id: &str) -> EngineResult<()>;
+    /// Removes by force, and leaves every volume: of one that somebody else made, an anonymous one may hold its data.
+    async fn remove_keeping_volumes(&self, id: &str) -> EngineResult<()>;
     async fn rename_container(&self, id: &str, name: &str) -> EngineResult<()>;
     /// Sets limits and restart policy `no`.
     async fn update_container(&self, id: &str, limits: Limits) -> EngineResult<()>;

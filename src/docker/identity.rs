@@ -2,6 +2,7 @@
 //! sent on it: an address can change hands between two calls, and where hosts share a CA, one certificate opens all.
 
 use std::io;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -26,7 +27,8 @@ struct Info {
     id: String,
 }
 
-/// Asks on a fresh connection who is there, and gives the connection back when it is the expected one.
+/// Asks on a fresh connection who is there, and gives the connection back when it is the expected one. `expected`: an
+/// id; empty: whoever answers.
 pub async fn verified<I>(io: I, expected: &str) -> io::Result<I>
 where
     I: Read + Write + Send + Unpin + 'static,
@@ -43,15 +45,18 @@ where
         }
         serde_json::from_slice::<Info>(&body).map_err(io::Error::other)
     };
+    let mut exchange = pin!(exchange);
     let info = tokio::select! {
         biased;
-        info = exchange => info?,
+        info = &mut exchange => info?,
         ended = &mut connection => {
             ended.map_err(io::Error::other)?;
+            // What ended it was told to who has asked.
+            exchange.await?;
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon closed a new connection"));
         }
     };
-    if info.id == expected {
+    if expected.is_empty() || info.id == expected {
         // The answer was read to its end, so that nothing of it is left in the buffer.
         Ok(connection.into_parts().io)
     } else {
@@ -61,11 +66,16 @@ where
 
 /// The mismatch behind an error, if it is one.
 pub fn wrong_daemon<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a WrongDaemon> {
+    behind(error)
+}
+
+/// The first cause of this type; also looks into what an [`io::Error`] was made of, which is no source of it.
+pub fn behind<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(at) = cause {
         let inner = at.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(wrong) = at.downcast_ref().or_else(|| inner?.downcast_ref()) {
-            return Some(wrong);
+        if let Some(found) = at.downcast_ref().or_else(|| inner?.downcast_ref()) {
+            return Some(found);
         }
         cause = at.source();
     }

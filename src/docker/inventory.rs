@@ -2,8 +2,8 @@
 //! effect by itself: whoever acts looks at the daemon again.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::engine::{ContainerSummary, NetworkInfo, RunState};
 use super::labels;
@@ -32,44 +32,62 @@ pub enum SightingKind {
     Network,
 }
 
-/// One listing per host, the newest; and all of them by instance, as every reconcile asks.
+/// One listing per host, the newest; and all of them by instance, as every reconcile asks. Of a listing only what is asked
+/// for is kept: of a large fleet it is a large part of all memory.
 #[derive(Debug, Default)]
 pub struct Inventory {
     state: Mutex<State>,
 }
 
-/// Invariant: `by_key` has just the sightings of `hosts`, those of a key in the order of their hosts' names.
+/// Invariant: `by_key` has just the hosts whose part of `hosts` has the key, in the order of their names.
 #[derive(Debug, Default)]
 struct State {
-    hosts: BTreeMap<String, HostInventory>,
-    by_key: HashMap<Key, Vec<Sighting>>,
+    hosts: BTreeMap<Arc<str>, Parts>,
+    by_key: HashMap<Key, Vec<Arc<str>>>,
+}
+
+type Parts = BTreeMap<Key, Part>;
+
+/// What a listing shows of one instance, in the order of ids.
+#[derive(Debug, Default, PartialEq)]
+struct Part {
+    containers: Box<[Seen]>,
+    networks: Box<[Seen]>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Seen {
+    id: Box<str>,
+    /// `None`: the name that it should have.
+    name: Option<Box<str>>,
+    uid: Box<str>,
+    state: RunState,
 }
 
 impl State {
-    fn take_out(&mut self, host: &str) -> HostInventory {
-        let old = self.hosts.remove(host).unwrap_or_default();
-        for key in parts(&old).into_keys() {
-            if let Entry::Occupied(mut seen) = self.by_key.entry(key) {
-                seen.get_mut().retain(|sighting| sighting.host != host);
-                if seen.get().is_empty() {
-                    seen.remove();
+    fn put(&mut self, host: &str, new: Parts) -> Vec<Key> {
+        let (host, old) = self.hosts.remove_entry(host).unwrap_or_else(|| (host.into(), Parts::new()));
+        for key in old.keys().filter(|key| !new.contains_key(key)) {
+            if let Entry::Occupied(mut hosts) = self.by_key.entry(key.clone()) {
+                hosts.get_mut().retain(|other| *other != host);
+                if hosts.get().is_empty() {
+                    hosts.remove();
                 }
             }
         }
-        old
-    }
-
-    fn put_in(&mut self, host: &str, new: HostInventory) {
-        let containers = new.containers.iter().map(|c| (&c.labels, &c.id, SightingKind::Container));
-        let networks = new.networks.iter().map(|n| (&n.labels, &n.name, SightingKind::Network));
-        for (labels, id, kind) in containers.chain(networks) {
-            let Some(key) = labels::instance_key(labels) else { continue };
-            let uid = labels.get(labels::UID).cloned().unwrap_or_default();
-            let seen = self.by_key.entry(key).or_default();
-            let at = seen.partition_point(|other| other.host.as_str() <= host);
-            seen.insert(at, Sighting { host: host.to_owned(), uid, id: id.clone(), kind });
+        for key in new.keys().filter(|key| !old.contains_key(key)) {
+            let hosts = self.by_key.entry(key.clone()).or_default();
+            let at = hosts.partition_point(|other| *other < host);
+            hosts.insert(at, host.clone());
         }
-        self.hosts.insert(host.to_owned(), new);
+        let gone = old.keys().filter(|key| !new.contains_key(key));
+        let mut changed: Vec<Key> =
+            gone.chain(new.keys().filter(|key| old.get(key) != new.get(key))).cloned().collect();
+        changed.sort();
+        if !new.is_empty() {
+            self.hosts.insert(host, new);
+        }
+        changed
     }
 }
 
@@ -80,56 +98,91 @@ impl Inventory {
 
     /// Takes in a new listing; returns the instances whose part of it changed.
     pub fn replace(&self, host: &str, new: HostInventory) -> Vec<Key> {
-        let mut state = self.state();
-        let old = state.take_out(host);
-        let changed = changed(&old, &new).into_iter().collect();
-        state.put_in(host, new);
-        changed
+        let new = parts(&new);
+        self.state().put(host, new)
     }
 
     /// Every instance that the host's last listing shows something of.
     pub fn keys(&self, host: &str) -> Vec<Key> {
-        self.state().hosts.get(host).map_or_else(Vec::new, |inventory| parts(inventory).into_keys().collect())
+        self.state().hosts.get(host).map_or_else(Vec::new, |parts| parts.keys().cloned().collect())
+    }
+
+    /// A container of ours that ran there when it was last listed: the next behind `last`, in the order of their ids.
+    pub fn running(&self, host: &str, last: &str) -> Option<String> {
+        let state = self.state();
+        let parts = state.hosts.get(host)?;
+        let running = || parts.values().flat_map(|part| &part.containers).filter(|c| c.state == RunState::Running);
+        let ids = || running().map(|c| &*c.id);
+        ids().filter(|id| *id > last).min().or_else(|| ids().min()).map(str::to_owned)
+    }
+
+    /// Whether an instance's containers that ran there when it was last listed are just these.
+    pub fn runs_just(&self, host: &str, key: &Key, ids: &[&str]) -> bool {
+        let state = self.state();
+        let part = state.hosts.get(host).and_then(|parts| parts.get(key));
+        let containers = part.into_iter().flat_map(|part| &part.containers);
+        containers.filter(|c| c.state == RunState::Running).map(|c| &*c.id).eq(ids.iter().copied())
     }
 
     pub fn forget(&self, host: &str) {
-        self.state().take_out(host);
+        self.state().put(host, Parts::new());
     }
 
     /// All that was last seen, on any host, under an instance's name.
     pub fn sightings(&self, key: &Key) -> Vec<Sighting> {
-        self.state().by_key.get(key).cloned().unwrap_or_default()
+        let state = self.state();
+        let mut all = vec![];
+        for host in state.by_key.get(key).into_iter().flatten() {
+            let Some(part) = state.hosts.get(host).and_then(|parts| parts.get(key)) else { continue };
+            let sighting = |seen: &Seen, id: String, kind| Sighting {
+                host: (**host).to_owned(),
+                uid: (*seen.uid).to_owned(),
+                id,
+                kind,
+            };
+            let containers = part.containers.iter();
+            all.extend(containers.map(|c| sighting(c, (*c.id).to_owned(), SightingKind::Container)));
+            all.extend(part.networks.iter().map(|n| {
+                let name = n.name.as_deref().map_or_else(|| labels::object_name(key), str::to_owned);
+                sighting(n, name, SightingKind::Network)
+            }));
+        }
+        all
     }
 }
 
-type Part<'a> = (Vec<(&'a str, &'a str, RunState)>, Vec<&'a str>);
-
-fn parts(inventory: &HostInventory) -> BTreeMap<Key, Part<'_>> {
-    let mut parts: BTreeMap<Key, Part<'_>> = BTreeMap::new();
+fn parts(inventory: &HostInventory) -> Parts {
+    let mut lists: BTreeMap<Key, (Vec<Seen>, Vec<Seen>)> = BTreeMap::new();
+    let seen = |key: &Key, id: &str, name: &str, labels: &BTreeMap<String, String>, state| Seen {
+        id: id.into(),
+        name: (name != labels::object_name(key)).then(|| name.into()),
+        uid: labels.get(labels::UID).map_or("", String::as_str).into(),
+        state,
+    };
     for c in &inventory.containers {
         if let Some(key) = labels::instance_key(&c.labels) {
-            parts.entry(key).or_default().0.push((&c.id, &c.name, c.state));
+            let seen = seen(&key, &c.id, &c.name, &c.labels, c.state);
+            lists.entry(key).or_default().0.push(seen);
         }
     }
     for n in &inventory.networks {
         if let Some(key) = labels::instance_key(&n.labels) {
-            parts.entry(key).or_default().1.push(&n.id);
+            let seen = seen(&key, &n.id, &n.name, &n.labels, RunState::default());
+            lists.entry(key).or_default().1.push(seen);
         }
     }
-    for (containers, networks) in parts.values_mut() {
-        containers.sort_by_key(|(id, ..)| *id);
-        networks.sort();
-    }
-    parts
-}
-
-fn changed(old: &HostInventory, new: &HostInventory) -> BTreeSet<Key> {
-    let (old, new) = (parts(old), parts(new));
-    old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
+    let in_order = |mut all: Vec<Seen>| {
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.into_boxed_slice()
+    };
+    let part = |(containers, networks)| Part { containers: in_order(containers), networks: in_order(networks) };
+    lists.into_iter().map(|(key, lists)| (key, part(lists))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -154,8 +207,21 @@ mod tests {
         assert_eq!(inventory.replace("h", listing(vec![b.clone(), a.clone()])), []);
         let died = container("b", "2", RunState::Exited);
         assert_eq!(inventory.replace("h", listing(vec![a.clone(), died])), [Key::instance("default", "b")]);
-        assert_eq!(inventory.replace("h", listing(vec![a])), [Key::instance("default", "b")]);
+        assert_eq!(inventory.replace("h", listing(vec![a.clone()])), [Key::instance("default", "b")]);
         assert_eq!(inventory.sightings(&Key::instance("default", "a"))[0].id, "1");
+        let listing = |containers: Vec<_>| HostInventory { containers, networks: vec![] };
+        inventory.replace(
+            "h",
+            listing(vec![container("b", "2", RunState::Running), a.clone(), container("c", "0", RunState::Exited)]),
+        );
+        let after = |last: &str| inventory.running("h", last);
+        assert_eq!(
+            (after("").as_deref(), after("1").as_deref(), after("2").as_deref()),
+            (Some("1"), Some("2"), Some("1"))
+        );
+        assert_eq!(inventory.running("other", ""), None);
+        let runs = |name: &str, ids: &[&str]| inventory.runs_just("h", &Key::instance("default", name), ids);
+        assert!(runs("a", &["1"]) && !runs("a", &[]) && !runs("a", &["2"]) && runs("c", &[]) && runs("nobody", &[]));
         inventory.forget("h");
         assert!(inventory.sightings(&Key::instance("default", "a")).is_empty());
     }
@@ -188,8 +254,9 @@ mod tests {
                 let key = Key::instance("default", format!("n{n}"));
                 let found: Vec<_> = inventory.sightings(&key).into_iter().map(|s| (s.host, s.id)).collect();
                 let all = listed.iter().flat_map(|(host, seen)| seen.iter().map(move |(of, id)| (of, host, id)));
-                let expected: Vec<_> =
+                let mut expected: Vec<_> =
                     all.filter(|(of, ..)| **of == key).map(|(_, host, id)| (host.clone(), id.clone())).collect();
+                expected.sort();
                 prop_assert_eq!(found, expected);
             }
             let known: BTreeSet<&Key> = listed.values().flatten().map(|(key, _)| key).collect();

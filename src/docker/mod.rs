@@ -7,9 +7,11 @@
 //! Everything else sees a daemon only through [`engine::Engine`], and gets it only from an [`Engines`]: in the
 //! server the pool of real clients, in simulations a fleet of simulated daemons.
 
+pub mod adoption;
 mod bollard;
 mod breaker;
 mod classify;
+mod credentials;
 mod endpoint;
 pub mod engine;
 mod gate;
@@ -19,6 +21,7 @@ pub mod labels;
 pub mod login;
 mod pool;
 pub mod reference;
+mod ssh;
 mod streams;
 pub mod timeouts;
 mod tls;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use self::engine::{Engine, EngineResult};
 use crate::model::DockerHost;
 
+pub use self::credentials::SecretSource;
 pub use self::pool::Pool;
 
 /// The daemons of a fleet.

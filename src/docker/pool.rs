@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Engines;
 use super::bollard::BollardEngine;
+use super::credentials::{NoSecrets, SecretSource};
 use super::endpoint::Endpoint;
 use super::engine::{Engine, EngineError, EngineErrorKind, EngineResult};
 use crate::clock::SharedClock;
@@ -13,6 +14,7 @@ use crate::model::DockerHost;
 
 pub struct Pool {
     clock: SharedClock,
+    secrets: Arc<dyn SecretSource>,
     /// By host name.
     clients: Mutex<HashMap<String, Client>>,
 }
@@ -24,9 +26,14 @@ struct Client {
 }
 
 impl Pool {
+    /// Without Secrets: a host that names one is told that it is missing.
     #[expect(clippy::new_ret_no_self, reason = "every user wants it shared and behind the trait")]
     pub fn new(clock: SharedClock) -> Arc<dyn Engines> {
-        Arc::new(Pool { clock, clients: Mutex::new(HashMap::new()) })
+        Pool::with_secrets(clock, Arc::new(NoSecrets))
+    }
+
+    pub fn with_secrets(clock: SharedClock, secrets: Arc<dyn SecretSource>) -> Arc<dyn Engines> {
+        Arc::new(Pool { clock, secrets, clients: Mutex::new(HashMap::new()) })
     }
 }
 
@@ -44,7 +51,7 @@ impl Engines for Pool {
         if let Some(kept) = clients.get(name).filter(|c| c.endpoint == endpoint && c.daemon == daemon) {
             return Ok(kept.engine.clone());
         }
-        let engine = Arc::new(BollardEngine::new(name, &endpoint, daemon, self.clock.clone())?);
+        let engine = Arc::new(BollardEngine::new(name, &endpoint, daemon, &self.secrets, self.clock.clone())?);
         clients.insert(name.clone(), Client { endpoint, daemon: daemon.to_owned(), engine: engine.clone() });
         Ok(engine)
     }

@@ -34,6 +34,18 @@ pub fn check_name(op: &'static str, name: &str) -> EngineResult<()> {
     })
 }
 
+/// Passes what can be the name of a volume, whoever gave it, and cannot lead elsewhere in a path. A daemon knows volumes by
+/// their whole names only.
+pub fn check_volume(op: &'static str, name: &str) -> EngineResult<()> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if first && name.len() <= 255 && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let message = "not the name of a volume".to_owned();
+    Err(EngineError { op, object: name.to_owned(), kind: EngineErrorKind::Invalid, message })
+}
+
 /// Passes full ids only.
 pub fn check_id(op: &'static str, id: &str) -> EngineResult<()> {
     if is_full_id(id) {
@@ -90,6 +102,16 @@ mod tests {
             assert_eq!(error.kind, EngineErrorKind::Invalid, "{bad:?}");
         }
         check_name("create", &"0af9".repeat(16)).unwrap_err();
+    }
+
+    #[test]
+    fn volumes_of_any_maker_pass_and_paths_do_not() {
+        for good in ["pr.default.alice.home", "shop_data", "cafe", &"0af9".repeat(16)] {
+            check_volume("inspect", good).unwrap();
+        }
+        for bad in ["", ".", "..", "../x", "a/b", "-a", "a b", "a?b", &"a".repeat(256)] {
+            assert_eq!(check_volume("inspect", bad).unwrap_err().kind, EngineErrorKind::Invalid, "{bad:?}");
+        }
     }
 
     #[test]

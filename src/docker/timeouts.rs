@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Connecting, with the TLS handshake.
 pub const CONNECT: Duration = Duration::from_secs(5);
+/// Silence on a connection after which its other end is asked whether it is there, thrice within three seconds.
+pub const SILENCE: Duration = Duration::from_secs(2);
 /// Reads, and writes that a healthy daemon does at once (rename, update, volumes).
 pub const QUICK: Duration = Duration::from_secs(10);
 /// Create, start, remove, of containers and networks: work for the daemon's disk, its runtime and its firewall.

@@ -1,5 +1,5 @@
-//! Our own way to a daemon, in place of the client library's: one keep-alive pool per daemon over a unix socket or
-//! mutual TLS, and the API version in every path.
+//! Our own way to a daemon, in place of the client library's: one keep-alive pool per daemon over a unix socket, mutual
+//! TLS or ssh, and the API version in every path.
 //!
 //! The library would open a TLS connection per call, trust every root of the operating system, and never send the
 //! version. The version is agreed on with `/_ping` before the first call and again after a 400, which is how a daemon
@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use ::bollard::errors::Error;
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{Either, Full, StreamBody};
+use http_body_util::{Either, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
@@ -26,28 +26,34 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::classify::causes;
-use super::endpoint::Endpoint;
+use super::credentials::{SecretSource, Shut};
+use super::endpoint::{Endpoint, SshTo};
 use super::identity::{verified, wrong_daemon};
-use super::timeouts;
-use super::tls::TlsDirectory;
+use super::tls::TlsCredentials;
+use super::{ssh, timeouts};
 
 /// The oldest minor version of API 1 that we speak: Docker 20.10.
 pub const FLOOR: u16 = 41;
 /// The newest that we know: a newer daemon is spoken to in this one.
 pub const CEILING: u16 = 47;
 
+/// Logins by ssh at once, per daemon: an sshd refuses some beyond ten.
+const LOGINS: usize = 4;
+
 /// Bodies as the client library makes them.
 pub type Body = Either<Full<Bytes>, StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, io::Error>> + Send>>>>;
 
 pub struct Transport {
     client: Client<Connector, Body>,
+    way: Way,
     authority: String,
     /// Of a TLS endpoint.
-    certificates: Option<Arc<TlsDirectory>>,
+    certificates: Option<Arc<TlsCredentials>>,
     /// Minor version agreed on; 0: not yet.
     minor: AtomicU16,
 }
@@ -71,24 +77,50 @@ fn for_urls(base64: &HeaderValue) -> Result<HeaderValue, Error> {
 
 impl Transport {
     /// `daemon`: the id of the only daemon to talk to; empty: whoever answers.
-    pub fn new(endpoint: &Endpoint, daemon: &str) -> Arc<Transport> {
-        let way = Way::to(endpoint);
+    pub fn new(endpoint: &Endpoint, daemon: &str, secrets: &Arc<dyn SecretSource>) -> Arc<Transport> {
+        let way = Way::to(endpoint, secrets);
         let certificates = match &way {
-            Way::Tls { directory, .. } => Some(directory.clone()),
-            Way::Unix(_) | Way::Unusable(_) => None,
+            Way::Tls { credentials, .. } => Some(credentials.clone()),
+            Way::Unix(_) | Way::Ssh { .. } | Way::Unusable(_) => None,
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(8)
-            .build(Connector { way, daemon: daemon.into() });
-        Arc::new(Transport { client, authority: endpoint.authority(), certificates, minor: AtomicU16::new(0) })
+            .build(Connector { way: way.clone(), daemon: daemon.into() });
+        Arc::new(Transport { client, way, authority: endpoint.authority(), certificates, minor: AtomicU16::new(0) })
     }
 
     /// When the first certificate ends by which the daemon is reached now: its own, or the newest of those shown to it.
     pub fn certificates_end(&self) -> Option<Timestamp> {
         self.certificates.as_ref()?.end()
+    }
+
+    /// What keeps the next connection from being made although those that are there may still do. Looked at now, so that
+    /// what was taken away or renewed is known before it is needed.
+    pub async fn credentials_fault(&self) -> Option<String> {
+        self.certificates.as_ref()?.config().await.err().map(|bad| bad.0)
+    }
+
+    /// Whether anyone answers: on a connection of its own, as the calls on others may be stuck, and without asking who it is,
+    /// which goes through the runtime. The caller limits it.
+    pub async fn ping(&self) -> io::Result<()> {
+        let _turn = self.way.turn().await?;
+        let wire = self.way.clone().connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(wire).await.map_err(io::Error::other)?;
+        let ping = Request::get("/_ping").header(http::header::HOST, "docker").body(Empty::<Bytes>::new());
+        let mut answer = pin!(sender.send_request(ping.map_err(io::Error::other)?));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            ended = connection => {
+                ended.map_err(io::Error::other)?;
+                answer.await
+            }
+        };
+        // Whatever it says.
+        answer.map(drop).map_err(io::Error::other)
     }
 
     /// Sends a request for a path without version; the answer may have any status.
@@ -132,9 +164,10 @@ impl Transport {
         }
         let ping = Request::builder().uri(self.uri("/_ping")?).body(full(Bytes::new()))?;
         // Whatever befalls the ping, the call itself was not sent. A refused client certificate shows here.
-        let pong = self.client.request(ping).await.map_err(|e| match wrong_daemon(&e) {
-            Some(wrong) => io::Error::other(wrong.clone()),
-            None => io::Error::new(io::ErrorKind::NotConnected, causes(&e)),
+        let pong = self.client.request(ping).await.map_err(|e| match (wrong_daemon(&e), Shut::behind(&e)) {
+            (Some(wrong), _) => io::Error::other(wrong.clone()),
+            (None, Some(shut)) => shut.into(),
+            (None, None) => io::Error::new(io::ErrorKind::NotConnected, causes(&e)),
         })?;
         let told = pong.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let minor = agree(told).map_err(|text| io::Error::new(io::ErrorKind::Unsupported, text))?;
@@ -168,35 +201,46 @@ struct Connector {
 #[derive(Clone)]
 enum Way {
     Unix(Arc<std::path::PathBuf>),
-    Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, directory: Arc<TlsDirectory> },
+    Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, credentials: Arc<TlsCredentials> },
+    Ssh { to: Arc<SshTo>, secrets: Arc<dyn SecretSource>, logins: Arc<Semaphore> },
     Unusable(String),
 }
 
 impl Way {
-    fn to(endpoint: &Endpoint) -> Way {
+    fn to(endpoint: &Endpoint, secrets: &Arc<dyn SecretSource>) -> Way {
         match endpoint {
             Endpoint::Unix(path) => Way::Unix(Arc::new(path.clone())),
-            Endpoint::Tcp { host, tls_directory, .. } => {
+            Endpoint::Ssh(to) => {
+                let logins = Arc::new(Semaphore::new(LOGINS));
+                Way::Ssh { to: Arc::new(to.clone()), secrets: secrets.clone(), logins }
+            }
+            Endpoint::Tcp { host, tls, .. } => {
                 let mut tcp = HttpConnector::new();
                 tcp.set_connect_timeout(Some(timeouts::CONNECT));
                 tcp.set_nodelay(true);
-                // An idle stream of events is fine; a dead connection under it is noticed within 30 s.
-                tcp.set_keepalive(Some(Duration::from_secs(15)));
-                tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
+                // The stream of events is idle mostly, and so tells that its host is there: the kernel answers, however
+                // busy the daemon is. Without a TCP_USER_TIMEOUT, which would end a session whose program does not
+                // read its input for so long.
+                tcp.set_keepalive(Some(timeouts::SILENCE));
+                tcp.set_keepalive_interval(Some(Duration::from_secs(1)));
                 tcp.set_keepalive_retries(Some(3));
-                #[cfg(target_os = "linux")]
-                tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
                 let authority = endpoint.authority();
                 let address = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query("/").build();
                 match (address, ServerName::try_from(host.clone())) {
                     (Ok(address), Ok(name)) => {
-                        let directory = Arc::new(TlsDirectory::new(tls_directory));
-                        Way::Tls { tcp, address, name, directory }
+                        let credentials = Arc::new(TlsCredentials::new(tls.clone(), secrets.clone()));
+                        Way::Tls { tcp, address, name, credentials }
                     }
                     _ => Way::Unusable(format!("{authority} is no address")),
                 }
             }
         }
+    }
+
+    /// Waits until a connection may be made; it is held until the connection is there.
+    async fn turn(&self) -> io::Result<Option<OwnedSemaphorePermit>> {
+        let Way::Ssh { logins, .. } = self else { return Ok(None) };
+        Ok(Some(logins.clone().acquire_owned().await.map_err(io::Error::other)?))
     }
 
     async fn connect(mut self) -> io::Result<Wire> {
@@ -207,13 +251,14 @@ impl Way {
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
-            Way::Tls { tcp, address, name, directory } => {
-                let config = directory.config().await?;
+            Way::Ssh { to, secrets, .. } => Ok(Wire(Box::new(TokioIo::new(ssh::connect(to, secrets).await?)))),
+            Way::Tls { tcp, address, name, credentials } => {
+                let config = credentials.config().await?;
                 let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
                 let stream = TlsConnector::from(config).connect(name.clone(), stream.into_inner()).await?;
                 // A resumed session remembers the certificate of the handshake before it.
                 if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-                    directory.shown(leaf);
+                    credentials.shown(leaf);
                 }
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
@@ -237,9 +282,12 @@ impl tower::Service<Uri> for Connector {
             let late = |what: &str, limit: Duration| {
                 io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", limit.as_secs()))
             };
+            // Whether ssh gets through shows only when something is asked.
+            let _turn = way.turn().await?;
+            let ask = !daemon.is_empty() || matches!(way, Way::Ssh { .. });
             let wire = timeout(timeouts::CONNECT, way.connect()).await;
             let wire = wire.map_err(|_| late("no connection", timeouts::CONNECT))??;
-            if daemon.is_empty() {
+            if !ask {
                 return Ok(wire);
             }
             let known = timeout(timeouts::QUICK, verified(wire, &daemon)).await;

@@ -26,6 +26,8 @@ pub enum Weight {
     Stop,
     /// What a container uses.
     Reading,
+    /// Whether the daemon is well.
+    Health,
 }
 
 /// A place among the calls to a daemon, until dropped.
@@ -39,6 +41,7 @@ pub struct Turns {
     light: Line,
     stops: Line,
     readings: Line,
+    health: Line,
 }
 
 /// The places of one weight, and those who wait for one.
@@ -63,6 +66,8 @@ impl Default for Turns {
             stops: Line::new(16, 64),
             // Apart, because older daemons (20.10 at least) answer each only at their next full second.
             readings: Line::new(READINGS, 1024),
+            // Apart, because a crowd of others must not make a daemon look ill.
+            health: Line::new(2, 8),
         }
     }
 }
@@ -75,6 +80,7 @@ impl Turns {
             Weight::Light => &self.light,
             Weight::Stop => &self.stops,
             Weight::Reading => &self.readings,
+            Weight::Health => &self.health,
         };
         if let Ok(place) = line.places.clone().try_acquire_owned() {
             return Ok(Turn { _place: place });

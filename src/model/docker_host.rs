@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Condition, Kind, Quantity, Taint, Time};
+use super::{Condition, Kind, OUT_OF_SERVICE, Quantity, Taint, TaintEffect, Time};
 
 resource! {
     /// One Docker daemon that runs instances.
@@ -15,13 +15,17 @@ resource! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostSpec {
-    /// Where the daemon listens: `unix:///var/run/docker.sock` or `tcp://10.0.0.3:2376` (mutual TLS).
+    /// Where the daemon listens: `unix:///var/run/docker.sock`, `tcp://10.0.0.3:2376` (mutual TLS), or where the docker
+    /// command reaches it: `ssh://deploy@10.0.0.3:22`, whose user and port may be left to ssh's settings.
     #[serde(default)]
     #[schemars(required, length(min = 1, max = 512))]
     pub endpoint: String,
     /// Credentials of a tcp endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HostTls>,
+    /// How to log in at an ssh endpoint. Default: as the settings of the control plane's user say (`~/.ssh`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<HostSsh>,
     /// The IP address on which host ports are published and where routes reach them.
     /// Default: the endpoint's, if that is an IP address; 127.0.0.1 for a unix endpoint.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -56,13 +60,39 @@ pub struct DockerHostSpec {
     pub taints: Vec<Taint>,
 }
 
-/// Credentials for a daemon's mutual TLS. They are read anew for each connection.
+/// Credentials for a daemon's mutual TLS: exactly one of directory and secret. They are read anew for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostTls {
     /// A directory on the control plane's machine with ca.pem, and cert.pem with key.pem
     /// (or client-cert.pem with client-key.pem). previous-cert.pem with previous-key.pem are shown to a daemon that
-    /// does not trust the signer of the other.
+    /// does not trust the signer of the other. Also, as in Secrets of type kubernetes.io/tls: ca.crt, tls.crt, tls.key.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub directory: String,
+    /// The name of a Secret in the namespace `portreeve-system`, which only administrators may write to and read Secrets
+    /// in; its keys are named as the files of a directory are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 253))]
+    pub secret: String,
+}
+
+/// How to log in by ssh. The host's key must be known in any case. Read anew for each connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSsh {
+    /// The name of a Secret in the namespace `portreeve-system`, of type kubernetes.io/ssh-auth: ssh-privatekey is a key
+    /// without a passphrase, and known_hosts the host's keys as ssh-keyscan prints them. No settings of the control plane's
+    /// user count then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 253))]
+    pub secret: String,
+    /// A file with the private key on the control plane's machine; no other key is tried then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 512))]
+    pub identity_file: String,
+    /// A file with the hosts' keys on the control plane's machine; no other such file counts then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 512))]
+    pub known_hosts: String,
 }
 
 /// Amounts of what a host has.
@@ -78,6 +108,11 @@ pub struct Capacity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100000))]
     pub instances: Option<i64>,
+    /// Number of GPUs. Default: those that the daemon tells of, by its `node-generic-resources` or by CDI. A daemon that tells of
+    /// none is asked for the devices 0, 1 and so on, which is how NVIDIA's runtime counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 64))]
+    pub gpus: Option<i64>,
 }
 
 impl Capacity {
@@ -96,6 +131,9 @@ pub struct Allocation {
     pub cpu: Quantity,
     /// Number of instances bound to it, awake or not.
     pub instances: i64,
+    /// Number of GPUs bound to them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gpus: i64,
 }
 
 /// The observed state of a DockerHost.
@@ -133,6 +171,9 @@ pub struct DockerHostStatus {
     /// The names of the runtimes that the daemon can start containers with: runc, runsc.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtimes: Vec<String>,
+    /// The GPU devices that instances may have, as the daemon names them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gpus: Vec<String>,
     /// What instances may use in all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
@@ -147,12 +188,22 @@ pub struct DockerHostStatus {
 
 /// The reason of a Ready condition: nobody answers, or not in time.
 pub const UNREACHABLE: &str = "Unreachable";
+/// The reason of a condition: what the daemon is to be reached with is not there, or is of no use.
+pub const CREDENTIALS_INVALID: &str = "CredentialsInvalid";
+/// The reason of a Ready condition: who is there does not let us in, or shows another key than the known one.
+pub const LOGIN_REFUSED: &str = "LoginRefused";
 /// The reason of a Ready condition: another, older DockerHost leads to the same daemon.
 pub const DAEMON_SHARED: &str = "DaemonShared";
 /// The reason of a Ready condition: another daemon answers than before.
 pub const DAEMON_CHANGED: &str = "DaemonChanged";
 
 impl DockerHost {
+    /// Whether an operator has given up what is on it, should it not answer.
+    pub fn is_out_of_service(&self) -> bool {
+        let word = |t: &Taint| t.key == OUT_OF_SERVICE && t.effect == TaintEffect::NoExecute;
+        self.spec.taints.iter().any(word)
+    }
+
     /// The id of the only daemon to talk to; empty before any was seen.
     pub fn expected_daemon(&self) -> &str {
         if self.spec.daemon_id.is_empty() { &self.status.daemon_id } else { &self.spec.daemon_id }

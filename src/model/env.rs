@@ -5,9 +5,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::is_subdomain;
 use super::meta::is_default;
 use super::secret::key_rule;
-use super::validate::{is_subdomain, quoted};
+use super::validate::quoted;
 use super::{FieldError, FieldErrors, Instance, InstanceSpec, Kind};
 
 /// One environment variable.

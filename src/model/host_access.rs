@@ -5,13 +5,17 @@
 
 use std::fmt;
 
-use super::{DEFAULT_CAPABILITIES, InstanceSpec, Port, Security, Volume};
+use super::{Adopt, DEFAULT_CAPABILITIES, InstanceSpec, Port, Security, Volume};
 
 /// One thing of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostGrant {
     /// A directory or a socket, Docker's own among them.
     Path { path: String, writable: bool },
+    /// A Docker volume that others may have made.
+    Volume(String),
+    /// A container that others have made.
+    Container(Adopt),
     /// All of it.
     Privileged,
     /// A capability that containers do not have by default.
@@ -41,6 +45,10 @@ impl fmt::Display for HostGrant {
         match self {
             HostGrant::Path { path, writable: true } => write!(f, "mounts {path:?} of the host"),
             HostGrant::Path { path, writable: false } => write!(f, "mounts {path:?} of the host read-only"),
+            HostGrant::Volume(name) => write!(f, "mounts the Docker volume {name:?}"),
+            HostGrant::Container(Adopt { node, container_id }) => {
+                write!(f, "takes the container {container_id} of {node}")
+            }
             HostGrant::Privileged => f.write_str("gives all rights on the host"),
             HostGrant::Capability(name) => write!(f, "adds the capability {name:?}"),
             HostGrant::NewPrivileges => f.write_str("lets programs gain rights"),
@@ -82,7 +90,9 @@ impl InstanceSpec {
             network: _,
             placement: _,
             runtime,
+            gpus: _,
             security,
+            adopt,
         } = self;
         let mut found = vec![];
         let mut takes = |field: String, grant| found.push(HostAccess { field, grant });
@@ -93,10 +103,13 @@ impl InstanceSpec {
             }
         }
         for (i, volume) in volumes.iter().enumerate() {
-            let Volume { name: _, mount_path: _, host_path, read_only, reclaim: _ } = volume;
+            let Volume { name: _, mount_path: _, host_path, volume_name, read_only, reclaim: _ } = volume;
             if !host_path.is_empty() {
                 let grant = HostGrant::Path { path: host_path.clone(), writable: !read_only };
                 takes(format!("spec.volumes[{i}].hostPath"), grant);
+            }
+            if !volume_name.is_empty() {
+                takes(format!("spec.volumes[{i}].volumeName"), HostGrant::Volume(volume_name.clone()));
             }
         }
         if !runtime.is_empty() {
@@ -112,6 +125,9 @@ impl InstanceSpec {
         }
         if *no_new_privileges == Some(false) {
             takes("spec.security.noNewPrivileges".into(), HostGrant::NewPrivileges);
+        }
+        if let Some(adopt) = adopt {
+            takes("spec.adopt".into(), HostGrant::Container(adopt.clone()));
         }
         found
     }
@@ -159,9 +175,11 @@ mod tests {
         let found = spec(json!({
             "ports": [{"name": "web", "containerPort": 80}, {"name": "ssh", "containerPort": 22, "hostPort": 22}],
             "volumes": [{"name": "a", "mountPath": "/a"}, {"name": "s", "mountPath": "/s", "hostPath": "/var/run/docker.sock"},
-                        {"name": "r", "mountPath": "/r", "hostPath": "/", "readOnly": true}],
+                        {"name": "r", "mountPath": "/r", "hostPath": "/", "readOnly": true},
+                        {"name": "v", "mountPath": "/v", "volumeName": "pr.default.bob.home"}],
             "runtime": "runc",
             "security": {"privileged": true, "capAdd": ["KILL", "SYS_ADMIN", "ALL"], "noNewPrivileges": false},
+            "adopt": {"node": "h1", "containerID": "c0ffee"},
         }))
         .host_access();
         let told: Vec<String> = found.iter().map(|a| format!("{}: {}", a.field, a.grant)).collect();
@@ -171,11 +189,13 @@ mod tests {
                 "spec.ports[1].hostPort: takes the host's port 22",
                 "spec.volumes[1].hostPath: mounts \"/var/run/docker.sock\" of the host",
                 "spec.volumes[2].hostPath: mounts \"/\" of the host read-only",
+                "spec.volumes[3].volumeName: mounts the Docker volume \"pr.default.bob.home\"",
                 "spec.runtime: chooses the runtime \"runc\"",
                 "spec.security.privileged: gives all rights on the host",
                 "spec.security.capAdd[1]: adds the capability \"SYS_ADMIN\"",
                 "spec.security.capAdd[2]: adds the capability \"ALL\"",
                 "spec.security.noNewPrivileges: lets programs gain rights",
+                "spec.adopt: takes the container c0ffee of h1",
             ]
         );
     }

@@ -4,6 +4,7 @@
 //! that read a field, never stored, so that `apply` and `diff` do not fight the server.
 
 mod access_token;
+mod adoption;
 mod conditions;
 mod docker_host;
 mod endpoint;
@@ -12,6 +13,7 @@ mod event;
 mod field_error;
 mod host_access;
 mod instance;
+mod instance_status;
 mod key;
 mod label;
 mod meta;
@@ -26,10 +28,11 @@ mod validate;
 mod validate_taints;
 
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
+pub use adoption::{Adopt, Adopted, HostContainer, HostContainerList, RELEASE_ANNOTATION};
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{
-    Allocation, Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec, DockerHostStatus, HostTls,
-    UNREACHABLE,
+    Allocation, CREDENTIALS_INVALID, Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec,
+    DockerHostStatus, HostSsh, HostTls, LOGIN_REFUSED, UNREACHABLE,
 };
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
@@ -37,10 +40,13 @@ pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
 pub use instance::*;
+pub use instance_status::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use label::{is_label_key, is_label_value, is_subdomain};
 pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
-pub use namespace::{NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, TERMINATING, namespace_use_mark};
+pub use namespace::{
+    NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, SYSTEM_NAMESPACE, TERMINATING, namespace_use_mark,
+};
 pub use placement::{OnHostLoss, Placement};
 pub use quantity::{ParseError, Quantity, Span};
 pub use secret::{
@@ -48,8 +54,8 @@ pub use secret::{
     validate_secret,
 };
 pub use subnet::{Subnet, SubnetPool, SubnetSet};
-pub use taint::{Operator, Taint, TaintEffect, Toleration, untolerated};
-pub use validate::{validate_docker_host, validate_instance, validate_name};
+pub use taint::{OUT_OF_SERVICE, Operator, Taint, TaintEffect, Toleration, untolerated};
+pub use validate::{validate_docker_host, validate_host_name, validate_instance, validate_name};
 
 /// The largest object that is stored, serialised, in bytes.
 pub const MAX_OBJECT_BYTES: usize = 256 * 1024;

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::meta::{is_default, resource};
 use super::{Condition, Kind};
 
+/// The namespace of what is the whole installation's: the Secrets that DockerHosts name. Whoever may read those is root
+/// on the hosts, so only administrators get anything there but reading what is no Secret.
+pub const SYSTEM_NAMESPACE: &str = "portreeve-system";
+
 /// What stands in `spec.finalizers` until a namespace that ends is empty.
 pub const NAMESPACE_FINALIZER: &str = "kubernetes";
 

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::secret::base64_bytes;
 use super::{
-    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, Instance, Kind, MOST_ERRORS,
-    Namespace, Quantity, Secret, Span,
+    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, HostContainerList, Instance, Kind,
+    MOST_ERRORS, Namespace, Quantity, Secret, Span,
 };
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
@@ -24,6 +24,13 @@ static EVENT: LazyLock<Value> = LazyLock::new(generate::<Event>);
 static ACCESS_TOKEN: LazyLock<Value> = LazyLock::new(generate::<AccessToken>);
 static SECRET: LazyLock<Value> = LazyLock::new(generate::<Secret>);
 static CONFIG_MAP: LazyLock<Value> = LazyLock::new(generate::<ConfigMap>);
+
+static HOST_CONTAINERS: LazyLock<Value> = LazyLock::new(generate::<HostContainerList>);
+
+/// The structural schema of what a host tells of its containers.
+pub fn host_containers() -> &'static Value {
+    &HOST_CONTAINERS
+}
 
 /// The structural schema of a kind.
 pub fn schema(kind: Kind) -> &'static Value {

@@ -83,8 +83,9 @@ impl FromStr for Subnet {
 pub struct SubnetSet(BTreeSet<Subnet>);
 
 impl SubnetSet {
-    pub fn insert(&mut self, subnet: Subnet) {
-        self.0.insert(subnet);
+    /// Whether it was not in use before.
+    pub fn insert(&mut self, subnet: Subnet) -> bool {
+        self.0.insert(subnet)
     }
 
     pub fn remove(&mut self, subnet: Subnet) {
@@ -120,7 +121,7 @@ impl SubnetPool {
     /// Sixteen addresses: the network's own, the gateway's, the broadcast's, and thirteen for an app with companions.
     pub const DEFAULT_SIZE: u8 = 28;
     /// Where hosts take them from unless told otherwise: away from the daemon's own default pools.
-    const DEFAULT_RANGE: Subnet = Subnet { first: u32::from_be_bytes([10, 213, 0, 0]), prefix: 16 };
+    pub const DEFAULT_RANGE: Subnet = Subnet { first: u32::from_be_bytes([10, 213, 0, 0]), prefix: 16 };
     /// Below 5 addresses for containers there is no room for companions; above 253 a pool is soon empty.
     const SIZES: core::ops::RangeInclusive<u8> = 24..=29;
     /// Ranges that no public address is in.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 
+/// The key of the taint by which an operator says that a host is off and will not come back as it was: Kubernetes' own, of
+/// a non-graceful node shutdown. It counts while the host does not answer.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// A mark of a host that keeps instances away which do not tolerate it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Taint {

@@ -4,13 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::adoption::{is_volume_name, validate_adoption};
 use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::subnet::validate_subnets;
 use super::validate_taints::{validate_taints, validate_tolerations};
-use super::{DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity};
+use super::{DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity, Reclaim, is_subdomain};
 
+/// Characters of a label's value.
+const MOST_LABEL: usize = 63;
+const HOST_NAME_RULE: &str =
+    "must be a DNS subdomain of at most 63 characters: lower case letters, digits, '-' and '.'";
 const LABEL_RULE: &str =
     "must be a DNS label (RFC 1123): lower case letters, digits and '-', beginning and ending with a letter or digit";
 
@@ -20,11 +25,6 @@ fn is_dns_label(text: &str, max: usize) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
-}
-
-/// A DNS subdomain: what objects of the core group may be named.
-pub(super) fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(|label| is_dns_label(label, 253))
 }
 
 pub(super) fn quoted(text: &str) -> String {
@@ -37,6 +37,14 @@ pub fn validate_name(field: &str, name: &str) -> Option<FieldError> {
         return Some(FieldError::required(field, "name or generateName is required"));
     }
     (!is_dns_label(name, 63)).then(|| FieldError::invalid(field, quoted(name), LABEL_RULE))
+}
+
+/// The rule for the name of a DockerHost: a DNS subdomain, as hosts are named, short enough for the value of a label.
+pub fn validate_host_name(field: &str, name: &str) -> Option<FieldError> {
+    if name.is_empty() {
+        return Some(FieldError::required(field, "name or generateName is required"));
+    }
+    (!is_subdomain(name) || name.len() > MOST_LABEL).then(|| FieldError::invalid(field, quoted(name), HOST_NAME_RULE))
 }
 
 /// Checks an Instance's rules between fields. Empty means valid; all problems are reported at once.
@@ -67,6 +75,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     validate_routes(instance, &mut errors);
     validate_tolerations(&spec.placement.tolerations, &mut errors);
     validate_host_loss(instance, &mut errors);
+    validate_adoption(instance, &mut errors);
     for (list, caps) in [("capAdd", &spec.security.cap_add), ("capDrop", &spec.security.cap_drop)] {
         for (i, cap) in caps.iter().enumerate() {
             if cap.is_empty() || cap.starts_with("CAP_") || !cap.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
@@ -127,6 +136,19 @@ fn validate_volumes(instance: &Instance, errors: &mut FieldErrors) {
                     quoted(value),
                     "must be an absolute path without '..' and ':'",
                 ));
+            }
+        }
+        if !volume.volume_name.is_empty() {
+            let field = format!("{path}.volumeName");
+            if !volume.host_path.is_empty() {
+                errors.push(FieldError::forbidden(field, "only one of hostPath and volumeName may be set"));
+            } else if !is_volume_name(&volume.volume_name) {
+                let why = "must be the name of a Docker volume: letters, digits, '.', '-' and '_', beginning with a letter or digit";
+                errors.push(FieldError::invalid(field, quoted(&volume.volume_name), why));
+            }
+            if volume.reclaim == Reclaim::Delete {
+                let why = "Delete is for the instance's own volumes; one given by volumeName is always retained";
+                errors.push(FieldError::forbidden(format!("{path}.reclaim"), why));
             }
         }
         let normal = volume.mount_path.trim_end_matches('/');
@@ -369,6 +391,16 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_named_as_hosts_are() {
+        for good in ["a", "docker1.example.com", &"a".repeat(63)] {
+            assert_eq!(validate_host_name("metadata.name", good), None);
+        }
+        for bad in ["", "..", "a..b", ".a", "A", "-a", "a_b", "a/b", &"a".repeat(64)] {
+            assert!(validate_host_name("metadata.name", bad).is_some(), "{bad:?} was taken for a name");
+        }
+    }
+
+    #[test]
     fn names_are_dns_labels() {
         for good in ["a", "alice", "a-1", "0"] {
             assert_eq!(validate_name("metadata.name", good), None);
@@ -382,8 +414,8 @@ mod tests {
     fn a_tcp_host_needs_tls() {
         let mut host = DockerHost::default();
         host.spec.endpoint = "tcp://10.0.0.3:2376".into();
-        assert_eq!(validate_docker_host(&host)[0].field, "spec.tls.directory");
-        host.spec.endpoint = "ssh://x".into();
+        assert_eq!(validate_docker_host(&host)[0].field, "spec.tls");
+        host.spec.endpoint = "http://x".into();
         assert_eq!(validate_docker_host(&host)[0].field, "spec.endpoint");
     }
 }

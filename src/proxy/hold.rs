@@ -77,12 +77,8 @@ impl Holds {
 
     /// Joins the instance's group; the first of a group wakes the instance.
     pub fn enter<'a>(&'a self, key: &'a Key) -> Result<Hold<'a>, Full> {
-        let entered = self.place(key);
-        match entered {
-            Ok(_) => self.stats.hold(),
-            Err(Full) => self.stats.held(End::Full, Duration::ZERO),
-        }
-        let begun = entered?;
+        let begun = self.place(key).inspect_err(|Full| self.stats.ended(End::Full, Duration::ZERO))?;
+        self.stats.hold();
         let hold = Hold { holds: self, key };
         if begun {
             self.waker.wake(key);
@@ -141,7 +137,7 @@ impl Hold<'_> {
             Outcome::Refused(_) => End::Refused,
             Outcome::Closing => End::Closing,
         };
-        self.holds.stats.held(end, self.holds.clock.monotonic().saturating_sub(begun));
+        self.holds.stats.ended(end, self.holds.clock.monotonic().saturating_sub(begun));
         outcome
     }
 

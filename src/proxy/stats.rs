@@ -97,7 +97,8 @@ impl Stats {
         self.held.dec();
     }
 
-    pub fn held(&self, end: End, waited: Duration) {
+    /// Its wait has come out so.
+    pub fn ended(&self, end: End, waited: Duration) {
         self.holds.get_or_create(&[("outcome", end.as_str())]).inc();
         if end == End::Ready {
             self.waits.observe(waited.as_secs_f64());

@@ -1,5 +1,7 @@
 //! The filters: why a host cannot take an instance.
 
+use std::collections::BTreeSet;
+
 use crate::model::{Instance, Subnet, TaintEffect, condition, is_true, untolerated};
 
 use super::HostLoad;
@@ -20,6 +22,7 @@ pub enum Refusal {
     NoFreeSubnet,
     TooManyInstances,
     NotEnoughMemory,
+    NotEnoughGpus,
 }
 
 impl std::fmt::Display for Refusal {
@@ -36,13 +39,14 @@ impl std::fmt::Display for Refusal {
             Refusal::NoFreeSubnet => f.write_str("without a free subnet"),
             Refusal::TooManyInstances => f.write_str("with too many instances"),
             Refusal::NotEnoughMemory => f.write_str("without enough memory"),
+            Refusal::NotEnoughGpus => f.write_str("without enough free GPUs"),
         }
     }
 }
 
 /// The subnet that the instance would have on this host, or the first reason why it cannot take the instance.
-pub fn refuse(instance: &Instance, load: &HostLoad) -> Result<Subnet, Refusal> {
-    let (spec, host) = (&instance.spec, &load.host);
+pub fn refuse(instance: &Instance, on: &HostLoad) -> Result<Subnet, Refusal> {
+    let (spec, host) = (&instance.spec, &on.host);
     let placement = &spec.placement;
     if !placement.node.is_empty() && placement.node != host.metadata.name {
         return Err(Refusal::NotTheNamedNode);
@@ -64,24 +68,32 @@ pub fn refuse(instance: &Instance, load: &HostLoad) -> Result<Subnet, Refusal> {
     if !spec.runtime.is_empty() && !host.status.runtimes.contains(&spec.runtime) {
         return Err(Refusal::RuntimeMissing(spec.runtime.clone()));
     }
-    if let Some(port) = spec.ports.iter().filter_map(|p| p.host_port).find(|p| load.ports.contains(p)) {
+    let load = &on.load;
+    let fixed = || spec.ports.iter().filter_map(|p| p.host_port);
+    if let Some(port) = fixed().find(|port| load.has_port(*port)) {
         return Err(Refusal::HostPortTaken(port));
     }
-    let (first, last) = host.spec.ports();
-    let mut taken = load.ports.clone();
-    taken.extend(spec.ports.iter().filter_map(|p| p.host_port));
-    let free = usize::from(last - first) + 1 - taken.range(first..=last).count();
-    if free < spec.ports.iter().filter(|p| p.host_port.is_none()).count() {
-        return Err(Refusal::NoFreePort);
+    let wanted = spec.ports.iter().filter(|p| p.host_port.is_none()).count();
+    let (first, last) = on.port_range;
+    let size = usize::from(last - first) + 1;
+    // To count those within the range takes time, and is seldom needed.
+    if size < load.ports_len() + spec.ports.len() {
+        let asked: BTreeSet<u16> = fixed().filter(|port| (first..=last).contains(port)).collect();
+        if size < load.ports_within(first, last) + asked.len() + wanted {
+            return Err(Refusal::NoFreePort);
+        }
     }
     let capacity = &host.status.capacity;
     if load.instances >= capacity.most_instances() {
         return Err(Refusal::TooManyInstances);
     }
     if let Some(memory) = &capacity.memory
-        && load.memory.saturating_add(spec.memory_bytes()) > memory.value()
+        && load.memory + i128::from(spec.memory_bytes()) > i128::from(memory.value())
     {
         return Err(Refusal::NotEnoughMemory);
     }
-    choose_subnet(instance, load).ok_or(Refusal::NoFreeSubnet)
+    if spec.gpus > 0 && on.free_gpus().count() < spec.gpus as usize {
+        return Err(Refusal::NotEnoughGpus);
+    }
+    choose_subnet(instance, on).ok_or(Refusal::NoFreeSubnet)
 }

@@ -1,35 +1,192 @@
-//! What each host carries, derived from the statuses.
+//! What each host carries, derived from the statuses of the instances bound to it, and kept as they change.
+//!
+//! [`Fleet::set_host`] and [`Fleet::set_instance`] tell what a record is now; each takes time with the logarithm of the
+//! fleet. Invariant: whatever was told in whatever order, the fleet equals one made anew from the last that was told of
+//! each record (held by a property test).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{Allocation, DockerHost, Instance, Phase, Quantity, SubnetSet};
+use crate::model::{Allocation, DockerHost, Instance, Key, Phase, Quantity, Resource, Subnet, SubnetPool, SubnetSet};
 
-/// One host and what is bound to it.
-#[derive(Clone, Debug)]
-pub struct HostLoad {
-    pub host: Arc<DockerHost>,
-    /// Bytes reserved by instances that are not asleep or stopped.
-    pub memory: i64,
-    pub cpu_milli: i64,
+use super::order::Order;
+
+/// What is bound to one host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Bytes reserved by instances that are not asleep or stopped. A sum of limits that may be absurd must stay exact, so
+    /// that what is taken off again leaves what was there.
+    pub memory: i128,
+    pub cpu_milli: i128,
     /// All bound instances: a sleeper keeps its ports and data here.
     pub instances: i64,
-    /// Every bound host port, of sleepers too.
-    pub ports: BTreeSet<u16>,
-    /// Every bound subnet, of sleepers too.
-    pub subnets: SubnetSet,
+    ports: BTreeMap<u16, u32>,
+    gpus: BTreeMap<Box<str>, u32>,
+    subnets: SubnetSet,
+    /// How often a subnet is bound that is bound more than once, by a mistake of somebody's.
+    shared: BTreeMap<Subnet, u32>,
 }
 
-impl HostLoad {
-    fn of(host: Arc<DockerHost>) -> HostLoad {
-        HostLoad { host, memory: 0, cpu_milli: 0, instances: 0, ports: BTreeSet::new(), subnets: SubnetSet::default() }
+impl Load {
+    /// Whether an instance has this port, be it asleep.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.ports.contains_key(&port)
+    }
+
+    /// How many ports of the range are bound.
+    pub fn ports_within(&self, first: u16, last: u16) -> usize {
+        self.ports.range(first..=last).count()
+    }
+
+    /// How many ports are bound, in whatever range.
+    pub fn ports_len(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Whether a bound subnet, be it a sleeper's, has an address in common with this one.
+    pub fn overlaps(&self, subnet: Subnet) -> bool {
+        self.subnets.overlaps(subnet)
+    }
+
+    pub fn take_port(&mut self, port: u16) {
+        *self.ports.entry(port).or_default() += 1;
+    }
+
+    pub fn give_port(&mut self, port: u16) {
+        if let Some(times) = self.ports.get_mut(&port) {
+            *times -= 1;
+            if *times == 0 {
+                self.ports.remove(&port);
+            }
+        }
+    }
+
+    fn take_gpu(&mut self, gpu: &str) {
+        *self.gpus.entry(gpu.into()).or_default() += 1;
+    }
+
+    pub fn give_gpu(&mut self, gpu: &str) {
+        if let Some(times) = self.gpus.get_mut(gpu) {
+            *times -= 1;
+            if *times == 0 {
+                self.gpus.remove(gpu);
+            }
+        }
+    }
+
+    pub fn take_subnet(&mut self, subnet: Subnet) {
+        if !self.subnets.insert(subnet) {
+            *self.shared.entry(subnet).or_insert(1) += 1;
+        }
+    }
+
+    pub fn give_subnet(&mut self, subnet: Subnet) {
+        match self.shared.get_mut(&subnet) {
+            Some(times) => {
+                *times -= 1;
+                if *times == 1 {
+                    self.shared.remove(&subnet);
+                }
+            }
+            None => self.subnets.remove(subnet),
+        }
+    }
+
+    pub fn forget_subnets(&mut self) {
+        self.subnets.clear();
+        self.shared.clear();
+    }
+
+    fn add(&mut self, share: &Share) {
+        self.instances += 1;
+        self.memory += i128::from(share.memory);
+        self.cpu_milli += i128::from(share.cpu_milli);
+        share.ports.iter().for_each(|port| self.take_port(*port));
+        share.gpus.iter().for_each(|gpu| self.take_gpu(gpu));
+        share.subnet.into_iter().for_each(|subnet| self.take_subnet(subnet));
+    }
+
+    fn remove(&mut self, share: &Share) {
+        self.instances -= 1;
+        self.memory -= i128::from(share.memory);
+        self.cpu_milli -= i128::from(share.cpu_milli);
+        share.ports.iter().for_each(|port| self.give_port(*port));
+        share.gpus.iter().for_each(|gpu| self.give_gpu(gpu));
+        share.subnet.into_iter().for_each(|subnet| self.give_subnet(subnet));
+    }
+
+    fn allocated(&self) -> Allocation {
+        let within = |sum: i128| sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Allocation {
+            memory: Quantity::from_bytes(within(self.memory)),
+            cpu: Quantity::from_milli(within(self.cpu_milli)),
+            instances: self.instances,
+            gpus: self.gpus.len() as i64,
+        }
     }
 }
 
-/// A snapshot of all hosts, by name.
-#[derive(Clone, Debug, Default)]
+/// One host and what is bound to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostLoad {
+    pub host: Arc<DockerHost>,
+    pub load: Load,
+    /// Of the host's spec, which are texts there.
+    pub address: String,
+    pub port_range: (u16, u16),
+    pub pool: SubnetPool,
+}
+
+impl HostLoad {
+    fn of(host: Arc<DockerHost>, load: Load) -> HostLoad {
+        let spec = &host.spec;
+        HostLoad { address: spec.reach_address(), port_range: spec.ports(), pool: spec.subnets(), host, load }
+    }
+
+    /// The host's GPUs that no instance has, be it asleep.
+    pub fn free_gpus(&self) -> impl Iterator<Item = &String> {
+        self.host.status.gpus.iter().filter(|gpu| !self.load.gpus.contains_key(gpu.as_str()))
+    }
+}
+
+/// What one instance takes of the host that it is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    node: Arc<str>,
+    memory: i64,
+    cpu_milli: i64,
+    ports: Box<[u16]>,
+    gpus: Box<[Box<str>]>,
+    subnet: Option<Subnet>,
+}
+
+impl Share {
+    /// `None` of one that is bound to none.
+    fn of(instance: &Instance) -> Option<Share> {
+        let status = &instance.status;
+        if status.node.is_empty() {
+            return None;
+        }
+        let (memory, cpu_milli) = reserved(instance);
+        Some(Share {
+            node: status.node.as_str().into(),
+            memory,
+            cpu_milli,
+            ports: status.ports.iter().map(|p| p.host_port).collect(),
+            gpus: status.gpus.iter().map(|gpu| gpu.as_str().into()).collect(),
+            subnet: status.subnet.parse().ok(),
+        })
+    }
+}
+
+/// All hosts, by name, with what they carry.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    pub hosts: BTreeMap<String, HostLoad>,
+    hosts: BTreeMap<Arc<str>, HostLoad>,
+    pub(super) order: Order,
+    /// What is bound to hosts that have no record.
+    elsewhere: HashMap<Arc<str>, Load>,
+    shares: HashMap<Key, Share>,
 }
 
 impl Fleet {
@@ -37,37 +194,95 @@ impl Fleet {
         hosts: impl IntoIterator<Item = Arc<DockerHost>>,
         instances: impl IntoIterator<Item = &'a Instance>,
     ) -> Fleet {
-        let loads = hosts.into_iter().map(|host| (host.metadata.name.clone(), HostLoad::of(host)));
-        let mut fleet = Fleet { hosts: loads.collect() };
+        let mut fleet = Fleet::default();
+        for host in hosts {
+            fleet.set_host(&host.metadata.name.clone(), Some(host));
+        }
         for instance in instances {
-            let Some(load) = fleet.hosts.get_mut(&instance.status.node) else { continue };
-            load.instances += 1;
-            load.ports.extend(instance.status.ports.iter().map(|p| p.host_port));
-            load.subnets.extend(instance.status.subnet.parse());
-            let (memory, cpu_milli) = reserved(instance);
-            load.memory = load.memory.saturating_add(memory);
-            load.cpu_milli = load.cpu_milli.saturating_add(cpu_milli);
+            fleet.set_instance(&instance.key(), Some(instance));
         }
         fleet
     }
-}
 
-/// What the instances bound to one host reserve of it, as its status tells it and placement counts it.
-pub fn allocated(bound: &[Arc<Instance>]) -> Allocation {
-    let add = |(memory, cpu_milli): (i64, i64), instance: &Arc<Instance>| {
-        let (more_memory, more_cpu) = reserved(instance);
-        (memory.saturating_add(more_memory), cpu_milli.saturating_add(more_cpu))
-    };
-    let (memory, cpu_milli) = bound.iter().fold((0, 0), add);
-    Allocation {
-        memory: Quantity::from_bytes(memory),
-        cpu: Quantity::from_milli(cpu_milli),
-        instances: i64::try_from(bound.len()).unwrap_or(i64::MAX),
+    /// In the order of their names.
+    pub fn hosts(&self) -> impl ExactSizeIterator<Item = &HostLoad> {
+        self.hosts.values()
+    }
+
+    pub fn host(&self, name: &str) -> Option<&HostLoad> {
+        self.hosts.get(name)
+    }
+
+    /// What the host's record is now; `None`: there is none.
+    pub fn set_host(&mut self, name: &str, now: Option<Arc<DockerHost>>) {
+        let load = match self.hosts.remove(name) {
+            Some(old) => {
+                self.order.remove(name, &old);
+                old.load
+            }
+            None => self.elsewhere.remove(name).unwrap_or_default(),
+        };
+        match now {
+            Some(host) => {
+                let name: Arc<str> = name.into();
+                let new = HostLoad::of(host, load);
+                self.order.insert(&name, &new);
+                self.hosts.insert(name, new);
+            }
+            None if load.instances > 0 => drop(self.elsewhere.insert(name.into(), load)),
+            None => {}
+        }
+    }
+
+    /// What the instance's record is now; `None`: there is none.
+    pub fn set_instance(&mut self, key: &Key, now: Option<&Instance>) {
+        let now = now.and_then(Share::of);
+        if self.shares.get(key) == now.as_ref() {
+            return;
+        }
+        if let Some(old) = self.shares.remove(key) {
+            self.change(&old.node, |load| load.remove(&old));
+        }
+        let Some(mut now) = now else { return };
+        // One text for all that are on a host.
+        if let Some((name, _)) = self.hosts.get_key_value(&now.node) {
+            now.node = name.clone();
+        }
+        self.change(&now.node, |load| load.add(&now));
+        self.shares.insert(key.clone(), now);
+    }
+
+    fn change(&mut self, node: &Arc<str>, change: impl FnOnce(&mut Load)) {
+        let Some((name, host)) =
+            self.hosts.get_key_value(node).map(|(name, _)| name.clone()).zip(self.hosts.get_mut(node))
+        else {
+            let load = self.elsewhere.entry(node.clone()).or_default();
+            change(load);
+            if load.instances == 0 {
+                self.elsewhere.remove(node);
+            }
+            return;
+        };
+        self.order.remove(&name, host);
+        change(&mut host.load);
+        self.order.insert(&name, host);
+    }
+
+    /// What the instances bound to one host reserve of it, as its status tells it and placement counts it.
+    pub fn allocated(&self, node: &str) -> Allocation {
+        let load = self.hosts.get(node).map(|host| &host.load).or_else(|| self.elsewhere.get(node));
+        load.map_or_else(|| Load::default().allocated(), Load::allocated)
     }
 }
 
-/// Bytes and thousandths of a CPU. Limits stored before there was a most of them may be absurd: who sums them up
-/// must not come to little for it.
+/// The same by adding it up.
+pub fn allocated(bound: &[Arc<Instance>]) -> Allocation {
+    let mut load = Load::default();
+    bound.iter().filter_map(|instance| Share::of(instance)).for_each(|share| load.add(&share));
+    load.allocated()
+}
+
+/// Bytes and thousandths of a CPU.
 fn reserved(instance: &Instance) -> (i64, i64) {
     if reserves(instance) { (instance.spec.memory_bytes(), instance.spec.cpu_milli()) } else { (0, 0) }
 }

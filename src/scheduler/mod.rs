@@ -1,16 +1,19 @@
 //! Which host an instance goes to, and why: pure functions over a snapshot.
 //!
-//! Filters first, each of which can say why it refuses; then the least loaded of the hosts that are left. What a host
-//! carries is derived from the statuses of the instances bound to it: there is no second table that could leak.
+//! The least loaded host that no filter refuses; each filter can say why it does. What a host carries is derived from the
+//! statuses of the instances bound to it: there is no second table that could leak.
 //!
 //! ```text
-//! instances, hosts ──▶ Fleet::new ──▶ place(instance) ──▶ Placement | Unplaced (why, host by host counted)
+//! instances, hosts, as they change ──▶ Fleet ──▶ place(instance) ──▶ Placement | Unplaced (why, host by host counted)
 //! ```
 
 mod filter;
+#[cfg(test)]
+mod laws;
 mod load;
+mod order;
 mod place;
 
 pub use filter::Refusal;
-pub use load::{Fleet, HostLoad, allocated};
-pub use place::{PlacedPort, Placement, Unplaced, place};
+pub use load::{Fleet, HostLoad, Load, allocated};
+pub use place::{PlacedPort, Placement, Unplaced, place, place_at, place_elsewhere};

@@ -14,6 +14,8 @@ pub struct Placement {
     /// Where the host ports are published and reached.
     pub address: String,
     pub ports: Vec<PlacedPort>,
+    /// The devices, as the host's status names them.
+    pub gpus: Vec<String>,
     /// Of its network.
     pub subnet: Subnet,
     /// For the Scheduled condition.
@@ -48,52 +50,74 @@ impl std::fmt::Display for Unplaced {
 
 /// Chooses a host and its ports. Deterministic: ties go to the first by name.
 pub fn place(instance: &Instance, fleet: &Fleet) -> Result<Placement, Unplaced> {
-    let mut refusals = BTreeMap::new();
-    let mut best: Option<((bool, f64), &HostLoad, Subnet)> = None;
-    for load in fleet.hosts.values() {
-        let subnet = match refuse(instance, load) {
-            Ok(subnet) => subnet,
-            Err(refusal) => {
-                *refusals.entry(refusal).or_insert(0) += 1;
-                continue;
-            }
+    place_elsewhere(instance, fleet, "")
+}
+
+/// As [`place`], as if there were no host of this name.
+pub fn place_elsewhere(instance: &Instance, fleet: &Fleet, but: &str) -> Result<Placement, Unplaced> {
+    let hosts = fleet.hosts().len() - usize::from(fleet.host(but).is_some());
+    let named = &instance.spec.placement.node;
+    if !named.is_empty() {
+        return match fleet.host(named).filter(|_| named != but) {
+            Some(on) => place_at(instance, on, hosts),
+            None => Err(refused(hosts, (hosts > 0).then_some((Refusal::NotTheNamedNode, hosts)))),
         };
-        let score = (is_disliked(instance, load), share(instance, load));
-        if best.is_none_or(|(least, ..)| score < least) {
-            best = Some((score, load, subnet));
+    }
+    match least_loaded(instance, fleet, but) {
+        Some((on, subnet)) => Ok(placement(instance, on, subnet, hosts)),
+        None => {
+            let others = fleet.hosts().filter(|on| on.host.metadata.name != but);
+            Err(refused(hosts, others.filter_map(|on| Some((refuse(instance, on).err()?, 1)))))
         }
     }
-    let Some((_, load, subnet)) = best else { return Err(Unplaced { hosts: fleet.hosts.len(), refusals }) };
-    let refused: usize = refusals.values().sum();
-    let message = format!(
-        "{} is the least loaded of {} that fit (of {} hosts)",
-        load.host.metadata.name,
-        fleet.hosts.len() - refused,
-        fleet.hosts.len()
-    );
-    Ok(Placement {
-        node: load.host.metadata.name.clone(),
-        address: load.host.spec.reach_address(),
-        ports: choose_ports(instance, load),
-        subnet,
-        message,
-    })
+}
+
+/// On just this host, which need not be as the fleet has it: one of so many.
+pub fn place_at(instance: &Instance, on: &HostLoad, hosts: usize) -> Result<Placement, Unplaced> {
+    match refuse(instance, on) {
+        Ok(subnet) => Ok(placement(instance, on, subnet, hosts)),
+        Err(why) => {
+            let others = hosts.saturating_sub(1);
+            let others = (others > 0).then_some((Refusal::NotTheNamedNode, others));
+            Err(refused(hosts, others.into_iter().chain([(why, 1)])))
+        }
+    }
+}
+
+fn refused(hosts: usize, why: impl IntoIterator<Item = (Refusal, usize)>) -> Unplaced {
+    let mut refusals = BTreeMap::new();
+    for (refusal, count) in why {
+        *refusals.entry(refusal).or_insert(0) += count;
+    }
+    Unplaced { hosts, refusals }
+}
+
+/// The host with the smallest larger share of memory and CPU, with the instance on it, of those that do not refuse it; one
+/// that asks to be left alone only when there is no other.
+fn least_loaded<'a>(instance: &Instance, fleet: &'a Fleet, but: &str) -> Option<(&'a HostLoad, Subnet)> {
+    let spec = &instance.spec;
+    let found = |disliked: bool| {
+        let takes = |name: &str| {
+            let host = fleet.host(name).filter(|_| name != but);
+            host.is_some_and(|on| is_disliked(instance, on) == disliked && refuse(instance, on).is_ok())
+        };
+        let on = fleet.host(fleet.order.least(spec.memory_bytes(), spec.cpu_milli(), takes)?)?;
+        Some((on, choose_subnet(instance, on)?))
+    };
+    found(false).or_else(|| found(true))
+}
+
+fn placement(instance: &Instance, on: &HostLoad, subnet: Subnet, hosts: usize) -> Placement {
+    let node = on.host.metadata.name.clone();
+    let message = format!("{node} is the least loaded that fits (of {hosts} hosts)");
+    let (address, ports, gpus) = (on.address.clone(), choose_ports(instance, on), choose_gpus(instance, on));
+    Placement { node, address, ports, gpus, subnet, message }
 }
 
 /// Whether the host asks to be left alone while there is another.
-fn is_disliked(instance: &Instance, load: &HostLoad) -> bool {
+fn is_disliked(instance: &Instance, on: &HostLoad) -> bool {
     let tolerations = &instance.spec.placement.tolerations;
-    untolerated(&load.host.spec.taints, tolerations, &[TaintEffect::PreferNoSchedule]).is_some()
-}
-
-/// The larger of the memory and CPU shares that the host would have with the instance on it.
-fn share(instance: &Instance, load: &HostLoad) -> f64 {
-    let capacity = &load.host.status.capacity;
-    let of = |used: i64, all: Option<i64>| used as f64 / all.filter(|a| *a > 0).unwrap_or(1) as f64;
-    let memory =
-        of(load.memory.saturating_add(instance.spec.memory_bytes()), capacity.memory.as_ref().map(|q| q.value()));
-    let cpu = of(load.cpu_milli.saturating_add(instance.spec.cpu_milli()), capacity.cpu.as_ref().map(|q| q.milli()));
-    memory.max(cpu)
+    untolerated(&on.host.spec.taints, tolerations, &[TaintEffect::PreferNoSchedule]).is_some()
 }
 
 /// Where the search for something free begins: it depends on the uid, so that what was just given back is not at once
@@ -103,37 +127,36 @@ fn beginning(instance: &Instance) -> u32 {
 }
 
 /// The subnet that it has, if it can keep it, else a free one of the host's pool; `None` when there is none.
-pub(super) fn choose_subnet(instance: &Instance, load: &HostLoad) -> Option<Subnet> {
-    let own: Option<Subnet> = instance.status.subnet.parse().ok().filter(|own| !load.subnets.overlaps(*own));
-    let pool = load.host.spec.subnets();
+pub(super) fn choose_subnet(instance: &Instance, on: &HostLoad) -> Option<Subnet> {
+    let (load, pool) = (&on.load, on.pool);
+    let own: Option<Subnet> = instance.status.subnet.parse().ok().filter(|own| !load.overlaps(*own));
     let start = beginning(instance) % pool.count();
-    own.or_else(|| (0..pool.count()).map(|n| pool.nth(start + n)).find(|subnet| !load.subnets.overlaps(*subnet)))
+    own.or_else(|| (0..pool.count()).map(|n| pool.nth(start + n)).find(|subnet| !load.overlaps(*subnet)))
+}
+
+/// Those that it has first: what it keeps in them, a model perhaps, is where it was.
+fn choose_gpus(instance: &Instance, on: &HostLoad) -> Vec<String> {
+    let own = &instance.status.gpus;
+    let had = on.free_gpus().filter(|gpu| own.contains(gpu));
+    let others = on.free_gpus().filter(|gpu| !own.contains(gpu));
+    had.chain(others).take(instance.spec.gpus as usize).cloned().collect()
 }
 
 /// Fixed ports as asked, others free ones.
-fn choose_ports(instance: &Instance, load: &HostLoad) -> Vec<PlacedPort> {
-    let (first, last) = load.host.spec.ports();
+fn choose_ports(instance: &Instance, on: &HostLoad) -> Vec<PlacedPort> {
+    let (first, last) = on.port_range;
     let size = u32::from(last - first) + 1;
     let start = beginning(instance) % size;
-    let mut taken = load.ports.clone();
-    taken.extend(instance.spec.ports.iter().filter_map(|p| p.host_port));
-    let mut offset = 0;
-    instance
-        .spec
-        .ports
-        .iter()
-        .map(|port| {
-            let host_port = port.host_port.unwrap_or_else(|| {
-                loop {
-                    let candidate = first + ((start + offset) % size) as u16;
-                    offset += 1;
-                    // Ends: the filter has counted enough free ports.
-                    if taken.insert(candidate) {
-                        break candidate;
-                    }
-                }
-            });
-            PlacedPort { name: port.name.clone(), host_port }
+    let fixed: Vec<u16> = instance.spec.ports.iter().filter_map(|p| p.host_port).collect();
+    // None comes twice: the filter has counted enough free ports.
+    let mut free = (0..size)
+        .map(|offset| first + ((start + offset) % size) as u16)
+        .filter(|port| !on.load.has_port(*port) && !fixed.contains(port));
+    let ports = instance.spec.ports.iter();
+    ports
+        .filter_map(|port| {
+            let host_port = port.host_port.or_else(|| free.next())?;
+            Some(PlacedPort { name: port.name.clone(), host_port })
         })
         .collect()
 }
@@ -176,6 +199,7 @@ mod tests {
         instance.status.node = placement.node.clone();
         instance.status.phase = Phase::Running;
         instance.status.subnet = placement.subnet.to_string();
+        instance.status.gpus = placement.gpus.clone();
         instance.status.ports =
             placement.ports.iter().map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect();
         instance
@@ -198,6 +222,37 @@ mod tests {
         let why = place(&pinned, &Fleet::new([Arc::new(small)], [])).unwrap_err().to_string();
         assert_eq!(why, "0/1 hosts fit: 1 is not the node of spec.placement.node");
         assert_eq!(place(&pinned, &Fleet::default()).unwrap_err().to_string(), "there is no DockerHost");
+    }
+
+    #[test]
+    fn each_filter_says_what_it_has_found() {
+        let why = |spec: serde_json::Value, host_has: fn(&mut DockerHost)| {
+            let mut only = (*host("a", "4Gi", "30000-30009")).clone();
+            host_has(&mut only);
+            let mut asks = instance("x", 1);
+            asks.spec = serde_json::from_value(spec).unwrap();
+            let mut holder = instance("holder", 1);
+            holder.spec.ports[0].host_port = Some(30001);
+            let placed = place(&holder, &Fleet::new([host("a", "4Gi", "30000-30009")], [])).unwrap();
+            place(&asks, &Fleet::new([Arc::new(only)], [&bind(holder, &placed)])).unwrap_err().to_string()
+        };
+        let nothing: fn(&mut DockerHost) = |_| {};
+        assert_eq!(
+            why(json!({"image": "a", "runtime": "runsc"}), nothing),
+            "0/1 hosts fit: 1 without the runtime runsc"
+        );
+        assert_eq!(
+            why(json!({"image": "a", "ports": [{"name": "p", "containerPort": 1, "hostPort": 30001}]}), nothing),
+            "0/1 hosts fit: 1 with host port 30001 taken"
+        );
+        assert_eq!(
+            why(json!({"image": "a", "placement": {"nodeSelector": {"zone": "b"}}}), nothing),
+            "0/1 hosts fit: 1 did not match spec.placement.nodeSelector"
+        );
+        assert_eq!(
+            why(json!({"image": "a"}), |host| host.status.capacity.instances = Some(1)),
+            "0/1 hosts fit: 1 with too many instances"
+        );
     }
 
     #[test]
@@ -252,6 +307,35 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_is_one_instances_alone_also_while_it_sleeps() {
+        let mut both = (*host("a", "4Gi", "")).clone();
+        both.status.gpus = vec!["GPU-a".into(), "GPU-b".into()];
+        let hosts = [Arc::new(both), host("b", "64Gi", "")];
+        let asks = |name: &str, gpus| {
+            let mut instance = instance(name, 0);
+            instance.spec.gpus = gpus;
+            instance
+        };
+        let place = |instance: &Instance, bound: &[Instance]| place(instance, &Fleet::new(hosts.clone(), bound));
+        let one = place(&asks("one", 1), &[]).unwrap();
+        assert_eq!((one.node.as_str(), &one.gpus[..]), ("a", &["GPU-a".to_owned()][..]), "b has room, and no GPU");
+        let mut one = bind(asks("one", 1), &one);
+        one.status.phase = Phase::Asleep;
+        let why = place(&asks("two", 2), &[one.clone()]).unwrap_err().to_string();
+        assert_eq!(why, "0/2 hosts fit: 2 without enough free GPUs");
+        let two = bind(asks("two", 1), &place(&asks("two", 1), &[one.clone()]).unwrap());
+        assert_eq!(two.status.gpus, ["GPU-b"]);
+        assert!(place(&asks("three", 1), &[one.clone(), two.clone()]).is_err());
+        assert_eq!(place(&asks("none", 0), &[one.clone(), two.clone()]).unwrap().node, "b");
+        let fleet = Fleet::new(hosts.clone(), &[one.clone(), two.clone()]);
+        assert_eq!((fleet.allocated("a").gpus, fleet.allocated("b").gpus), (2, 0));
+        // One that is asked for more keeps what it has.
+        let mut more = two.clone();
+        more.spec.gpus = 2;
+        assert_eq!(place(&more, &[]).unwrap().gpus, ["GPU-b", "GPU-a"]);
+    }
+
+    #[test]
     fn each_instance_gets_a_subnet_that_nothing_bound_overlaps() {
         let mut small = (*host("a", "4Gi", "")).clone();
         small.spec.subnet_pool = "10.1.0.0/26".into();
@@ -281,11 +365,9 @@ mod tests {
         assert_eq!(why, "0/1 hosts fit: 1 without a free subnet");
 
         // One that it has is kept, also when the pool is another now.
-        let mut load = Fleet::new([only], &bound);
-        load.hosts.get_mut("a").unwrap().subnets.remove(bound[3].status.subnet.parse().unwrap());
         small.spec.subnet_pool = "10.9.0.0/26".into();
-        load.hosts.get_mut("a").unwrap().host = Arc::new(small);
-        assert_eq!(place(&bound[3], &load).unwrap().subnet.to_string(), bound[3].status.subnet);
+        let others = Fleet::new([Arc::new(small)], &bound[..3]);
+        assert_eq!(place(&bound[3], &others).unwrap().subnet.to_string(), bound[3].status.subnet);
     }
 
     proptest! {
@@ -320,12 +402,12 @@ mod tests {
                 }
             }
             let fleet = Fleet::new(hosts, &bound);
-            for load in fleet.hosts.values() {
-                let all: usize = bound.iter().filter(|b| b.status.node == load.host.metadata.name).map(|b| b.status.ports.len()).sum();
-                prop_assert_eq!(all, load.ports.len(), "a port was bound twice");
-                prop_assert!(load.memory <= 4 << 30);
+            for on in fleet.hosts() {
+                let all: usize = bound.iter().filter(|b| b.status.node == on.host.metadata.name).map(|b| b.status.ports.len()).sum();
+                prop_assert_eq!(all, on.load.ports_len(), "a port was bound twice");
+                prop_assert!(on.load.memory <= 4 << 30);
             }
-            let counts: Vec<_> = fleet.hosts.values().map(|l| l.instances).collect();
+            let counts: Vec<_> = fleet.hosts().map(|on| on.load.instances).collect();
             prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "uneven: {:?}", counts);
         }
     }

@@ -168,6 +168,8 @@ fn told(operation: &'static str, key: &Key, error: EngineError) -> AttachError {
         EngineErrorKind::Conflict => AttachError::NotRunning(key.clone()),
         EngineErrorKind::Unreachable
         | EngineErrorKind::WrongDaemon
+        | EngineErrorKind::Credentials
+        | EngineErrorKind::LoginRefused
         | EngineErrorKind::Timeout
         | EngineErrorKind::Busy => AttachError::Unreachable { key: key.clone(), why: error.message },
         _ => AttachError::Failed { operation, key: key.clone(), why: error.message },
@@ -220,7 +222,7 @@ impl Attach for DockerAttach {
         }
         let container = engine.container(&id).await.map_err(|e| told("look at", key, e))?;
         let container = container.ok_or_else(|| AttachError::NoContainer(key.clone()))?;
-        let window = previous::window(&container, instance.status.last_exit.as_ref());
+        let window = previous::window(&container, &instance.status);
         let window = window.ok_or_else(|| AttachError::NoPreviousRun(key.clone()))?;
         // No tail: the daemon would count the lines of the run under way.
         let options = engine::LogOptions {

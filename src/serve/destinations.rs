@@ -3,18 +3,15 @@
 use std::sync::Arc;
 
 use crate::api::Destinations;
-use crate::cache::Cache;
+use crate::controllers::Context;
 use crate::controllers::instance::elsewhere;
 use crate::model::Instance;
-use crate::scheduler::Fleet;
 
 /// Asks the scheduler, with the fleet as the cache shows it.
-pub struct Scheduled(pub Arc<Cache>);
+pub struct Scheduled(pub Arc<Context>);
 
 impl Destinations for Scheduled {
     fn elsewhere(&self, instance: &Instance) -> Result<(), String> {
-        let instances = self.0.instances();
-        let fleet = Fleet::new(self.0.hosts(), instances.iter().map(|i| &**i));
-        elsewhere(instance, fleet).map(drop)
+        elsewhere(instance, &self.0.loads.fleet()).map(drop)
     }
 }

@@ -23,7 +23,6 @@ use crate::store::SharedStore;
 use crate::{api, proxy};
 
 /// Whose state is shown.
-#[derive(Clone)]
 pub struct Seen {
     pub cache: Arc<Cache>,
     pub store: SharedStore,
@@ -89,19 +88,30 @@ fn sample(value: i64) -> f64 {
     value as f64
 }
 
+fn count(n: usize) -> f64 {
+    sample(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn bytes(quantity: &Quantity) -> f64 {
+    sample(quantity.value())
+}
+
+fn cores(quantity: &Quantity) -> f64 {
+    sample(quantity.milli()) / 1000.0
+}
+
 impl Collector for Seen {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         let instances = self.cache.instances();
         let of_phase = |phase: Phase| {
-            let count = instances.iter().filter(|i| i.status.phase == phase).count();
-            ([("phase", format!("{phase:?}"))], sample(i64::try_from(count).unwrap_or(i64::MAX)))
+            let of_it = instances.iter().filter(|i| i.status.phase == phase);
+            ([("phase", format!("{phase:?}"))], count(of_it.count()))
         };
         gauges(encoder, "instances", "Instances by their phase", Phase::ALL.map(of_phase))?;
         hosts(encoder, &self.cache.hosts())?;
 
         let (due, later) = self.queue.len();
-        let count = |n: usize| sample(i64::try_from(n).unwrap_or(i64::MAX));
         let states = [([("state", "due")], count(due)), ([("state", "later")], count(later))];
         gauges(
             encoder,
@@ -134,11 +144,9 @@ fn hosts(encoder: &mut DescriptorEncoder<'_>, hosts: &[Arc<DockerHost>]) -> fmt:
     gauges(encoder, "host_certificate_expiry_timestamp_seconds", help, ends)?;
 
     let capacity = |pick: fn(&Capacity) -> Option<f64>| each(&move |h| pick(&h.status.capacity));
-    let bytes = |q: &Quantity| sample(q.value());
-    let cores = |q: &Quantity| sample(q.milli()) / 1000.0;
-    let most = capacity(|c| c.memory.as_ref().map(|q| sample(q.value())));
+    let most = capacity(|c| c.memory.as_ref().map(bytes));
     gauges(encoder, "host_memory_capacity_bytes", "Memory that instances may reserve on a DockerHost", most)?;
-    let most = capacity(|c| c.cpu.as_ref().map(|q| sample(q.milli()) / 1000.0));
+    let most = capacity(|c| c.cpu.as_ref().map(cores));
     gauges(encoder, "host_cpu_capacity_cores", "CPU that instances may reserve on a DockerHost", most)?;
     let most = capacity(|c| c.instances.map(sample));
     gauges(encoder, "host_instances_capacity", "Instances that may be bound to a DockerHost", most)?;
@@ -161,7 +169,7 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         gauge(encoder, "process_start_time_seconds", "When the process began, since 1970", sample(self.begun))?;
-        if let Some(bytes) = std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident) {
+        if let Some(bytes) = resident_now() {
             gauge(encoder, "process_resident_memory_bytes", "Resident memory", sample(bytes))?;
         }
         if let Some(seconds) = std::fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
@@ -174,11 +182,15 @@ impl Collector for Process {
             metric.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-            let open = i64::try_from(open.count()).unwrap_or(i64::MAX);
-            gauge(encoder, "process_open_fds", "Open file descriptors", sample(open))?;
+            gauge(encoder, "process_open_fds", "Open file descriptors", count(open.count()))?;
         }
         Ok(())
     }
+}
+
+/// Bytes of this process.
+pub(super) fn resident_now() -> Option<i64> {
+    std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident)
 }
 
 /// `VmRSS:     1234 kB` of proc_pid_status(5).

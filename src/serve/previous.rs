@@ -15,10 +15,12 @@ use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::docker::engine::{ContainerInfo, RunState};
-use crate::model::LastExit;
+use crate::model::{InstanceStatus, Time};
 
-/// How much earlier than its noted start a run's first line may be stamped.
+/// How much earlier than its noted start a run's first line may be stamped, where runs may follow closely.
 const EARLY: SignedDuration = SignedDuration::from_millis(50);
+/// The same of a daemon that has much to do, where no other run ended shortly before.
+const EARLIEST: SignedDuration = SignedDuration::from_secs(1);
 
 /// A part of a log, both ends included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,21 +33,34 @@ pub struct Window {
 ///
 /// The daemon remembers the start of one run only. That of the run before is known when it ended by itself, to the
 /// second, from the instance's status; else everything before the run under way counts as one.
-pub fn window(container: &ContainerInfo, last_exit: Option<&LastExit>) -> Option<Window> {
+pub fn window(container: &ContainerInfo, status: &InstanceStatus) -> Option<Window> {
     let started = container.started_at?;
     match container.state {
         RunState::Running | RunState::Paused | RunState::Restarting => {
             let finished = container.finished_at?;
-            let of_that_run = last_exit.filter(|exit| exit.finished_at == finished.into());
-            let since = of_that_run.and_then(|exit| exit.started_at).map(|t| earlier(t.timestamp(), EARLY));
+            let of_that_run = status.last_exit.as_ref().filter(|exit| exit.finished_at == finished.into());
+            let since = of_that_run.and_then(|exit| exit.started_at).map(|t| beginning(t.timestamp(), finished, None));
             Some(Window { since, until: Some(edge(finished, started)) })
         }
         RunState::Exited | RunState::Dead | RunState::Removing => {
-            Some(Window { since: Some(earlier(started, EARLY)), until: None })
+            let finished = container.finished_at.unwrap_or(started);
+            // The end that was told last may be the one of this very run.
+            let told = status.last_exit.as_ref().map(|exit| exit.finished_at).filter(|end| *end < finished.into());
+            let before = told.max(status.ended_at).map(Time::timestamp);
+            Some(Window { since: Some(beginning(started, finished, before)), until: None })
         }
         // Its start has failed.
         RunState::Created => None,
     }
+}
+
+/// The first moment that counts for a run, given the second in which one before it ended. A run may be over before its
+/// daemon has noted that it started.
+fn beginning(started: Timestamp, finished: Timestamp, before: Option<Timestamp>) -> Timestamp {
+    let first = started.min(finished);
+    let close = earlier(first, started.duration_since(finished).max(EARLY));
+    let free = before.and_then(|second| second.checked_add(SignedDuration::from_secs(1)).ok()).unwrap_or(close);
+    free.clamp(earlier(first, EARLIEST).min(close), close)
 }
 
 /// The last moment that counts for a run which ended before another began: half way between. A clock that was set back
@@ -96,7 +111,7 @@ pub fn skip_lines<E: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Time;
+    use crate::model::LastExit;
     use futures::stream;
 
     fn at(millis: i64) -> Timestamp {
@@ -107,44 +122,68 @@ mod tests {
         ContainerInfo { state, started_at: started.map(at), finished_at: finished.map(at), ..ContainerInfo::default() }
     }
 
-    fn exit(started: Option<i64>, finished: i64) -> LastExit {
+    fn exit(started: Option<i64>, finished: i64) -> InstanceStatus {
         let started_at = started.map(|t| Time::from(at(t)));
-        LastExit { exit_code: 1, oom_killed: false, started_at, finished_at: at(finished).into(), seen_at: None }
+        let last_exit =
+            LastExit { exit_code: 1, oom_killed: false, started_at, finished_at: at(finished).into(), seen_at: None };
+        InstanceStatus { last_exit: Some(last_exit), ..InstanceStatus::default() }
     }
 
     #[test]
     fn the_run_before_the_one_under_way_ends_half_way_to_its_start() {
-        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), None).unwrap();
+        let unknown = InstanceStatus::default();
+        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), &unknown).unwrap();
         assert_eq!(seen, Window { since: None, until: Some(at(4_500)) });
         let known = exit(Some(2_000), 4_000);
-        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), Some(&known)).unwrap();
+        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), &known).unwrap();
         assert_eq!(seen, Window { since: Some(at(1_950)), until: Some(at(4_500)) });
         let of_another = exit(Some(2_000), 3_000);
-        let seen = window(&container(RunState::Paused, Some(5_000), Some(4_000)), Some(&of_another)).unwrap();
+        let seen = window(&container(RunState::Paused, Some(5_000), Some(4_000)), &of_another).unwrap();
         assert_eq!(seen.since, None, "an end that is not that run's says nothing of its start");
         let before_this_was_kept = exit(None, 4_000);
-        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), Some(&before_this_was_kept));
+        let seen = window(&container(RunState::Running, Some(5_000), Some(4_000)), &before_this_was_kept);
         assert_eq!(seen.unwrap().since, None);
     }
 
     #[test]
     fn a_run_that_is_over_is_the_previous_one_until_the_next_begins() {
         for state in [RunState::Exited, RunState::Dead] {
-            let seen = window(&container(state, Some(5_000), Some(6_000)), Some(&exit(Some(1_000), 4_000))).unwrap();
+            let seen = window(&container(state, Some(5_000), Some(6_000)), &exit(Some(1_000), 6_000)).unwrap();
             assert_eq!(seen, Window { since: Some(at(4_950)), until: None });
         }
     }
 
     #[test]
+    fn a_run_that_was_over_before_its_start_was_noted_has_its_lines() {
+        let late = container(RunState::Exited, Some(5_595), Some(5_466));
+        for status in [InstanceStatus::default(), exit(None, 5_466), exit(None, 5_100)] {
+            assert_eq!(window(&late, &status).unwrap().since, Some(at(5_337)));
+        }
+    }
+
+    #[test]
+    fn a_start_may_be_noted_late_where_no_run_ended_shortly_before() {
+        let over = container(RunState::Exited, Some(5_300), Some(6_000));
+        assert_eq!(window(&over, &exit(None, 2_999)).unwrap().since, Some(at(4_300)));
+        assert_eq!(window(&over, &exit(None, 3_700)).unwrap().since, Some(at(4_300)), "it ended before 4,000");
+        assert_eq!(window(&over, &exit(None, 4_300)).unwrap().since, Some(at(5_000)), "it ended before 5,000");
+        assert_eq!(window(&over, &exit(None, 5_100)).unwrap().since, Some(at(5_250)));
+        let asked_for = InstanceStatus { ended_at: Some(at(4_300).into()), ..exit(None, 6_000) };
+        assert_eq!(window(&over, &asked_for).unwrap().since, Some(at(5_000)));
+        let at_once = InstanceStatus { ended_at: Some(at(6_000).into()), ..InstanceStatus::default() };
+        assert_eq!(window(&over, &at_once).unwrap().since, Some(at(5_250)), "in which of the two it is not known");
+    }
+
+    #[test]
     fn a_first_run_has_none_before_it() {
-        assert_eq!(window(&container(RunState::Running, Some(5_000), None), Some(&exit(Some(1), 2))), None);
-        assert_eq!(window(&container(RunState::Created, None, None), None), None);
-        assert_eq!(window(&container(RunState::Created, Some(1), Some(2)), None), None);
+        assert_eq!(window(&container(RunState::Running, Some(5_000), None), &exit(Some(1), 2)), None);
+        assert_eq!(window(&container(RunState::Created, None, None), &InstanceStatus::default()), None);
+        assert_eq!(window(&container(RunState::Created, Some(1), Some(2)), &InstanceStatus::default()), None);
     }
 
     #[test]
     fn a_clock_that_was_set_back_does_not_reach_into_the_run_under_way() {
-        let seen = window(&container(RunState::Running, Some(5_000), Some(9_000)), None).unwrap();
+        let seen = window(&container(RunState::Running, Some(5_000), Some(9_000)), &InstanceStatus::default()).unwrap();
         assert_eq!(seen.until, Some(at(4_950)));
         let extreme = ContainerInfo {
             state: RunState::Running,
@@ -152,7 +191,7 @@ mod tests {
             finished_at: Some(Timestamp::MAX),
             ..ContainerInfo::default()
         };
-        assert_eq!(window(&extreme, None).unwrap().until, Some(Timestamp::MIN));
+        assert_eq!(window(&extreme, &InstanceStatus::default()).unwrap().until, Some(Timestamp::MIN));
     }
 
     #[tokio::test]

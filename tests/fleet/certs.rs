@@ -70,6 +70,21 @@ impl Drop for Worker {
     }
 }
 
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// A worker that its script has made one, its certificates in `certs`; and where its daemon listens.
+fn installed(plane: &ControlPlane, certs: &Path, script: &Path) -> (Worker, String) {
+    let mut worker = Worker { root: plane.directory().join("worker"), child: None };
+    let port = free_port().to_string();
+    let wanted = ["host", "certs", "worker", "--ip", "127.0.0.1", "--port", &port, "-o", &text(script)];
+    plane.run(&[&wanted, &["--certs-dir", &text(certs)][..]].concat());
+    worker.install(script);
+    worker.start();
+    (worker, format!("tcp://127.0.0.1:{port}"))
+}
+
 fn host(plane: &ControlPlane) -> Value {
     serde_json::from_str(&plane.run(&["get", "dh", "worker", "-o", "json"])).expect("JSON")
 }
@@ -91,21 +106,63 @@ fn restart(plane: &ControlPlane, worker: &mut Worker) -> Value {
 }
 
 #[test]
+fn a_worker_is_kept_by_a_secret_that_is_taken_away_and_replaced_while_it_runs() {
+    let plane = ControlPlane::start(31_940);
+    let dir = plane.directory();
+    let (certs, script) = (dir.join("hosts"), dir.join("install.sh"));
+    let (mut worker, endpoint) = installed(&plane, &certs, &script);
+    let made = ["--certs-dir", &text(&certs)];
+    let added = ["host", "add", "worker", "--endpoint", &endpoint, "--secret", "worker-tls"];
+    let told = plane.cli(&[&added, &made[..]].concat(), "").unwrap_or_else(|e| panic!("{e}\n{}", worker.log()));
+    assert!(told.starts_with("secret/worker-tls in portreeve-system filled\n"), "{told}");
+    assert!(told.contains("ok TLS: the certificates are good until "), "{told}");
+    let seen = host(&plane);
+    assert_eq!(seen["spec"]["tls"], json!({"secret": "worker-tls"}));
+    // the control plane has no directory
+    let aside = dir.join("aside");
+    fs::rename(&certs, &aside).expect("moved");
+
+    let gone = "there is no Secret portreeve-system/worker-tls";
+    plane.run(&["delete", "secret", "worker-tls", "-n", "portreeve-system"]);
+    let seen = within(PATIENCE, || {
+        let host = host(&plane);
+        if condition(&host, "TLSValid")["status"] == "False" { Ok(host) } else { Err(format!("{host:#}")) }
+    });
+    let seen = seen.unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(condition(&seen, "TLSValid")["reason"], "CredentialsInvalid");
+    assert_eq!(condition(&seen, "TLSValid")["message"], gone);
+    worker.stop();
+    until_ready(&plane, &worker, "False");
+    worker.start();
+    let seen = within(PATIENCE, || {
+        let host = host(&plane);
+        if condition(&host, "Ready")["reason"] == "CredentialsInvalid" { Ok(host) } else { Err(format!("{host:#}")) }
+    });
+    assert_eq!(condition(&seen.unwrap_or_else(|why| panic!("{why}")), "Ready")["message"], gone);
+
+    // another pair on both sides, with no file of it where the control plane looks
+    let before = fs::read(aside.join("worker/cert.pem")).expect("a certificate");
+    let rotated = plane.run(&["host", "rotate", "worker", "--secret", "--certs-dir", &text(&aside)]);
+    assert_ne!(fs::read(aside.join("worker/cert.pem")).expect("a certificate"), before);
+    let seen = until_ready(&plane, &worker, "True");
+    assert_eq!(condition(&seen, "TLSValid")["status"], "True", "{seen:#}");
+    fs::write(&script, rotated).expect("written");
+    worker.install(&script);
+    restart(&plane, &mut worker);
+    let key = fs::read_to_string(aside.join("worker/key.pem")).expect("a key");
+    let log = fs::read_to_string(plane.log()).expect("the server's log");
+    assert!(!log.contains(key.lines().nth(1).expect("a line of the key")), "the key is in the log");
+    plane.run(&["delete", "dh", "worker"]);
+}
+
+#[test]
 fn a_worker_is_added_by_its_script_and_kept_while_its_certificates_are_replaced() {
     let plane = ControlPlane::start(31_860);
     let dir = plane.directory();
     let (certs, script) = (dir.join("hosts"), dir.join("install.sh"));
     let own = |name: &str| certs.join("worker").join(name);
-    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-    let mut worker = Worker { root: dir.join("worker"), child: None };
-    let port = free_port().to_string();
-
+    let (mut worker, endpoint) = installed(&plane, &certs, &script);
     let made = ["--certs-dir", &text(&certs)];
-    let wanted = ["host", "certs", "worker", "--ip", "127.0.0.1", "--port", &port, "-o", &text(&script)];
-    plane.run(&[&wanted, &made[..]].concat());
-    worker.install(&script);
-    worker.start();
-    let endpoint = format!("tcp://127.0.0.1:{port}");
     let added = ["host", "add", "worker", "--endpoint", &endpoint, "--certs-dir", &text(&certs), "--label", "zone=a"];
     let told = plane.cli(&added, "").unwrap_or_else(|e| panic!("{e}\n{}", worker.log()));
     for check in

@@ -5,13 +5,14 @@
 //! object, its events and what the server said. At the end, instances are deleted through the program, the server is
 //! killed, and whatever is left under the instances' names is removed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -56,6 +57,16 @@ pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T, String>
             Err(_) => std::thread::sleep(POLL),
         }
     }
+}
+
+/// Tests share daemons, where a second container of a name, or on a port, is refused: a test that takes what another has
+/// taken fails, whether they meet or not.
+#[track_caller]
+fn take(what: String) {
+    static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(!taken.contains(&what), "another test has {what} too");
+    taken.insert(what);
 }
 
 /// A port that nobody listens on, below those that the kernel gives to clients: it is still free after a restart.
@@ -123,6 +134,7 @@ impl ControlPlane {
 
     /// The same with another choice of what is logged.
     pub fn start_logging(first_port: u16, filter: &'static str) -> ControlPlane {
+        take(format!("host ports from {first_port} on"));
         let mut plane = ControlPlane {
             daemon: daemon::first(),
             dir: tempfile::tempdir().expect("a directory"),
@@ -221,6 +233,7 @@ impl ControlPlane {
     /// Cleans up this instance at the end.
     pub fn owns(&mut self, name: &str) {
         if !self.names.iter().any(|n| n == name) {
+            take(format!("an instance {name}"));
             self.names.push(name.to_owned());
         }
     }
@@ -263,6 +276,23 @@ impl ControlPlane {
     pub fn until_is(&self, name: &str, phase: &str, reason: &str) -> String {
         let object = self.until(name, &format!("{phase}, {reason}"), |o| is(o, phase, reason));
         condition(&object, "Ready")["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the instance has been so for some time on end.
+    #[track_caller]
+    pub fn comes_to_stay(&self, name: &str, time: Duration, so: impl Fn(&Value) -> bool) {
+        let mut since = None;
+        let stayed = within(PATIENCE, || {
+            let object = self.get_kind("instance", name)?.unwrap_or(Value::Null);
+            if !so(&object) {
+                since = None;
+                return Err(format!("{:#}", object["status"]));
+            }
+            let at = now();
+            let so_far = at - *since.get_or_insert(at);
+            if so_far >= time { Ok(()) } else { Err(format!("so for {so_far:?} only")) }
+        });
+        stayed.unwrap_or_else(|why| self.fail(name, &why));
     }
 
     /// Looks again and again for so long that the instance is so.

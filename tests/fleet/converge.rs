@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::control_plane::{ControlPlane, instance, instance_with, serves, within};
+use crate::control_plane::{ControlPlane, PATIENCE, instance, instance_with, serves, within};
 
 fn id(container: &Value) -> String {
     container["Id"].as_str().expect("an id").to_owned()
@@ -112,7 +112,7 @@ fn whatever_is_done_to_a_container_behind_our_back_is_repaired() {
 /// Container, limits, network and status are as they should be, and soon: well before the next full listing, so an
 /// event has told of the harm.
 fn right_again(plane: &ControlPlane, name: &str, what: &str) {
-    let repaired = within(Duration::from_secs(30), || {
+    let repaired = within(Duration::from_secs(45), || {
         let all = plane.daemon.containers(name);
         let [listed] = all.as_slice() else { return Err(format!("{what}: {} containers", all.len())) };
         let id = listed["Id"].as_str().unwrap_or_default();
@@ -168,7 +168,7 @@ fn a_server_killed_while_it_provisions_goes_on_where_it_was() {
     for (round, name) in names.iter().enumerate() {
         plane.apply(&instance(name));
         // at another moment of the work each time: nothing made yet, network, container, running
-        let begun = within(Duration::from_secs(20), || match round {
+        let begun = within(PATIENCE, || match round {
             0 => Ok(()),
             1 if plane.daemon.networks(name).is_empty() => Err("no network".to_owned()),
             2 | 3 if plane.daemon.containers(name).is_empty() => Err("no container".to_owned()),

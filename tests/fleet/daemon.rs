@@ -1,10 +1,10 @@
 //! A host of the fleet as its owner sees it, behind the program's back: the daemon's API over its socket, and the
-//! faults that `xtask fleet` can make. Faults are for h2 only, and for one test at a time: [`second`].
+//! faults that `xtask fleet` can make. Faults are for h2 and h4 only, and for one test at a time on each: [`second`].
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -25,29 +25,111 @@ pub fn first() -> Daemon {
     Daemon { socket, address: variable("PORTREEVE_TEST_ADDRESS") }
 }
 
-/// The host for faults, alone, while the guard lives. Whole and clean again afterwards.
+/// A host for faults, alone, while the guard lives. Whole and clean again afterwards. In every test its record is h2.
 pub struct Second {
     pub daemon: Daemon,
     fleet: String,
+    /// Its name in the fleet.
+    name: String,
     dir: PathBuf,
     /// Its daemon's address on the network, and the directory of the certificates for it.
     tcp: (String, String),
     /// The instances that a test places there.
     names: Vec<String>,
-    _alone: MutexGuard<'static, ()>,
+    /// Given back last.
+    _alone: Alone,
+}
+
+/// The hosts for faults, by their place in the fleet's file: h2, whose disk can be full, and h4 where there is one.
+const FOR_FAULTS: [usize; 2] = [1, 3];
+static LENT: (Mutex<Vec<usize>>, Condvar) = (Mutex::new(vec![]), Condvar::new());
+
+struct Alone(usize);
+
+impl Alone {
+    /// The first of these that nobody has.
+    fn with(any: &[usize]) -> Alone {
+        let (lent, returned) = &LENT;
+        let mut lent = lent.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(free) = any.iter().find(|host| !lent.contains(host)) {
+                lent.push(*free);
+                return Alone(*free);
+            }
+            lent = returned.wait(lent).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let (lent, returned) = &LENT;
+        lent.lock().unwrap_or_else(PoisonError::into_inner).retain(|host| *host != self.0);
+        returned.notify_all();
+    }
 }
 
 pub fn second(names: &[&str]) -> Second {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The other one first: one test can use h2 alone.
+    let [with_disk, other] = FOR_FAULTS;
+    lend(&[other, with_disk], names)
+}
+
+/// The one whose disk can be full.
+pub fn second_with_disk(names: &[&str]) -> Second {
+    lend(&FOR_FAULTS[..1], names)
+}
+
+fn lend(any: &[usize], names: &[&str]) -> Second {
     let text = std::fs::read_to_string(variable("PORTREEVE_TEST_FLEET")).expect("the fleet's file");
     let fleet: Value = serde_json::from_str(&text).expect("JSON");
-    let host = &fleet["hosts"][1];
+    let there: Vec<usize> = any.iter().copied().filter(|host| fleet["hosts"].get(host).is_some()).collect();
+    let alone = Alone::with(&there);
+    let host = &fleet["hosts"][alone.0];
     let string = |v: &Value| v.as_str().expect("a string").to_owned();
     let daemon = Daemon { socket: string(&host["socket"]).into(), address: string(&host["address"]) };
     let names = names.iter().map(|&n| n.to_owned()).collect();
     let tcp = (string(&host["tcp"]), string(&fleet["certs"]));
-    Second { daemon, fleet: string(&fleet["name"]), dir: string(&host["dir"]).into(), tcp, names, _alone: alone }
+    let (fleet, name) = (string(&fleet["name"]), string(&host["name"]));
+    Second { daemon, fleet, name, dir: string(&host["dir"]).into(), tcp, names, _alone: alone }
+}
+
+/// The host that is spoken to as a remote one; what is done there harms nobody.
+pub struct Third {
+    pub daemon: Daemon,
+    dir: PathBuf,
+    names: Vec<String>,
+}
+
+/// `names`: the instances that a test places there.
+pub fn third(names: &[&str]) -> Third {
+    let text = std::fs::read_to_string(variable("PORTREEVE_TEST_FLEET")).expect("the fleet's file");
+    let fleet: Value = serde_json::from_str(&text).expect("JSON");
+    let host = &fleet["hosts"][2];
+    let string = |v: &Value| v.as_str().expect("a fleet of three hosts").to_owned();
+    let daemon = Daemon { socket: string(&host["socket"]).into(), address: string(&host["address"]) };
+    Third { daemon, dir: string(&host["dir"]).into(), names: names.iter().map(|&n| n.to_owned()).collect() }
+}
+
+impl Third {
+    /// Of its first process, which is in its namespaces.
+    pub fn pid(&self) -> u64 {
+        first_process(&self.dir)
+    }
+}
+
+impl Drop for Third {
+    fn drop(&mut self) {
+        for name in &self.names {
+            self.daemon.sweep(name);
+        }
+    }
+}
+
+fn first_process(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(dir.join("init.pid")).expect("the host's first process");
+    let process: Value = serde_json::from_str(&text).expect("JSON");
+    process["pid"].as_u64().expect("a pid")
 }
 
 impl Second {
@@ -67,21 +149,19 @@ impl Second {
 
     /// Of its first process, which is in its namespaces.
     pub fn pid(&self) -> u64 {
-        let text = std::fs::read_to_string(self.dir.join("init.pid")).expect("the host's first process");
-        let process: Value = serde_json::from_str(&text).expect("JSON");
-        process["pid"].as_u64().expect("a pid")
+        first_process(&self.dir)
     }
 
     /// `kill`, `start`, `pause`, `resume`, `partition`, `heal`, `disk-full`, `disk-free`, …
     #[track_caller]
     pub fn fault(&self, verb: &str) {
         let done = self.act(verb);
-        assert!(done.status.success(), "fleet {verb} h2: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "fleet {verb} {}: {}", self.name, String::from_utf8_lossy(&done.stderr));
     }
 
     fn act(&self, verb: &str) -> std::process::Output {
         let mut command = Command::new(variable("PORTREEVE_XTASK"));
-        command.args(["fleet", verb, "h2", "--name", &self.fleet]).output().expect("xtask runs")
+        command.args(["fleet", verb, &self.name, "--name", &self.fleet]).output().expect("xtask runs")
     }
 }
 
@@ -89,7 +169,7 @@ impl Drop for Second {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // whichever fault it was; the cures of the others are refused, which is fine
-            for cure in ["resume", "start", "disk-free", "heal"] {
+            for cure in ["poweron", "resume", "start", "disk-free", "heal"] {
                 let _ = self.act(cure);
             }
         }

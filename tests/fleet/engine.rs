@@ -16,12 +16,12 @@ use portreeve::docker::engine::*;
 use portreeve::model::{DockerHost, HostTls};
 
 #[path = "../it/support/engine_conformance.rs"]
-mod engine_conformance;
+pub mod engine_conformance;
 
 use engine_conformance::Subject;
 
 /// Of the test app, in its image.
-const APP: &str = "/app";
+pub const APP: &str = "/app";
 
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by `cargo xtask test`"))
@@ -31,7 +31,8 @@ fn host(endpoint: &str) -> DockerHost {
     let mut host = DockerHost::default();
     host.metadata.name = "real".to_owned();
     host.spec.endpoint = endpoint.to_owned();
-    host.spec.tls = std::env::var("PORTREEVE_TEST_TLS").ok().map(|directory| HostTls { directory });
+    host.spec.tls =
+        std::env::var("PORTREEVE_TEST_TLS").ok().map(|directory| HostTls { directory, ..Default::default() });
     host
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::control_plane::{ControlPlane, condition, instance, instance_with, now};
-use crate::daemon::second;
+use crate::daemon::{second, second_with_disk};
 
 #[test]
 fn an_image_that_is_not_there_is_waited_for() {
@@ -93,7 +93,7 @@ fn a_daemon_that_goes_away_takes_only_its_word_along() {
 
 #[test]
 fn a_full_disk_is_told_and_space_is_all_it_takes() {
-    let second = second(&["cramped"]);
+    let second = second_with_disk(&["cramped"]);
     let mut plane = ControlPlane::start(31_200);
     let name = "cramped";
     plane.apply(&second.record("31200-31219"));
@@ -111,7 +111,7 @@ fn a_full_disk_is_told_and_space_is_all_it_takes() {
 
 #[test]
 fn a_volume_that_is_removed_is_told_while_its_instance_rests() {
-    let mut plane = ControlPlane::start(31_620);
+    let mut plane = ControlPlane::start(31_780);
     let name = "bereft";
     plane.apply(&instance_with(name, &json!({"volumes": [{"name": "data", "mountPath": "/data"}]})));
     plane.until_serves(name);
@@ -127,7 +127,7 @@ fn a_volume_that_is_removed_is_told_while_its_instance_rests() {
     let told = plane.until_is(name, "Stopped", "VolumeLost");
     assert!(told.contains(&volume), "{told}");
     // no look of its own comes: one at rest is looked at when something happens
-    assert!(now() - since < Duration::from_secs(20), "{:?}", now() - since);
+    assert!(now() - since < Duration::from_secs(45), "{:?}", now() - since);
     plane.run(&["start", name, "--wait=false"]);
     plane.until_is(name, "Failed", "VolumeLost");
     assert!(plane.daemon.volumes(name).is_empty(), "no empty one in its place");

@@ -168,7 +168,8 @@ fn reach(plane: &ControlPlane, name: &str, home: &Path, program: &Path, kubectl:
 
     // attach and logs -f tell what is written from now on: here the end of the container
     let (attach, logs) = (kubectl(&["attach", name]), kubectl(&["logs", "-f", name]));
-    plane.stays(name, std::time::Duration::from_secs(6), |o| o["status"]["phase"] == "Running");
+    // twice as long as it runs by itself; it may have begun to stop before kubectl had connected
+    plane.comes_to_stay(name, std::time::Duration::from_secs(6), |o| o["status"]["phase"] == "Running");
     plane.run(&["stop", name]);
     let (code, text) = wait(logs);
     assert!(code == Some(0) && text.contains("listening on 0.0.0.0:8080"), "{program:?}: {code:?} {text}");

@@ -3,12 +3,14 @@
 //!
 //! [`engine`] tests one room; the others test the whole program from outside, as users and their browsers see it.
 
+mod adopt;
 mod certs;
 mod control_plane;
 mod converge;
 mod daemon;
 mod engine;
 mod failures;
+mod gpus;
 mod http;
 mod kubectl;
 mod loss;
@@ -17,4 +19,6 @@ mod reach;
 mod registry;
 mod relay;
 mod sleep;
+mod ssh;
 mod top;
+mod wire;

@@ -128,7 +128,7 @@ fn dial(plane: &ControlPlane, from: &str, to: &str) -> String {
 fn instances_reach_neither_one_another_nor_their_host_behind_the_firewall() {
     let (near, far, closed) = ("near", "far", "closed");
     let host = second(&[near, far, closed]);
-    let mut plane = ControlPlane::start(31_640);
+    let mut plane = ControlPlane::start(31_800);
     plane.apply(&host.record("31660-31679"));
     let on_h2 = json!({"power": "Running", "placement": {"node": "h2"}});
     for name in [near, far, closed] {

@@ -3,7 +3,7 @@
 //! another name for the same registry.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -19,9 +19,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// On a free port of `ip`, to `server`, at most so many bytes per second and connection.
-    pub fn start(ip: Ipv4Addr, server: SocketAddr, rate: usize) -> Relay {
-        let listener = TcpListener::bind((ip, 0)).expect("a free port");
+    /// At `here` (on a free port for port 0), to `server`, at most so many bytes per second and connection.
+    pub fn start(here: SocketAddr, server: SocketAddr, rate: usize) -> Relay {
+        let listener = TcpListener::bind(here).expect("a free port");
         listener.set_nonblocking(true).expect("not blocking");
         let address = listener.local_addr().expect("an address");
         let ended = Arc::new(AtomicBool::new(false));

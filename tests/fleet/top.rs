@@ -1,7 +1,6 @@
 //! Live use and reservations on a real daemon: held against its own numbers, by the command line and by kubectl.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -80,7 +79,7 @@ fn top_tells_what_a_real_container_uses() {
         a if a == json!({"memory": "0", "cpu": "0", "instances": 0}) => Ok(()),
         a => Err(a.to_string()),
     };
-    within(Duration::from_secs(30), nothing).unwrap_or_else(|e| panic!("nothing is left: {e}"));
+    within(PATIENCE, nothing).unwrap_or_else(|e| panic!("nothing is left: {e}"));
 }
 
 /// `None` where there is no kubectl, having said so.

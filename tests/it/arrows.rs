@@ -108,6 +108,8 @@ fn what_decides_names_nothing_that_acts() {
         room == "scheduler"
             || (room == "model")
             || file.ends_with("/plan.rs")
+            || file.ends_with("controllers/instance/adoption.rs")
+            || file.ends_with("docker/adoption.rs")
             || file.ends_with("controllers/instance/loss.rs")
             || file.ends_with("controllers/instance/running.rs")
             || file.ends_with("controllers/instance/desired.rs")

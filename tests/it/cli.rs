@@ -1,5 +1,6 @@
 //! The command line, as a black box: the real binary, against no server and against the real API.
 
+mod adopt;
 mod attach;
 mod cp;
 mod hosts;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 30] = [
+const VERBS: [&str; 31] = [
     "serve",
     "apply",
     "diff",
@@ -44,6 +45,7 @@ const VERBS: [&str; 30] = [
     "uncordon",
     "drain",
     "host",
+    "adopt",
     "explain",
     "schema",
     "token",

@@ -25,7 +25,8 @@ fn says(stdout: &str, code: i64) -> SimCommand {
     SimCommand::Says { stdout: stdout.into(), code }
 }
 
-fn app() -> SimImage {
+/// An image that answers as the test app does.
+pub fn app() -> SimImage {
     SimImage::server()
         .runs(&["/app", "echo", "hello"], says("hello\n", 0))
         .runs(&["/app", "echo", "one line"], says("one line\n", 0))

@@ -20,7 +20,7 @@ fn host(endpoint: &str, tls: Option<&Credentials>) -> DockerHost {
     let mut host = DockerHost::default();
     host.metadata.name = "scripted".to_owned();
     host.spec.endpoint = endpoint.to_owned();
-    host.spec.tls = tls.map(|c| HostTls { directory: c.path().to_owned() });
+    host.spec.tls = tls.map(|c| HostTls { directory: c.path().to_owned(), ..Default::default() });
     host
 }
 
@@ -475,10 +475,15 @@ async fn tls_trusts_only_the_given_ca_and_proves_who_we_are() {
     let trusting_rogue = Credentials::new();
     trusting_rogue.trust(&ours);
     let empty = Credentials::empty();
-    for (credentials, words) in [(&rogue, "certificate"), (&trusting_rogue, "alert"), (&empty, "ca.pem")] {
+    let (unreachable, none) = (EngineErrorKind::Unreachable, EngineErrorKind::Credentials);
+    for (credentials, kind, words) in [
+        (&rogue, unreachable, "certificate"),
+        (&trusting_rogue, unreachable, "alert"),
+        (&empty, none, "there is no ca.pem"),
+    ] {
         let engine = Pool::new(SystemClock::new()).engine(&host(&daemon.endpoint(), Some(credentials)));
         let error = engine.unwrap_or_else(|e| panic!("{e}")).container(ID).await.expect_err("no way in");
-        assert_eq!(error.kind, EngineErrorKind::Unreachable, "{error}");
+        assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
 }

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use portreeve::model::{self, FieldError, Instance, Kind, RoutePath};
 use serde_json::Value;
 
-/// The manifests in a directory and those below it.
+/// The manifests in a directory and those below it; a chart's are templates, which Helm makes manifests of.
 fn files(dir: &Path) -> Vec<PathBuf> {
+    if dir.join("Chart.yaml").exists() {
+        return vec![];
+    }
     let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let mut files: Vec<_> = entries
         .map(|e| e.expect("an entry").path())

@@ -8,6 +8,7 @@ mod create;
 mod discovery;
 mod get;
 mod harness;
+mod helm;
 mod namespaces;
 mod nodes;
 mod records;
@@ -27,6 +28,7 @@ use tokio::process::Command;
 
 use crate::support::api_server::{ApiServer, PATIENCE, running};
 use crate::support::client::INSTANCES;
+use crate::support::without;
 
 const MANIFEST: &str = "apiVersion: portreeve.dev/v1
 kind: Instance
@@ -49,12 +51,17 @@ struct Kubectl {
 impl Kubectl {
     /// `None` where there is no kubectl, having said so.
     async fn new() -> Option<Kubectl> {
-        let found = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).status().await;
+        Kubectl::found("kubectl", &["version", "--client"]).await
+    }
+
+    /// The same of any client that takes a kubeconfig; `probe` succeeds where it is installed.
+    async fn found(program: &str, probe: &[&str]) -> Option<Kubectl> {
+        let found = Command::new(program).args(probe).stdout(Stdio::null()).status().await;
         if !found.is_ok_and(|s| s.success()) {
-            eprintln!("skipped: no kubectl on PATH");
+            without(program);
             return None;
         }
-        Some(Kubectl::of("kubectl".into(), ApiServer::start().await))
+        Some(Kubectl::of(program.into(), ApiServer::start().await))
     }
 
     fn of(program: PathBuf, server: ApiServer) -> Kubectl {

@@ -243,7 +243,7 @@ async fn allocated(world: &World, name: &str) -> Option<Allocation> {
 }
 
 fn allocation(memory: &str, cpu: &str, instances: i64) -> Option<Allocation> {
-    Some(Allocation { memory: memory.parse().unwrap(), cpu: cpu.parse().unwrap(), instances })
+    Some(Allocation { memory: memory.parse().unwrap(), cpu: cpu.parse().unwrap(), instances, gpus: 0 })
 }
 
 #[test]

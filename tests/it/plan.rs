@@ -106,6 +106,7 @@ impl Model {
                 self.seen.node = NodeSeen::Unbound(Some(Ok(placement(&self.desired))));
                 self.seen.leave = None;
             }
+            Action::Adopt(_) => unreachable!("nothing is to be adopted"),
             Action::LeaveLost => unreachable!("its node answers"),
             Action::Mark(status) => self.desired.status = *status,
             Action::Pull { .. } => self.seen.image_present = Some(true),
@@ -190,6 +191,7 @@ fn placement(desired: &Instance) -> Placement {
         ports: ports
             .map(|(i, p)| PlacedPort { name: p.name.clone(), host_port: p.host_port.unwrap_or(30_000 + i as u16) })
             .collect(),
+        gpus: vec![],
         subnet: subnet(desired),
         message: "the only one".into(),
     }
@@ -388,12 +390,15 @@ fn what_starts_is_not_put_to_sleep_before_it_was_up() {
     let mut model = Model::new(instance(Power::Auto, true, false, Reclaim::Retain));
     let after = model.desired.spec.idle_after();
     let unused = ActivitySeen { idle: Some(after * 3), open: 0 };
-    for phase in [Phase::Pulling, Phase::Starting, Phase::Upgrading] {
+    for phase in [Phase::Pending, Phase::Pulling, Phase::Starting, Phase::Upgrading] {
         model.desired.status.phase = phase;
         assert_eq!(want(&model.desired, unused, now()), Want::Run, "{phase:?}");
     }
     model.desired.status.phase = Phase::Failed;
-    assert_eq!(want(&model.desired, unused, now()), Want::Sleep, "it does not come up");
+    assert_eq!(want(&model.desired, unused, now()), Want::Run, "it was never up, and asleep it would hide why");
+    model.desired.status.started_at = Some(now().into());
+    assert_eq!(want(&model.desired, unused, now()), Want::Sleep, "it does not come up again");
+    model.desired.status.started_at = None;
 
     model.settle();
     assert_eq!(model.desired.status.phase, Phase::Running);

@@ -25,7 +25,7 @@ impl Args {
 
     /// The next word. Options must have been taken before if they may stand in front of it.
     pub fn word(&mut self) -> Option<String> {
-        let at = self.left.iter().position(|w| !w.starts_with('-') || w == "-h" || w == "--help")?;
+        let at = self.left.iter().position(|w| !w.starts_with('-'))?;
         Some(self.left.remove(at))
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! main ─► demo    from nothing to instances that sleep and wake, and back
 //!      ─► fleet   real Docker daemons in network namespaces of their own
-//!      ─► bench   what a wake, an instance and the API cost
+//!      ─► bench   what a wake, an instance, the API and a fleet cost
 //!      ─► test    every check, with real daemons
 //!      ─► image   the test image, made without a registry
 //! ```
@@ -46,12 +46,21 @@ cargo xtask <command>
   bench wake [--rounds N] [-o json]
                         a request to a sleeping instance, and beside it what the daemon
                         alone takes to start the same container
+  bench provision [--rounds N] [-o json]
+                        36 instances on three real daemons from nothing to their first
+                        byte, beside the same containers made by hand
   bench memory [-o json]
                         resident memory with 2 and with 1,000 instances
   bench api [--cycles N] [--only creates|lists|watches|fsyncs] [--etcd PATH] [-o json]
                         durable creates, lists of 10,000 objects and 1,000 watchers,
                         beside etcd on the same disk
-                        (all: --binary PATH instead of the release build)
+  bench fleet [--hosts N] [--instances N] [--seconds N] [--latency recorded|none] [-o json]
+                        100 simulated hosts of 100 instances: how long they take to come up, and
+                        what they cost at rest, beside listing each host every 10 s
+                        (--sim PATH, --load PATH instead of the release builds)
+  bench place [--cycles N] [--sim PATH] [-o json]
+                        placement decisions on 1,000 hosts, beside a bare search
+                        (all but the last: --binary PATH instead of the release build)
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--bare]
                         N Docker daemons, each in a network namespace of its own; with
@@ -77,7 +86,7 @@ Every fleet verb takes --name NAME (default: default).
 
 fn main() -> ExitCode {
     let mut args = Args::from_env();
-    let verb = args.word();
+    let verb = if args.flag("--help") || args.flag("-h") { None } else { args.word() };
     let done = match verb.as_deref() {
         // what the fleet consists of: these end as any process does
         Some(fleet::host::VERB) => fleet::host::run(args),
@@ -92,7 +101,7 @@ fn main() -> ExitCode {
                 Some("test") => test::run(args),
                 Some("fleet") => fleet::run(args),
                 Some("image") => image::run(args),
-                None | Some("help" | "-h" | "--help") => {
+                None | Some("help") => {
                     print!("{HELP}");
                     Ok(ExitCode::SUCCESS)
                 }

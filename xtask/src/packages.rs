@@ -1,11 +1,11 @@
 //! Debian packages that a chore needs: installed when missing, saying what and why, without starting any service.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, sys};
+use crate::{build, process, sys};
 
 /// A program, the package that has it, and what for.
 pub struct Need {
@@ -29,6 +29,12 @@ const DAEMON: [Need; 8] = [
 const REGISTRY: Need =
     Need { program: "docker-registry", package: "docker-registry", why: "a registry to push test images to" };
 
+/// A host that is logged into, and who logs in.
+const SSH: [Need; 2] = [
+    Need { program: "sshd", package: "openssh-server", why: "a host of the tests is reached by ssh" },
+    Need { program: "ssh", package: "openssh-client", why: "reaches it" },
+];
+
 /// For clients of others: they come from PyPI into a directory of the run's own.
 const PYTHON: Need =
     Need { program: "python3", package: "python3-venv", why: "runs other people's clients of the API" };
@@ -51,9 +57,22 @@ pub fn ensure_registry() -> Result<()> {
     ensure(&[&REGISTRY])
 }
 
+/// What tests of the way by ssh need.
+pub fn ensure_ssh() -> Result<()> {
+    ensure(&SSH.each_ref())
+}
+
 /// What the clients of others need.
 pub fn ensure_python() -> Result<()> {
     ensure(&[&PYTHON])
+}
+
+/// A directory with a kubectl that is no older than the tests, and Helm; it is filled once.
+pub fn ensure_kubectl() -> Result<PathBuf> {
+    let directory = build::target_dir()?.join("kubectl");
+    let mut command = process::command("bash");
+    process::show(command.arg(build::root().join("tests/clients/kubectl.sh")).arg(&directory))?;
+    Ok(directory)
 }
 
 /// Debian has Python's means to make a directory of packages in a package of its own.
@@ -103,6 +122,9 @@ fn ensure(needs: &[&Need]) -> Result<()> {
     }
     if new(REGISTRY.program) {
         services.push("docker-registry.service");
+    }
+    if new("sshd") {
+        services.push("ssh.service");
     }
     if !services.is_empty() && process::find("systemctl").is_some() {
         // the packages enable their services for the next boot; nobody asked for that

@@ -59,7 +59,7 @@ pub fn command(program: &str) -> Command {
     command
 }
 
-fn search_path() -> String {
+pub fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
 }

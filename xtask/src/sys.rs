@@ -103,6 +103,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// CPU time of all threads of a process, in user and kernel, in microseconds: the kernel counts hundredths of a second.
+pub fn cpu_micros(pid: i32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("reading the CPU of {pid}"))?;
+    parse_cpu(&text).context("the kernel's stat line is not as usual")
+}
+
+fn parse_cpu(text: &str) -> Option<u64> {
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some((next()? + next()?) * 10_000)
+}
+
 /// All process ids now.
 pub fn pids() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -294,10 +306,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_does_not_confuse_stat() {
-        let stat = parse_stat(
-            "42 (a) (b c)) T 7 42 42 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 98765 1000 5 18446744073709551615",
-        )
-        .unwrap();
+        let line = "42 (a) (b c)) T 7 42 42 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 98765 1000 5 18446744073709551615";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!(parse_cpu(line), Some(30_000));
         assert_eq!((stat.name.as_str(), stat.zombie, stat.parent, stat.start), ("a) (b c)", false, 7, 98765));
         assert!(stat.stopped);
         assert!(parse_stat("42 (x) R").is_none());

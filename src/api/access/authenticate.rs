@@ -2,11 +2,13 @@
 //!
 //! Only hashes of tokens are kept. A request without good credentials learns nothing but 401.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
 
 use super::super::error::{ApiError, Subject};
@@ -21,6 +23,8 @@ use crate::store::SharedStore;
 const AUTHENTICATED: &str = "system:authenticated";
 /// Groups that one certificate or one impersonation may name.
 const MOST_GROUPS: usize = 128;
+const UID: &str = "impersonate-uid";
+const EXTRA: &str = "impersonate-extra-";
 /// Characters of a name that the audit tells of one who may not be impersonated.
 const MOST_TOLD: usize = 253;
 
@@ -29,6 +33,9 @@ const MOST_TOLD: usize = 253;
 pub struct User {
     pub name: String,
     pub groups: Vec<String>,
+    /// What else an impersonation says of them. It is told to who asks who they are, and decides nothing.
+    pub uid: String,
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
@@ -37,7 +44,7 @@ impl User {
         if !groups.iter().any(|g| g == AUTHENTICATED) {
             groups.push(AUTHENTICATED.into());
         }
-        User { name: name.into(), groups }
+        User { name: name.into(), groups, uid: String::new(), extra: BTreeMap::new() }
     }
 }
 
@@ -152,8 +159,10 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 /// `kubectl --as`: ignoring the headers would run the command as its caller. Who may do everything may act as anyone;
 /// the rights of the one impersonated are those of the groups that are named, no others.
 fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, ApiError> {
-    let mut named = headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with("impersonate-"));
-    let Some(first) = named.next() else { return Ok(None) };
+    let named = || headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with("impersonate-"));
+    if named().next().is_none() {
+        return Ok(None);
+    }
     let text = |value: &HeaderValue| {
         let bad = || ApiError::bad_request("an Impersonate header is not readable text");
         value.to_str().map(str::to_owned).map_err(|_| bad())
@@ -167,19 +176,30 @@ fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, ApiErr
         );
         return Err(ApiError::forbidden(&users, &why));
     }
-    let served = |name: &str| matches!(name, "impersonate-user" | "impersonate-group");
-    if let Some(other) = std::iter::once(first).chain(named).find(|name| !served(name)) {
-        let message = format!("{other} is not served; Impersonate-User and Impersonate-Group are");
+    let extra = |name: &str| name.strip_prefix(EXTRA).filter(|key| !key.is_empty()).map(str::to_owned);
+    let served = |name: &str| matches!(name, "impersonate-user" | "impersonate-group" | UID) || extra(name).is_some();
+    if let Some(other) = named().find(|name| !served(name)) {
+        let message = format!("{other} is not served; Impersonate-User, -Group, -Uid and -Extra-KEY are");
         return Err(ApiError::bad_request(message));
     }
     let Some(name) = name.filter(|n| !n.is_empty()) else {
         return Err(ApiError::bad_request("Impersonate headers need Impersonate-User"));
     };
-    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let all = |header: &str| headers.get_all(header).iter().map(text).collect::<Result<Vec<_>, _>>();
+    let groups = all("impersonate-group")?;
     if groups.len() > MOST_GROUPS {
         return Err(ApiError::bad_request(format!("more than {MOST_GROUPS} groups are impersonated")));
     }
-    Ok(Some(User::new(name, groups)))
+    let mut user = User::new(name, groups);
+    user.uid = headers.get(UID).map(text).transpose()?.unwrap_or_default();
+    for header in named() {
+        if let Some(key) = extra(header) {
+            // A key may have any characters, a header's name may not (RFC 9110).
+            let key = percent_decode_str(&key).decode_utf8_lossy().into_owned();
+            user.extra.entry(key).or_default().extend(all(header)?);
+        }
+    }
+    Ok(Some(user))
 }
 
 /// Who a certificate speaks for: the common name is the user, each organization a group. rustls has verified it.
@@ -251,10 +271,14 @@ mod tests {
             decide(&caller.user, &wanted).allowed
         };
         assert!(may("list", "a") && !may("list", "b") && !may("delete", "a"));
+        let more = [("impersonate-uid", "7"), ("impersonate-extra-a%2fb", "x"), ("impersonate-extra-a%2fb", "y")];
+        let told = ask(&[&[admin, ("impersonate-user", "x")], &more[..]].concat(), None).await.unwrap().user;
+        assert_eq!((told.uid.as_str(), &told.extra["a/b"][..]), ("7", &["x".to_owned(), "y".to_owned()][..]));
         for (pairs, code) in [
             (vec![admin, group], 400),
-            (vec![admin, ("impersonate-user", "x"), ("impersonate-uid", "1")], 400),
-            (vec![admin, ("impersonate-user", "x"), ("impersonate-extra-scopes", "y")], 400),
+            (vec![admin, ("impersonate-user", "x"), ("impersonate-other", "1")], 400),
+            (vec![admin, ("impersonate-user", "x"), ("impersonate-extra-", "y")], 400),
+            (vec![admin, ("impersonate-uid", "1")], 400),
             (vec![("authorization", "Bearer low"), ("impersonate-user", "admin")], 403),
             (vec![("authorization", "Bearer low"), ("impersonate-uid", "1")], 403),
             (vec![("authorization", "Bearer low"), group], 403),

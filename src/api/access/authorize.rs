@@ -7,7 +7,7 @@
 use super::super::error::{ApiError, Subject};
 use super::super::registry::{self, What};
 use super::authenticate::User;
-use crate::model::{GROUP, Role};
+use crate::model::{GROUP, Role, SYSTEM_NAMESPACE};
 
 /// The group that may do everything, as Kubernetes names it.
 pub const ADMINS: &str = "system:masters";
@@ -178,13 +178,28 @@ fn grants(user: &User) -> impl Iterator<Item = Grant<'_>> {
     })
 }
 
+/// A role that counts in all namespaces.
+fn of_the_cluster(user: &User) -> Option<Grant<'_>> {
+    grants(user).find(|grant| grant.namespace.is_none())
+}
+
 /// Whether a user may do everything.
 pub fn is_admin(user: &User) -> bool {
     grants(user).any(|g| g.role == Role::Admin)
 }
 
 impl Rule {
+    /// Whether it says nothing about what is in a namespace: whoever may read the system's Secrets, or have an instance
+    /// read them, is root on every host.
+    fn stops_at(&self, namespace: &str) -> bool {
+        let within = matches!(self.class, Class::Namespaced | Class::Secrets);
+        namespace == SYSTEM_NAMESPACE && within && (self.class == Class::Secrets || self.verbs != READ)
+    }
+
     fn covers(&self, grant: &Grant<'_>, wanted: &Attributes<'_>) -> bool {
+        if self.stops_at(wanted.namespace) {
+            return false;
+        }
         match (self.reach, grant.namespace) {
             (Reach::Granted, None) => true,
             (Reach::OneByOne, None) => !wanted.namespace.is_empty(),
@@ -226,7 +241,7 @@ pub fn decide_path(user: &User, verb: &str, path: &str) -> Decision {
     };
     if verb == "get"
         && path == METRICS
-        && let Some(grant) = grants(user).find(|g| g.namespace.is_none())
+        && let Some(grant) = of_the_cluster(user)
     {
         return Decision::allow(user, grant.group);
     }
@@ -285,7 +300,7 @@ pub fn rights(user: &User, namespace: &str) -> Option<Vec<Right>> {
     }
     let mut found: Vec<Right> = vec![];
     for grant in grants(user).filter(|g| g.namespace.is_none_or(|own| own == namespace)) {
-        for rule in RULES.iter().filter(|r| grant.role >= r.role) {
+        for rule in RULES.iter().filter(|r| grant.role >= r.role && !r.stops_at(namespace)) {
             let names = match (rule.reach, grant.namespace) {
                 (Reach::WholeCluster, Some(_)) | (Reach::Itself, None) => continue,
                 (Reach::Itself, Some(own)) => vec![own.to_owned()],
@@ -316,7 +331,7 @@ pub fn rights(user: &User, namespace: &str) -> Option<Vec<Right>> {
 
 /// The paths that a user may read; `None`: every path, with every verb.
 pub fn paths(user: &User) -> Option<Vec<&'static str>> {
-    let metrics = grants(user).any(|g| g.namespace.is_none()).then_some(METRICS);
+    let metrics = of_the_cluster(user).map(|_| METRICS);
     (!is_admin(user)).then(|| ABOUT_THE_API.iter().copied().chain(metrics).collect())
 }
 

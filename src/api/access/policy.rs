@@ -64,7 +64,7 @@ mod tests {
     use crate::model::Role;
 
     fn user(groups: &[String]) -> User {
-        User { name: "u".into(), groups: groups.to_vec() }
+        User::new("u", groups.iter().cloned())
     }
 
     fn instance(security: Value) -> Value {

@@ -20,7 +20,14 @@ pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
     }
     review["status"] = match call.place.resource.what {
         What::SelfSubjectReviews => {
-            json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}})
+            let mut info = json!({"username": call.user.name, "groups": call.user.groups});
+            if !call.user.uid.is_empty() {
+                info["uid"] = call.user.uid.as_str().into();
+            }
+            if !call.user.extra.is_empty() {
+                info["extra"] = json!(call.user.extra);
+            }
+            json!({"userInfo": info})
         }
         What::SelfSubjectAccessReviews => access(call, &review)?,
         What::SelfSubjectRulesReviews => rules(call, &review),

@@ -155,7 +155,7 @@ pub async fn find(
         return Ok(None);
     }
     uses.note(store, &key, record, &token, now);
-    Ok(Some((standing.user.clone(), Lease::Token { key, standing })))
+    Ok(Some((standing.user.clone(), Lease::Token { key, standing: standing.into() })))
 }
 
 /// How long a credential is good for.
@@ -166,7 +166,7 @@ pub enum Lease {
     /// Until a certificate's end.
     Until(Timestamp),
     /// As long as the record of an access token says the same.
-    Token { key: Key, standing: Standing },
+    Token { key: Key, standing: Box<Standing> },
 }
 
 impl Lease {

@@ -102,8 +102,14 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ApiError> {
     body::parse_yaml(bytes)
 }
 
-/// Applies to an object or its status.
-pub async fn apply(call: &Call, key: &Key, part: Part, bytes: &[u8]) -> Result<Reply, ApiError> {
+/// Applies to an object or its status. `may_begin` is asked about what is not there and would be made.
+pub async fn apply(
+    call: &Call,
+    key: &Key,
+    part: Part,
+    bytes: &[u8],
+    may_begin: impl Fn(&Value) -> Result<(), ApiError>,
+) -> Result<Reply, ApiError> {
     let request = Request::of(call, key.kind)?;
     let parsed = parse(bytes)?;
     let mut config = admit::typed(key.kind, parsed.value)?;
@@ -140,7 +146,7 @@ pub async fn apply(call: &Call, key: &Key, part: Part, bytes: &[u8]) -> Result<R
             Err(e) if e.code() == http::StatusCode::NOT_FOUND && part == Part::Main => {}
             other => return other.map(|reply| reply.with_warnings(warnings.clone())),
         }
-        match make(call, &request, key, &config).await {
+        match make(call, &request, key, &config, &may_begin).await {
             // Someone else made it meanwhile: apply to that.
             Err(e) if e.code() == http::StatusCode::CONFLICT && e.reason() == "AlreadyExists" => {}
             other => return other.map(|reply| reply.with_warnings(warnings.clone())),
@@ -156,7 +162,13 @@ fn retain(object: &mut Value, names: &[&str]) {
 }
 
 /// Makes an object that is not there. That is a create, and so must be allowed as one.
-async fn make(call: &Call, request: &Request, key: &Key, config: &Value) -> Result<Reply, ApiError> {
+async fn make(
+    call: &Call,
+    request: &Request,
+    key: &Key,
+    config: &Value,
+    may_begin: impl Fn(&Value) -> Result<(), ApiError>,
+) -> Result<Reply, ApiError> {
     let info = key.kind.info();
     let wanted = Attributes {
         verb: "create",
@@ -173,6 +185,7 @@ async fn make(call: &Call, request: &Request, key: &Key, config: &Value) -> Resu
             return Err(ApiError::conflict_because(&Subject::from(key), &why));
         }
     }
+    may_begin(config)?;
     let none = Managers::default();
     let nothing = json!({"metadata": {}});
     let applied = super::apply(request.schema(), &nothing, config, &none, &request.writer, false);

@@ -11,7 +11,7 @@ use super::super::views::metrics::{GROUP, VERSION};
 use super::schemas::delete_options;
 use super::words::{object, text};
 use super::{metrics, views};
-use crate::model::{Kind, schema};
+use crate::model::{self, Kind, schema};
 
 /// Group and kind, and the schema with everything inlined.
 static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLock::new(|| {
@@ -28,6 +28,7 @@ static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLo
         ((events_v1::GROUP, "Event"), events_v1::schema().clone()),
         (("coordination.k8s.io", "Lease"), views::lease()),
         (("policy", "Eviction"), eviction()),
+        ((model::GROUP, "HostContainerList"), schema::host_containers().clone()),
         ((GROUP, "PodMetrics"), metrics::pod()),
         ((GROUP, "NodeMetrics"), metrics::node()),
     ];

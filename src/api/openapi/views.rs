@@ -1,7 +1,7 @@
 //! The schemas of the views: what a Pod, a Node and a Lease have of the fields that Kubernetes knows. A test holds them to
 //! what the views fill: nothing is described that is never there, and nothing is there that is not described.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::words::{choice, flag, integer, keyed, list, object, quantity, text, texts, time};
 use crate::model::{Kind, schema};
@@ -215,7 +215,15 @@ pub fn service() -> Value {
 pub fn review(kind: &str) -> Option<Value> {
     Some(match kind {
         "SelfSubjectReview" => {
-            let user = object("Who asks.", [("username", text("The name.")), ("groups", texts("The groups."))]);
+            let extra = json!({
+                "type": "object", "description": "What else an impersonation says of them.",
+                "additionalProperties": {"type": "array", "items": {"type": "string"}},
+            });
+            let uid = text("The uid that an impersonation gives them.");
+            let user = object(
+                "Who asks.",
+                [("username", text("The name.")), ("groups", texts("The groups.")), ("uid", uid), ("extra", extra)],
+            );
             let status = object("The answer.", [("userInfo", user)]);
             object("Who am I, to this server?", [("status", status)])
         }

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use axum::extract::Request;
 use axum::response::Response;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::admit::{self, Part};
 use super::super::apply::request as applying;
@@ -122,7 +122,7 @@ pub async fn answer(call: Call, request: Request) -> Result<Response, ApiError> 
     let media_type = body::media_type(request.headers());
     let key = |name: &str| Key::new(Kind::Event, &namespace, name);
     let reply = match (method.as_str(), call.place.name.as_deref()) {
-        ("POST", None) => post(&call, in_words(&media_type, request).await?).await?,
+        ("POST", None) => post(&call, handler::parsed(request).await?).await?,
         ("DELETE", None) => {
             let options = handler::delete_options(&call, request).await?;
             let mut reply = delete::delete_collection(&call, VIEW, &options).await?;
@@ -133,7 +133,7 @@ pub async fn answer(call: Call, request: Request) -> Result<Response, ApiError> 
             reply
         }
         ("PUT", Some(name)) => {
-            let parsed = in_words(&media_type, request).await?;
+            let parsed = handler::parsed(request).await?;
             write(&call, &key(name), &parsed.duplicates, |_| Ok(parsed.value.clone())).await?
         }
         ("PATCH", Some(name)) => {
@@ -163,14 +163,6 @@ pub async fn answer(call: Call, request: Request) -> Result<Response, ApiError> 
     Ok(reply.render(VIEW, form, include, &Facts::of(&call.state)))
 }
 
-/// A body in JSON or YAML. Kubernetes' protobuf numbers the fields of this group otherwise than core/v1's.
-async fn in_words(media_type: &str, request: Request) -> Result<Parsed, ApiError> {
-    if media_type == body::PROTOBUF {
-        return Err(ApiError::unsupported_media(&["application/json", "application/yaml"]));
-    }
-    handler::parsed(request).await
-}
-
 /// The record that an Event of this group means, with warnings.
 fn read(
     mut event: Value,
@@ -191,8 +183,8 @@ fn read(
     Ok((as_record(event), warnings))
 }
 
-/// What a new Event of this group must and must not have, as Kubernetes has it.
-fn problems(record: &Value) -> Vec<FieldError> {
+/// Refuses a new Event that has not what one of this group must have, or has what it must not, as Kubernetes does.
+fn new_event(record: &Value, subject: &Subject) -> Result<(), ApiError> {
     let event = project(record.clone());
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut errors = vec![];
@@ -208,21 +200,20 @@ fn problems(record: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("note", "text", &format!("must have at most {MOST_NOTE} characters")));
     }
     for (_, name) in NAMES {
-        if name.starts_with("deprecated") && event.get(name).is_some() {
+        // Clients in Go cannot leave out a message or a number: what is empty says nothing.
+        let says_something = |v: &Value| *v != json!({}) && *v != json!(0);
+        if name.starts_with("deprecated") && event.get(name).is_some_and(says_something) {
             errors.push(FieldError::forbidden(name, "is not for a new Event of this group"));
         }
     }
-    errors
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(subject, &errors)) }
 }
 
 async fn post(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
     let options = WriteOptions::of(&call.query)?;
     let subject = VIEW.subject(object::text(&parsed.value, "name"));
     let (record, warnings) = read(parsed.value, &subject, &parsed.duplicates, options.fields)?;
-    let errors = problems(&record);
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(&subject, &errors));
-    }
+    new_event(&record, &subject)?;
     let reply = create::create(call, Kind::Event, Parsed { value: record, duplicates: vec![] }).await?;
     Ok(shown(reply).with_warnings(warnings))
 }
@@ -255,14 +246,13 @@ async fn apply(call: &Call, key: &Key, bytes: &[u8]) -> Result<Reply, ApiError> 
     let options = WriteOptions::of(&call.query)?;
     let parsed = applying::parse(bytes)?;
     let (record, warnings) = read(parsed.value, &VIEW.subject(&key.name), &parsed.duplicates, options.fields)?;
-    let reply = applying::apply(call, key, Part::Main, record.to_string().as_bytes()).await?;
+    let is_new = |record: &Value| new_event(record, &VIEW.subject(&key.name));
+    let reply = applying::apply(call, key, Part::Main, record.to_string().as_bytes(), is_new).await?;
     Ok(shown(reply).with_warnings(warnings))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

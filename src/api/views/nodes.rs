@@ -44,6 +44,8 @@ pub fn project(host: &Value, now: Timestamp) -> Option<Value> {
     let (meta, spec, status) = (&typed.metadata, &typed.spec, &typed.status);
     let quantity = |pointer: &str| host.pointer(pointer).map(as_text);
     let resources = json!({
+        // the name by which everybody asks Kubernetes for them
+        "nvidia.com/gpu": quantity("/status/capacity/gpus"),
         "cpu": quantity("/status/capacity/cpu"),
         "memory": quantity("/status/capacity/memory"),
         "pods": quantity("/status/capacity/instances"),

@@ -27,12 +27,13 @@ pub const CONTAINER: &str = "main";
 /// The field paths that Pods may be selected by.
 pub const SELECTABLE: &[&str] = &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"];
 
-pub static COLUMNS: [Column; 6] = [
+pub static COLUMNS: [Column; 7] = [
     columns::NAME,
     columns::column("Ready", "string", "How many of the containers are ready."),
     columns::column("Status", "string", "The phase."),
     columns::column("Restarts", "string", "How often the container was started again."),
     columns::AGE,
+    columns::wide("IP", "string", "Where its host ports are reached."),
     columns::wide("Node", "string", "The DockerHost that it runs on."),
 ];
 
@@ -81,6 +82,7 @@ pub fn project(instance: &Value) -> Option<Value> {
     let rests = matches!(status.phase, Phase::Asleep | Phase::Stopped);
     let resources = json!({
         "memory": Quantity::from_bytes(typed.spec.memory_bytes()), "cpu": Quantity::from_milli(typed.spec.cpu_milli()),
+        "nvidia.com/gpu": (typed.spec.gpus > 0).then(|| typed.spec.gpus.to_string()),
     });
     let meta = &typed.metadata;
     let mut pod = json!({
@@ -202,19 +204,70 @@ fn incarnation(uid: &str, container_id: &str) -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
+/// As Kubernetes' own printer has it: that it goes says more than what its container waits for or ended by, and that more
+/// than the phase.
+fn shown_status(pod: &Value) -> Value {
+    let phase = pod.pointer("/status/phase").cloned().unwrap_or_default();
+    let goes = pod.pointer("/metadata/deletionTimestamp").is_some();
+    if goes && phase == "Unknown" {
+        return phase;
+    }
+    if goes && phase != "Succeeded" && phase != "Failed" {
+        return "Terminating".into();
+    }
+    let state = pod.pointer("/status/containerStatuses/0/state");
+    let reason = |of: &str| state.and_then(|s| s.get(of)?.get("reason")).cloned();
+    reason("waiting").or_else(|| reason("terminated")).unwrap_or(phase)
+}
+
 pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     let at = |pointer: &str| pod.pointer(pointer).cloned().unwrap_or_default();
     let ready = at("/status/containerStatuses/0/ready") == true;
     vec![
         at("/metadata/name"),
         if ready { "1/1".into() } else { "0/1".into() },
-        // As kubectl itself has it: what a container waits for says more than the phase.
-        match at("/status/containerStatuses/0/state/waiting/reason") {
-            Value::Null => at("/status/phase"),
-            reason => reason,
-        },
+        shown_status(pod),
         at("/status/containerStatuses/0/restartCount").to_string().into(),
         columns::since(object::text(pod, "creationTimestamp"), now).into(),
+        at("/status/podIP"),
         at("/spec/nodeName"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_a_pod_is_what_kubernetes_own_printer_says() {
+        let shown = |phase: &str, state: Value, goes: bool| {
+            let deleted = goes.then_some("2026-01-01T00:00:00Z");
+            let mut pod = json!({
+                "metadata": {"name": "a", "deletionTimestamp": deleted},
+                "status": {"phase": phase, "containerStatuses": [{"state": state}]},
+            });
+            object::strip_nulls(&mut pod);
+            cells(&pod, Timestamp::UNIX_EPOCH)[2].clone()
+        };
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let waiting = || json!({"waiting": {"reason": "Asleep"}});
+        let ended = || json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+        for (phase, state, goes, wanted) in [
+            ("Running", running(), false, "Running"),
+            ("Running", waiting(), false, "Asleep"),
+            ("Failed", ended(), false, "OOMKilled"),
+            ("Pending", json!({}), false, "Pending"),
+            ("Running", running(), true, "Terminating"),
+            ("Running", waiting(), true, "Terminating"),
+            ("Failed", ended(), true, "OOMKilled"),
+            ("Unknown", json!({}), true, "Unknown"),
+        ] {
+            assert_eq!(shown(phase, state.clone(), goes), wanted, "{phase} {state} {goes}");
+        }
+    }
+
+    #[test]
+    fn a_row_has_a_cell_for_each_column() {
+        assert_eq!(cells(&json!({}), Timestamp::UNIX_EPOCH).len(), COLUMNS.len());
+    }
 }

@@ -15,7 +15,8 @@ use super::super::session::Session;
 use super::super::until::{Seen, Target, until};
 use super::super::url::with_query;
 use super::certs::CertsDir;
-use crate::model::{ConditionStatus, DaemonEndpoint, DockerHost, Kind, Span, condition};
+use super::secret;
+use crate::model::{ConditionStatus, DaemonEndpoint, DockerHost, Kind, SYSTEM_NAMESPACE, Span, condition};
 
 /// Add a Docker daemon to the fleet, and show each check as it passes.
 ///
@@ -24,16 +25,26 @@ use crate::model::{ConditionStatus, DaemonEndpoint, DockerHost, Kind, Span, cond
 #[command(after_help = "Examples:
   portreeve host add worker-1 --endpoint tcp://10.0.0.3:2376
   portreeve host add worker-1 --endpoint tcp://10.0.0.3:2376 --certs /etc/docker/certs --label zone=fsn1
-  portreeve host add here --endpoint unix:///var/run/docker.sock")]
+  portreeve host add here --endpoint unix:///var/run/docker.sock
+
+  # by ssh: the control plane's user can log in there, and knows the host's key
+  portreeve host add worker-2 --endpoint ssh://deploy@10.0.0.4
+
+  # a control plane without a directory of certificates
+  portreeve host add worker-1 --endpoint tcp://10.0.0.3:2376 --secret worker-1-tls")]
 pub struct HostAddArgs {
     /// The name of the DockerHost
     pub name: String,
-    /// Where the daemon listens: unix:///PATH or tcp://HOST:PORT
+    /// Where the daemon listens: unix:///PATH, tcp://HOST:PORT, or ssh://USER@HOST to log in and use docker there
     #[arg(long, value_name = "URL")]
     pub endpoint: String,
     /// A directory with ca.pem, cert.pem and key.pem on the control plane's machine [default: what `host certs` made]
     #[arg(long, value_name = "DIR")]
     pub certs: Option<PathBuf>,
+    /// Have the control plane read a Secret of portreeve-system. For tcp it is filled from --certs or from what `host certs`
+    /// made, if that is here; for ssh it holds ssh-privatekey and known_hosts
+    #[arg(long, value_name = "NAME")]
+    pub secret: Option<String>,
     /// The IP address on which host ports are published [default: the endpoint's]
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
@@ -55,7 +66,12 @@ fn label(text: &str) -> std::result::Result<(String, String), String> {
 pub async fn run(args: &HostAddArgs, session: &Session) -> Result<Exit> {
     let resource = ResourceType::from(Kind::DockerHost);
     let path = with_query(&resource.collection(None), &[("fieldManager", "portreeve"), ("fieldValidation", "Strict")]);
-    session.client.post(&path, &manifest(args)?).await?;
+    let (manifest, filled) = (manifest(args)?, filled(args)?);
+    if let (Some(name), Some(content)) = (&args.secret, &filled) {
+        secret::put(session, name, content).await?;
+        print(&format!("secret/{name} in {SYSTEM_NAMESPACE} filled\n"))?;
+    }
+    session.client.post(&path, &manifest).await?;
     print(&format!("{} created\n", resource.named(&args.name)))?;
     let target = Target { resource: &resource, namespace: "", name: &args.name };
     let mut told = Told::default();
@@ -78,17 +94,39 @@ pub async fn run(args: &HostAddArgs, session: &Session) -> Result<Exit> {
     waited.map(|()| Exit::Done)
 }
 
+/// What is to be put into the Secret, if it is here.
+fn filled(args: &HostAddArgs) -> Result<Option<Value>> {
+    let Some(name) = args.secret.as_ref().filter(|_| args.endpoint.starts_with("tcp://")) else { return Ok(None) };
+    let own = args.keeping.certs_dir.join(&args.name);
+    let found = secret::manifest(name, args.certs.as_ref().unwrap_or(&own))?;
+    match (&args.certs, &found) {
+        (Some(directory), None) => Err(Error::usage(format!("--certs: no credentials are in {}", directory.display()))),
+        _ => Ok(found),
+    }
+}
+
 fn manifest(args: &HostAddArgs) -> Result<Value> {
     let mut spec = json!({"endpoint": args.endpoint});
     let endpoint = DaemonEndpoint::parse(&args.endpoint).map_err(|why| Error::usage(format!("--endpoint: {why}")))?;
     match endpoint {
+        DaemonEndpoint::Tcp { .. } if let Some(secret) = &args.secret => {
+            spec["tls"] = json!({"secret": secret});
+        }
         DaemonEndpoint::Tcp { .. } => {
             let own = args.keeping.certs_dir.join(&args.name);
             let directory = args.certs.as_ref().unwrap_or(&own);
             spec["tls"] = json!({"directory": absolute(directory)?});
         }
-        DaemonEndpoint::Unix(_) if args.certs.is_some() => {
-            return Err(Error::usage("--certs: a unix endpoint has no TLS"));
+        DaemonEndpoint::Unix(_) | DaemonEndpoint::Ssh { .. } if args.certs.is_some() => {
+            return Err(Error::usage("--certs: only a tcp endpoint has TLS"));
+        }
+        DaemonEndpoint::Unix(_) if args.secret.is_some() => {
+            return Err(Error::usage("--secret: a unix endpoint needs no credentials"));
+        }
+        DaemonEndpoint::Ssh { .. } => {
+            if let Some(secret) = &args.secret {
+                spec["ssh"] = json!({"secret": secret});
+            }
         }
         DaemonEndpoint::Unix(_) => {}
     }
@@ -166,6 +204,7 @@ mod tests {
             name: "w1".into(),
             endpoint: endpoint.into(),
             certs: None,
+            secret: None,
             address: None,
             label: vec![("zone".into(), "a".into())],
             timeout: "1s".parse().expect("a time"),
@@ -182,6 +221,22 @@ mod tests {
         assert!(manifest(&args("http://10.0.0.3")).is_err());
         let both = HostAddArgs { certs: Some("/x".into()), ..args("unix:///run/docker.sock") };
         assert!(manifest(&both).is_err());
+        assert!(manifest(&HostAddArgs { certs: Some("/x".into()), ..args("ssh://a@10.0.0.3") }).is_err());
+
+        let with = |endpoint: &str| HostAddArgs { secret: Some("w1-tls".into()), ..args(endpoint) };
+        assert_eq!(
+            manifest(&with("tcp://10.0.0.3:2376")).expect("a manifest")["spec"]["tls"],
+            json!({"secret": "w1-tls"})
+        );
+        assert_eq!(
+            manifest(&with("ssh://a@10.0.0.3")).expect("a manifest")["spec"]["ssh"],
+            json!({"secret": "w1-tls"})
+        );
+        assert!(manifest(&with("unix:///run/docker.sock")).is_err());
+        assert!(manifest(&args("ssh://a@10.0.0.3")).expect("a manifest")["spec"]["ssh"].is_null());
+        assert!(filled(&with("tcp://10.0.0.3:2376")).expect("it may be there already").is_none());
+        let named = HostAddArgs { certs: Some("/none".into()), ..with("tcp://10.0.0.3:2376") };
+        assert!(filled(&named).is_err(), "who names a directory means what is in it");
     }
 
     #[test]

@@ -3,13 +3,21 @@
 
 use std::net::IpAddr;
 
+use super::firewall::Firewall;
 use super::keeping::Minted;
 
 const SCRIPT: &str = include_str!("installer.sh");
 
-/// The script. `address`: where the daemon shall listen.
-pub fn installer(name: &str, address: IpAddr, port: u16, minted: &Minted) -> String {
+/// The script. `address`: where the daemon shall listen. Without a firewall the worker's rules stay as they are.
+pub fn installer(name: &str, address: IpAddr, port: u16, minted: &Minted, firewall: Option<&Firewall>) -> String {
+    let [rules, unit, arguments] = match firewall {
+        Some(firewall) => [Firewall::script().to_owned(), firewall.unit(), firewall.arguments()],
+        None => Default::default(),
+    };
     SCRIPT
+        .replace("@RULES@", rules.trim_end())
+        .replace("@RULES_UNIT@", unit.trim_end())
+        .replace("@RULES_ARGUMENTS@", &arguments)
         .replace("@NAME@", name)
         .replace("@ADDRESS@", &address.to_string())
         .replace("@PORT@", &port.to_string())
@@ -35,7 +43,33 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let now = Timestamp::from_second(1_767_225_600).expect("a time");
         let minted = Keeping::new(root.path()).mint("w1", &[address.to_owned()], false, now).expect("minted");
-        installer("w1", address.parse().expect("an address"), 2376, &minted)
+        let firewall = Firewall { pool: Firewall::DEFAULT_POOL, denied: vec![] };
+        installer("w1", address.parse().expect("an address"), 2376, &minted, Some(&firewall))
+    }
+
+    #[test]
+    fn rules_come_with_the_script_and_without_a_firewall_those_that_are_there_stay() {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| root.path().join(path);
+        let whole = script("10.0.0.3");
+        let out = run(&whole, root.path());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let rules = at("usr/local/sbin/portreeve-firewall.sh");
+        assert_eq!(fs::read_to_string(&rules).expect("there"), Firewall::script());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&rules).expect("there").permissions());
+        assert_eq!(mode & 0o777, 0o755);
+        let unit = at("etc/systemd/system/portreeve-firewall.service");
+        let text = fs::read_to_string(&unit).expect("there");
+        assert!(text.contains("apply 10.213.0.0/16 169.254.0.0/16\n"), "{text}");
+
+        let keys = tempfile::tempdir().expect("a directory");
+        let now = Timestamp::from_second(1_767_225_600).expect("a time");
+        let minted = Keeping::new(keys.path()).mint("w1", &["10.0.0.3".to_owned()], false, now).expect("minted");
+        let bare = installer("w1", "10.0.0.3".parse().expect("an address"), 2376, &minted, None);
+        fs::write(&unit, "the operator's own").expect("written");
+        let out = run(&bare, root.path());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(fs::read_to_string(&unit).expect("there"), "the operator's own");
     }
 
     /// Below a directory: nothing of the machine is touched.

@@ -5,8 +5,9 @@
 #   only write the files below DIR:  DESTDIR=DIR sh install.sh
 #
 # It holds the daemon's private key: keep it to yourself, and delete it when it has run. It may run again, and a newer
-# one over an older. It writes /etc/docker/portreeve/, /etc/docker/daemon.json and a drop-in of systemd's docker.service,
-# and puts back what was there if anything fails. The daemon is restarted: the first time its containers with it, later
+# one over an older. It writes /etc/docker/portreeve/, /etc/docker/daemon.json, a drop-in of systemd's docker.service and,
+# where it brings a firewall, /usr/local/sbin/portreeve-firewall.sh with its unit; and puts back what was there if anything
+# fails. The daemon is restarted: the first time its containers with it, later
 # they run on (live-restore).
 set -eu
 umask 077
@@ -20,12 +21,20 @@ mine=$etc/portreeve
 before=$mine/before
 config=$etc/daemon.json
 units=$root/etc/systemd/system/docker.service.d
+# What instances must not reach; empty: this script brings no rules.
+rules_arguments="@RULES_ARGUMENTS@"
+rules=$root/usr/local/sbin/portreeve-firewall.sh
+rules_unit=$root/etc/systemd/system/portreeve-firewall.service
 
 # Runs a command with each file that is replaced.
 each() {
     for file in "$mine/ca.pem" "$mine/server-key.pem" "$mine/server-cert.pem" "$config" "$units/portreeve.conf"; do
         "$1" "$file"
     done
+    if [ -n "$rules_arguments" ]; then
+        "$1" "$rules"
+        "$1" "$rules_unit"
+    fi
 }
 keep_file() {
     if [ -f "$1" ]; then cp -p "$1" "$before.new/"; fi
@@ -65,9 +74,35 @@ up() {
 undo() {
     trap - EXIT HUP INT TERM
     say "putting back what was there"
+    if [ -n "$guarded" ]; then unguard || true; fi
     back
     if [ -n "$restarted" ]; then restart || true; fi
+    if [ -n "$guarded" ] && [ -n "$systemd" ] && [ -f "$rules_unit" ]; then guard || true; fi
     exit 1
+}
+# The rules, from now on.
+guard() {
+    if [ -n "$systemd" ]; then
+        systemctl enable portreeve-firewall.service && systemctl restart portreeve-firewall.service
+    else
+        # shellcheck disable=SC2086
+        "$rules" apply $rules_arguments
+    fi
+}
+unguard() {
+    if [ -n "$systemd" ]; then systemctl disable --now portreeve-firewall.service || true; fi
+    "$rules" remove
+}
+firewall() {
+    mkdir -p "$(dirname "$rules")" "$(dirname "$rules_unit")"
+    put "$rules" <<'RULES'
+@RULES@
+RULES
+    chmod 755 "$rules"
+    put "$rules_unit" <<'UNIT'
+@RULES_UNIT@
+UNIT
+    chmod 644 "$rules_unit"
 }
 certificates() {
     put "$mine/ca.pem" <<'PEM'
@@ -102,11 +137,15 @@ main() {
     systemd=
     if [ -n "$root" ] || [ -d /run/systemd/system ]; then systemd=yes; fi
     restarted=
+    guarded=
     start=/usr/sbin/dockerd
     if [ -z "$root" ]; then
         [ "$(id -u)" = 0 ] || fail "run this as root"
         command -v dockerd >/dev/null || fail "there is no dockerd here; on Debian: apt-get install docker.io"
         command -v docker >/dev/null || fail "there is no docker command here; on Debian: apt-get install docker-cli"
+        if [ -n "$rules_arguments" ] && ! command -v iptables >/dev/null; then
+            fail "there is no iptables here; on Debian: apt-get install iptables; or make this script with --no-firewall"
+        fi
     fi
     if [ -n "$systemd" ] && [ -z "$root" ]; then
         # The unit says -H, which the daemon takes for a contradiction of "hosts".
@@ -153,11 +192,21 @@ $ours" ;;
         chmod 644 "$units/portreeve.conf"
         say "$units/portreeve.conf lets \"hosts\" count"
     fi
+    if [ -n "$rules_arguments" ]; then
+        firewall
+        say "$rules keeps instances from this machine and from one another: $rules_arguments"
+    fi
     if [ -z "$root" ]; then
         say "restarting the Docker daemon"
         restarted=yes
         restart
         up || { echo "error: it does not come up; see: journalctl -u docker.service" >&2; false; }
+        if [ -n "$rules_arguments" ]; then
+            say "setting the firewall's rules"
+            guarded=yes
+            guard || { echo "error: the rules cannot be set; see: journalctl -u portreeve-firewall.service" >&2; false; }
+            [ -n "$systemd" ] || say "at boot, after Docker, run: $rules apply $rules_arguments"
+        fi
     fi
     trap - EXIT HUP INT TERM
     rm -rf "$before"

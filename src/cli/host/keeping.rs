@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::super::error::{Error, Result};
-use crate::model::{is_subdomain, validate_name};
+use crate::model::{is_subdomain, validate_host_name};
 use crate::pki::files::{CA, FileError, PairNames, load_pair, make_directory, read, remove, store_pair, write_private};
 use crate::pki::{self, Pair};
 
@@ -33,6 +33,9 @@ const PREVIOUS: PairNames = ["previous-cert.pem", "previous-key.pem"];
 pub struct Keeping {
     directory: PathBuf,
 }
+
+/// All by which a host may be called, of what is in its directory.
+pub const CREDENTIALS: [&str; 7] = ["ca.pem", SHOWN[0], SHOWN[1], BESIDE[0], BESIDE[1], PREVIOUS[0], PREVIOUS[1]];
 
 /// What was made for a host.
 pub struct Minted {
@@ -205,7 +208,7 @@ fn made(what: &str, error: &dyn std::fmt::Display) -> Error {
 
 /// What a certificate can be for; a host's name must be one that a DockerHost can have.
 pub fn check(name: &str, names: &[String]) -> Result<()> {
-    if let Some(wrong) = validate_name("NAME", name) {
+    if let Some(wrong) = validate_host_name("NAME", name) {
         return Err(Error::usage(wrong.to_string()));
     }
     for name in names {

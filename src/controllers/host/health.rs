@@ -1,56 +1,224 @@
 //! The host's status: is the daemon there, what is it, what may instances use of it, and what do they reserve.
 //!
-//! What is reserved is looked at with each check, so however many instances come and go meanwhile, it is one write in
-//! that time, and none while nothing changes.
+//! Where the daemon's pulse beats, nobody asks it, but once an hour. What is reserved is looked at every few seconds, so
+//! however many instances come and go meanwhile, it is one write in that time, and none while nothing changes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use super::super::Context;
 use super::super::recorder::EventType;
+use super::pulse::Pulse;
 use super::{certificates, record};
-use crate::docker::engine::{EngineError, EngineErrorKind, EngineInfo};
+use crate::docker::engine::{Engine, EngineError, EngineErrorKind, EngineInfo};
+use crate::docker::timeouts;
 use crate::model::{
-    Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostStatus, Key, Quantity,
-    Resource, Time, UNREACHABLE, condition, set_condition,
+    CREDENTIALS_INVALID, Capacity, Condition, ConditionStatus, DAEMON_CHANGED, DAEMON_SHARED, DockerHost,
+    DockerHostStatus, Key, LOGIN_REFUSED, Quantity, Resource, Time, UNREACHABLE, condition, set_condition,
 };
-use crate::scheduler::allocated;
 use crate::store::{StoreError, typed};
 
-/// Between two checks. `info` is a real operation: a daemon whose containerd hangs still answers pings.
+/// Between two looks at what the record says; at a host without a pulse also between two questions. `info` is a real
+/// operation: a daemon whose containerd hangs still answers pings.
 const EVERY: Duration = Duration::from_secs(4);
-/// Failures in a row that make a host not ready: one can be a daemon's restart.
+/// Questions to a host whose pulse beats, for what changes without a restart of its daemon.
+const SELDOM: Duration = Duration::from_secs(60 * 60);
+/// How late an answer is before a ping goes after it; where the daemon has fallen silent it goes along with the question.
+const LATE: Duration = Duration::from_secs(1);
+/// How long neither the question nor the ping may be answered until nobody is taken to be there, when the last answer came
+/// within half of it. Whoever is slow, or far away, or of whom nothing is known has the time of any call; so has one that
+/// answers the ping: a runtime hangs, or is busy.
+const ANSWER: Duration = Duration::from_secs(4);
+/// Failures in a row that make a host not ready: one can be a daemon's restart. Silence counts as all: of one that had
+/// fallen silent before it was asked, or that answers no ping either.
 const FAILURES: u32 = 2;
+/// Rounds of [`EVERY`] after which a record is looked at whole, though neither it nor its reservations have changed: it
+/// also depends on other hosts, and on the date.
+const WHOLE: u32 = 15;
 /// Memory of a host that instances do not get unless `spec.capacity` says so.
 const RESERVED: i64 = 512 << 20;
 
-pub async fn run(ctx: &Context, name: &str) {
-    let mut failures = 0;
+/// What was last heard of a daemon that is well.
+struct Known {
+    info: Result<EngineInfo, EngineError>,
+    at: Duration,
+    /// Of the pulse, then.
+    ends: u64,
+}
+
+impl Known {
+    /// Whether this is the daemon whose pulse beats.
+    fn lives(&self, pulse: &Pulse, now: Duration) -> bool {
+        pulse.beats(now) && pulse.ends() == self.ends
+    }
+}
+
+/// `silences`: where `listing` and `pulse` tell that the daemon has fallen silent. That is a failure like those of our own,
+/// known within five seconds of the last word; the check that confirms it is made at once.
+pub async fn run(ctx: &Context, name: &str, pulse: &Pulse, mut silences: mpsc::Receiver<EngineError>) {
+    let (mut failures, mut silence) = (0, None);
+    let mut known: Option<Known> = None;
+    let (mut said, mut rounds) = (None, 0);
+    // Whether its last answer was.
+    let mut quick = false;
     // Of a host that is reached in another way now, nothing is known yet.
     ctx.absences.forget(name);
     loop {
         let Some(host) = record(ctx, name) else { return };
-        let looked = match ctx.engines.engine(&host) {
-            Ok(engine) => engine.info().await,
-            Err(e) => Err(e),
-        };
-        ctx.absences.note(name, answered(&looked), ctx.clock.monotonic());
-        failures = if looked.is_ok() { 0 } else { failures + 1 };
-        let seen_before = condition(&host.status.conditions, "Ready").is_some();
-        if (looked.is_ok() || failures >= FAILURES || !seen_before)
-            && let Err(e) = report(ctx, &host, &looked).await
+        let now = ctx.clock.monotonic();
+        let fresh = |known: &&Known| known.lives(pulse, now) && now.saturating_sub(known.at) < SELDOM;
+        if silence.is_none()
+            && let Some(known) = known.as_ref().filter(fresh)
         {
-            tracing::warn!(host = name, error = %e, "the host's status was not written");
+            ctx.absences.note(name, true, now);
+            let state = (host.metadata.resource_version.clone(), ctx.loads.fleet().allocated(name));
+            rounds += 1;
+            if (said.as_ref() != Some(&state) || rounds % WHOLE == 0) && say(ctx, &host, &known.info).await {
+                said = Some(state);
+            }
+        } else {
+            let (ends, asked) = (pulse.ends(), now);
+            let suspected = silence.is_some() || pulse.is_silent(now);
+            let question =
+                Question { ctx, name, pulse, known: known.as_ref(), suspected, silence: silence.take(), quick };
+            let looked = match ctx.engines.engine(&host) {
+                Ok(engine) => question.ask(&*engine).await,
+                Err(e) => Err(question.failed(e)),
+            };
+            let now = ctx.clock.monotonic();
+            ctx.absences.note(name, !looked.as_ref().is_err_and(|failed| absent(&failed.error)), now);
+            said = None;
+            let seen_before = condition(&host.status.conditions, "Ready").is_some();
+            match looked {
+                Ok(info) => {
+                    failures = 0;
+                    // What was told before the answer is answered.
+                    while silences.try_recv().is_ok() {}
+                    if let Some(info) = info {
+                        let info = Ok(info);
+                        say(ctx, &host, &info).await;
+                        known = Some(Known { info, at: now, ends });
+                        quick = now.saturating_sub(asked) < ANSWER / 2;
+                    } else if let Some(known) = &mut known {
+                        known.at = now;
+                    }
+                }
+                Err(Failed { error: e, counts }) => {
+                    failures += counts;
+                    if failures >= FAILURES {
+                        (known, quick) = (None, false);
+                    }
+                    let looked = Err(e.clone());
+                    if failures >= FAILURES || !seen_before {
+                        say(ctx, &host, &looked).await;
+                    }
+                    if failures == 1 && e.kind == EngineErrorKind::Timeout {
+                        silence = Some(e);
+                        continue;
+                    }
+                }
+            }
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            Some(silent) = silences.recv(), if failures == 0 => silence = Some(silent),
+        }
     }
 }
 
-/// Whether someone is there, be it the wrong one or one who refuses.
-fn answered(looked: &Result<EngineInfo, EngineError>) -> bool {
-    !matches!(looked, Err(e) if matches!(e.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout))
+/// That a daemon is asked how it is.
+struct Question<'a> {
+    ctx: &'a Context,
+    name: &'a str,
+    pulse: &'a Pulse,
+    known: Option<&'a Known>,
+    /// Whether it has fallen silent. Then a beat is as good an answer.
+    suspected: bool,
+    /// What was told of that, if anything was.
+    silence: Option<EngineError>,
+    /// Whether it answers at once when all is well.
+    quick: bool,
+}
+
+struct Failed {
+    error: EngineError,
+    /// As so many failures in a row.
+    counts: u32,
+}
+
+impl Question<'_> {
+    fn failed(&self, error: EngineError) -> Failed {
+        Failed { error, counts: if self.suspected { FAILURES } else { 1 } }
+    }
+
+    /// `None`: it is as it was known to be.
+    async fn ask(&self, engine: &dyn Engine) -> Result<Option<EngineInfo>, Failed> {
+        tokio::select! {
+            looked = engine.info() => looked.map(Some).map_err(|e| self.failed(e)),
+            () = self.beats(), if self.suspected => Ok(None),
+            () = nobody(engine, self.suspected), if self.quick => {
+                let beats = self.pulse.beats(self.ctx.clock.monotonic());
+                let failed = self.failed(self.late("no answer, nor one to a ping,", ANSWER));
+                Err(Failed { counts: if beats { failed.counts } else { FAILURES }, ..failed })
+            }
+            // Of a call that waits for its turn, too.
+            () = tokio::time::sleep(timeouts::QUICK) => Err(self.failed(self.late("no answer", timeouts::QUICK))),
+        }
+    }
+
+    /// Waits for a beat of the daemon that is known.
+    async fn beats(&self) {
+        loop {
+            self.pulse.beat().await;
+            if self.known.is_some_and(|known| known.lives(self.pulse, self.ctx.clock.monotonic())) {
+                return;
+            }
+        }
+    }
+
+    fn late(&self, what: &str, limit: Duration) -> EngineError {
+        let before = self.silence.as_ref().map(|silent| format!("{}, and ", silent.message)).unwrap_or_default();
+        EngineError {
+            op: "info",
+            object: self.name.to_owned(),
+            kind: EngineErrorKind::Timeout,
+            message: format!("{before}{what} within {} s", limit.as_secs()),
+        }
+    }
+}
+
+/// Ends when nobody is there, which a ping shows: on a machine that is busy, and where a runtime hangs, it is answered.
+async fn nobody(engine: &dyn Engine, suspected: bool) {
+    if !suspected {
+        tokio::time::sleep(LATE).await;
+    }
+    let answer = async {
+        if engine.ping().await.is_err() {
+            // Why not is for the question itself to tell, if it can.
+            std::future::pending::<()>().await;
+        }
+    };
+    if tokio::time::timeout(ANSWER, answer).await.is_ok() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the record says it now.
+async fn say(ctx: &Context, host: &DockerHost, looked: &Result<EngineInfo, EngineError>) -> bool {
+    let told = report(ctx, host, looked).await;
+    if let Err(e) = &told {
+        tracing::warn!(host = %host.metadata.name, error = %e, "the host's status was not written");
+    }
+    told.is_ok()
+}
+
+/// Whether nobody is there, not even the wrong one or one who refuses. Who has not the means to ask knows nothing, and
+/// takes nobody for gone.
+fn absent(error: &EngineError) -> bool {
+    matches!(error.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout)
 }
 
 /// Writes what has changed. `seen`: the host as the cache has it; almost always that is all there is to read.
@@ -98,7 +266,7 @@ fn whole_status(ctx: &Context, host: &DockerHost, looked: &Result<EngineInfo, En
         Err(_) => None,
     };
     let mut status = status(host, looked, shared.as_deref(), ctx.clock.now());
-    status.allocated = Some(allocated(&ctx.cache.on_node(&host.metadata.name)));
+    status.allocated = Some(ctx.loads.fleet().allocated(&host.metadata.name));
     status
 }
 
@@ -134,7 +302,8 @@ fn status(
             status.storage_driver = info.storage_driver.clone();
             status.runtimes = info.runtimes.clone();
             status.runtimes.sort();
-            status.capacity = capacity(&host.spec.capacity, info);
+            status.gpus = gpus(&host.spec.capacity, info);
+            status.capacity = capacity(&host.spec.capacity, info, status.gpus.len());
             status.certificate_expires = info.certificates_end.map(Time::from);
             (ConditionStatus::True, "Connected", format!("Docker {} answers", info.version))
         }
@@ -142,6 +311,11 @@ fn status(
             let message = format!("{}; to accept it in place of the other, set spec.daemonID to its id", e.message);
             (ConditionStatus::False, DAEMON_CHANGED, message)
         }
+        // What is to be put right is told as it is now.
+        Err(e) if e.kind == EngineErrorKind::Credentials => {
+            (ConditionStatus::False, CREDENTIALS_INVALID, e.message.clone())
+        }
+        Err(e) if e.kind == EngineErrorKind::LoginRefused => (ConditionStatus::False, LOGIN_REFUSED, e.message.clone()),
         Err(e) => {
             // The first words stay: those of later tries differ, and each would be a write that wakes everyone.
             let told = condition(&status.conditions, "Ready").filter(|c| c.reason == UNREACHABLE);
@@ -149,7 +323,11 @@ fn status(
         }
     };
     let ends = status.certificate_expires.map(|t| t.timestamp());
-    match certificates::condition(host, ends, now) {
+    let fault = match looked {
+        Ok(info) => info.credentials_fault.as_deref(),
+        Err(e) => Some(e.message.as_str()).filter(|_| e.kind == EngineErrorKind::Credentials),
+    };
+    match certificates::condition(host, ends, fault, now) {
         Some(valid) => set_condition(&mut status.conditions, valid),
         None => status.conditions.retain(|c| c.type_ != certificates::TLS_VALID),
     }
@@ -167,14 +345,26 @@ fn status(
     status
 }
 
-fn capacity(spec: &Capacity, info: &EngineInfo) -> Capacity {
+fn capacity(spec: &Capacity, info: &EngineInfo, gpus: usize) -> Capacity {
     // Half of a very small machine rather than nothing.
     let memory = (info.memory_bytes - RESERVED).max(info.memory_bytes / 2);
     Capacity {
         memory: Some(spec.memory.clone().unwrap_or_else(|| Quantity::from_bytes(memory))),
         cpu: Some(spec.cpu.clone().unwrap_or_else(|| Quantity::from_milli(info.cpus * 1000))),
         instances: Some(spec.most_instances()),
+        gpus: i64::try_from(gpus).ok().filter(|count| *count > 0),
     }
+}
+
+/// The devices that are there for instances: at most as many as the spec says, by the names that the daemon tells, or by
+/// number where it tells none.
+fn gpus(spec: &Capacity, info: &EngineInfo) -> Vec<String> {
+    let Some(most) = spec.gpus else { return info.gpus.clone() };
+    let most = usize::try_from(most).unwrap_or_default();
+    if info.gpus.is_empty() {
+        return (0..most).map(|n| n.to_string()).collect();
+    }
+    info.gpus.iter().take(most).cloned().collect()
 }
 
 #[cfg(test)]
@@ -201,5 +391,48 @@ mod tests {
         assert!(!is_true(&down.conditions, "Ready"));
         assert_eq!(down.conditions[0].message, "info h: refused");
         assert_eq!(down.version, "20.10", "what was known of it stays");
+    }
+
+    #[test]
+    fn gpus_are_those_that_are_told_of_or_declared() {
+        let told = |names: &[&str]| EngineInfo {
+            gpus: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        let declared = |gpus| Capacity { gpus, ..Default::default() };
+        assert_eq!(gpus(&declared(None), &told(&[])), [""; 0]);
+        assert_eq!(gpus(&declared(None), &told(&["GPU-a", "GPU-b"])), ["GPU-a", "GPU-b"]);
+        assert_eq!(gpus(&declared(Some(1)), &told(&["GPU-a", "GPU-b"])), ["GPU-a"], "the other is somebody else's");
+        assert_eq!(gpus(&declared(Some(3)), &told(&["GPU-a"])), ["GPU-a"], "there are no more");
+        assert_eq!(gpus(&declared(Some(2)), &told(&[])), ["0", "1"]);
+    }
+
+    #[test]
+    fn what_the_way_needs_is_told_as_it_is_now_and_is_no_absence() {
+        let mut host: DockerHost = serde_json::from_value(serde_json::json!({
+            "spec": {"endpoint": "tcp://10.0.0.3:2376", "tls": {"secret": "w1"}},
+        }))
+        .unwrap();
+        let told = |host: &DockerHost, looked: &Result<EngineInfo, EngineError>, type_: &str| {
+            let status = status(host, looked, None, Timestamp::UNIX_EPOCH);
+            condition(&status.conditions, type_).map(|c| (c.status, c.reason.clone(), c.message.clone()))
+        };
+        let no = ConditionStatus::False;
+        for (kind, reason) in
+            [(EngineErrorKind::Credentials, CREDENTIALS_INVALID), (EngineErrorKind::LoginRefused, LOGIN_REFUSED)]
+        {
+            for message in ["there is no Secret x", "it has no key y"] {
+                let error = EngineError { op: "info", object: "h".into(), kind, message: message.into() };
+                assert!(!absent(&error));
+                let looked = Err(error);
+                assert_eq!(told(&host, &looked, "Ready"), Some((no, reason.to_owned(), message.to_owned())));
+                host.status = status(&host, &looked, None, Timestamp::UNIX_EPOCH);
+            }
+        }
+        // Connections that are there still do.
+        let info = EngineInfo { credentials_fault: Some("it has no key y".into()), ..Default::default() };
+        assert_eq!(told(&host, &Ok(info.clone()), "Ready").map(|t| t.0), Some(ConditionStatus::True));
+        let invalid = Some((no, CREDENTIALS_INVALID.to_owned(), "it has no key y".to_owned()));
+        assert_eq!(told(&host, &Ok(info), "TLSValid"), invalid);
     }
 }

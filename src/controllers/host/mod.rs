@@ -2,10 +2,12 @@
 //! ours now and then; all that it ever tells others is *look at this key*.
 //!
 //! ```text
-//! DockerHost record ──▶ watcher ─┬─ health: info every few seconds ──▶ status (conditions, capacity)
+//! DockerHost record ──▶ watcher ─┬─ health: is it there? ──▶ status (conditions, capacity)
 //!                                │  ├─ absence: since when it has not answered
 //!                                │  └─ certificates: how long they are good for
+//!                                ├─ pulse: the daemon's readings of one container ──▶ health
 //!                                └─ listing: events and relists ──▶ inventory, queue
+//!                                   ├─ looks: now and then, at what no listing shows
 //!                                   └─ images: who waits for one that has come
 //! ```
 
@@ -14,13 +16,15 @@ mod certificates;
 mod health;
 mod images;
 mod listing;
+mod looks;
+mod pulse;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +33,7 @@ pub use absence::Absences;
 use super::{Context, InstanceQueue};
 use crate::model::{DockerHost, DockerHostSpec, Kind, Resource};
 use crate::runtime::RunnerStats;
+use pulse::Pulse;
 
 /// Requests to list a host again, from anyone who found it different than thought.
 #[derive(Debug, Default)]
@@ -151,7 +156,14 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
 }
 
 async fn watch(ctx: Arc<Context>, queue: InstanceQueue, name: String) {
-    tokio::join!(health::run(&ctx, &name), listing::run(&ctx, &queue, &name));
+    // One is enough: it says that something is to be looked at.
+    let (silence, silences) = mpsc::channel(1);
+    let pulse = Pulse::default();
+    tokio::join!(
+        health::run(&ctx, &name, &pulse, silences),
+        pulse::run(&ctx, &name, &pulse, silence.clone()),
+        listing::run(&ctx, &queue, &name, silence),
+    );
 }
 
 /// The host's record, while there is one.

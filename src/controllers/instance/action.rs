@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::docker::engine::{ContainerSpec, EngineErrorKind, Limits};
 use crate::model::{InstanceStatus, Key};
 
+use super::adoption::Offer;
 use super::probe::ProbeTarget;
 
 /// Time between SIGTERM and SIGKILL.
@@ -19,6 +20,8 @@ pub enum Action {
     Bind {
         network: bool,
     },
+    /// Commit that a container that runs already is the instance's, with the node and the host ports that it has.
+    Adopt(Box<Offer>),
     /// Commit that the instance has left its node, with where it goes; nothing of it is left there.
     Leave,
     /// Commit that the instance is on another node: its own is lost, with whatever may still run there.
@@ -80,14 +83,13 @@ pub enum Action {
 impl Action {
     /// Whether the rest of a plan goes on when this fails so.
     pub fn may_be_left(&self, kind: EngineErrorKind) -> bool {
-        let away = [EngineErrorKind::Unreachable, EngineErrorKind::WrongDaemon, EngineErrorKind::Timeout];
-        matches!(self, Action::RemoveStray { .. }) && !away.contains(&kind)
+        matches!(self, Action::RemoveStray { .. }) && kind != EngineErrorKind::Timeout && !kind.is_away()
     }
 
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
-            Action::Bind { .. } | Action::Leave | Action::LeaveLost => "BindFailed",
+            Action::Bind { .. } | Action::Adopt(_) | Action::Leave | Action::LeaveLost => "BindFailed",
             Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
@@ -112,6 +114,7 @@ impl fmt::Display for Action {
         match self {
             Action::Bind { network: true } => f.write_str("bind a node, host ports and a subnet"),
             Action::Bind { network: false } => f.write_str("bind a node and host ports"),
+            Action::Adopt(offer) => write!(f, "adopt a container of {}", offer.spec.image),
             Action::Leave => f.write_str("leave the node"),
             Action::LeaveLost => f.write_str("leave the lost node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),

@@ -17,6 +17,7 @@ use crate::store::{Revision, StoreError, typed};
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
+use super::adoption::NOT_ADOPTABLE;
 use super::engine_error;
 use super::loss::HOST_LOST;
 use super::network::network_spec;
@@ -214,6 +215,7 @@ impl<'a> Executor<'a> {
                         | "StartupProbeFailed"
                         | "VolumeLost"
                         | "NameConflict"
+                        | NOT_ADOPTABLE
                         | "ImageMissing"
                         | "SecretMissing"
                         | "ConfigMapMissing"
@@ -228,6 +230,7 @@ impl<'a> Executor<'a> {
     async fn step(&mut self, action: &Action) -> Result<Step, StepError> {
         match action {
             Action::Bind { network } => return self.bind(*network).await,
+            Action::Adopt(offer) => return self.adopt(offer).await,
             Action::Leave => return self.leave().await,
             Action::LeaveLost => return self.leave_lost().await,
             Action::Mark(status) => {
@@ -313,7 +316,12 @@ impl<'a> Executor<'a> {
                 None => engine.stop_container(id, STOP_GRACE).await?,
             },
             Action::RemoveContainer { id } | Action::RemoveStray { id } => {
-                engine.remove_container(id).await?;
+                // What it had no name for may be its data all the same.
+                if self.instance.is_adopted(id) {
+                    engine.remove_keeping_volumes(id).await?;
+                } else {
+                    engine.remove_container(id).await?;
+                }
                 self.event(EventType::Normal, "Removed", action.to_string());
             }
             Action::Rename { id, name } => {
@@ -327,6 +335,7 @@ impl<'a> Executor<'a> {
             Action::RemoveNetwork { name } => engine.remove_network(name).await?,
             Action::RemoveVolume { name } => engine.remove_volume(name).await?,
             Action::Bind { .. }
+            | Action::Adopt(_)
             | Action::Leave
             | Action::LeaveLost
             | Action::Mark(_)

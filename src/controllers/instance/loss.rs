@@ -8,6 +8,7 @@
 //! commit takes the instance's routes and ports away from it, and whatever of it is found when the host is back is a
 //! stray. So only an instance that keeps nothing on its host is made anew, which admission sees to.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,18 +38,48 @@ pub enum Loss {
     NoOther(String),
     /// It goes there.
     Recreate(Placement),
+    /// The host is out of service, by an operator's word: what is being deleted goes, what rests is bound nowhere until it
+    /// wakes.
+    GivenUp,
+}
+
+/// What is to be done about a host whose instances an operator has given up, and which does not answer: neither data nor
+/// policies nor time keep them there. `rests`: it does not want to run, or is being deleted.
+pub fn given_up<F: Deref<Target = Fleet>>(
+    instance: &Instance,
+    host: &DockerHost,
+    away: Option<Duration>,
+    rests: bool,
+    now: Timestamp,
+    fleet: impl FnOnce() -> F,
+) -> Option<Loss> {
+    // No record of another time will do: this process, too, has asked it in vain.
+    lasted(host, away, now).filter(|_| host.is_out_of_service())?;
+    // Left behind, it would be no stray: nothing on it tells whose it is.
+    if instance.is_adopted(&instance.status.container_id) && instance.metadata.deletion_timestamp.is_none() {
+        return None;
+    }
+    if rests {
+        return Some(Loss::GivenUp);
+    }
+    Some(match elsewhere(instance, &fleet()) {
+        Ok(placement) => Loss::Recreate(placement),
+        Err(why) => Loss::NoOther(why),
+    })
 }
 
 /// What is to be done. `away`: for how long this process has had no answer from the host.
-pub fn loss(
+pub fn loss<F: Deref<Target = Fleet>>(
     instance: &Instance,
     host: &DockerHost,
     away: Option<Duration>,
     now: Timestamp,
-    fleet: impl FnOnce() -> Fleet,
+    fleet: impl FnOnce() -> F,
 ) -> Option<Loss> {
     if instance.spec.placement.on_host_loss != OnHostLoss::Recreate
         || instance.spec.volumes.iter().any(Volume::keeps_data)
+        // Left behind, it would be no stray: nothing on it tells whose it is.
+        || instance.is_adopted(&instance.status.container_id)
     {
         return None;
     }
@@ -57,12 +88,12 @@ pub fn loss(
         return Some(Loss::Recent(after - lasted));
     }
     let fleet = fleet();
-    let lost = fleet.hosts.values().filter(|load| is_away(&load.host)).count();
+    let lost = fleet.hosts().filter(|on| is_away(&on.host)).count();
     // Hosts do not fail together, but their connections to the control plane do.
-    if lost * 2 > fleet.hosts.len() {
-        return Some(Loss::MostAway { away: lost, of: fleet.hosts.len() });
+    if lost * 2 > fleet.hosts().len() {
+        return Some(Loss::MostAway { away: lost, of: fleet.hosts().len() });
     }
-    Some(match elsewhere(instance, fleet) {
+    Some(match elsewhere(instance, &fleet) {
         Ok(placement) => Loss::Recreate(placement),
         Err(why) => Loss::NoOther(why),
     })
@@ -109,6 +140,10 @@ pub fn plan_lost(desired: &Instance, loss: Option<&Loss>, why: &str, mut report:
         Some(Loss::NoOther(why)) => {
             let message = format!("{node} has not answered for {after}, and no other host takes its place: {why}");
             ("Unschedulable", message, vec![], LOOK)
+        }
+        Some(Loss::GivenUp) => {
+            let message = format!("{node} is out of service; is placed when it wakes");
+            ("GivenUp", message, vec![Action::LeaveLost], LOOK)
         }
         Some(Loss::Recreate(placement)) => {
             let message = format!("{node} has not answered for {after}; is made anew on {}", placement.node);
@@ -165,7 +200,7 @@ mod tests {
 
     fn found(instance: &Instance, hosts: &[(&str, &str)], seen: u64, now: i64) -> Option<Loss> {
         let hosts: Vec<_> = hosts.iter().map(|(name, reason)| Arc::new(host(name, reason))).collect();
-        let fleet = || Fleet::new(hosts.clone(), [instance]);
+        let fleet = || Box::new(Fleet::new(hosts.clone(), [instance]));
         loss(instance, &hosts[0], Some(Duration::from_secs(seen)), at(now), fleet)
     }
 
@@ -183,7 +218,11 @@ mod tests {
         {
             assert_eq!(found(&i, &[("h1", reason), ("h2", "Connected")], 3600, 3600), recent(60), "{why}");
         }
-        assert_eq!(loss(&i, &host("h1", UNREACHABLE), None, at(3600), Fleet::default), recent(60), "never looked at");
+        assert_eq!(
+            loss(&i, &host("h1", UNREACHABLE), None, at(3600), Box::<Fleet>::default),
+            recent(60),
+            "never looked at"
+        );
         let Some(Loss::Recreate(placement)) = found(&i, &ONE_OF_TWO, 60, 60) else { panic!("it is lost") };
         assert_eq!(placement.node, "h2");
         let patient = instance(json!({"placement": {"onHostLoss": "Recreate", "hostLossAfter": "5m"}}));
@@ -195,7 +234,7 @@ mod tests {
         let i = instance(json!({}));
         let mut ended = host("h1", UNREACHABLE);
         ended.status.certificate_expires = Some(at(100).into());
-        let seen = |now| loss(&i, &ended, Some(Duration::from_secs(3600)), at(now), Fleet::default);
+        let seen = |now| loss(&i, &ended, Some(Duration::from_secs(3600)), at(now), Box::<Fleet>::default);
         assert_eq!(seen(99), Some(Loss::NoOther("there is no other DockerHost".into())));
         assert_eq!(seen(100), Some(Loss::Recent(Duration::from_secs(60))));
     }

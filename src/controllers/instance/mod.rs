@@ -7,7 +7,9 @@
 //! [`reconcile`] is level-triggered and knows nothing of what triggered it.
 
 mod action;
+mod adoption;
 mod apply;
+mod candidate;
 mod desired;
 mod loss;
 mod moving;
@@ -28,6 +30,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Either, Shared, select};
 
 pub use action::{Action, Plan, STOP_GRACE};
+pub use adoption::{AdoptionSeen, NOT_ADOPTABLE, Offer};
 pub use desired::container_spec;
 pub use loss::{HOST_LOST, Loss, loss};
 pub use moving::{Leave, elsewhere};
@@ -91,7 +94,11 @@ async fn act(ctx: &Context, instance: &Instance, sweeping: Sweeping<'_>) -> Resu
     if leads_nowhere(ctx, &key, &plan) {
         return Err(Error::retry(format!("the same plan was carried out {MAX_REPEATS} times without effect: {plan}")));
     }
-    if plan.actions.iter().any(|a| matches!(a, Action::Bind { .. } | Action::Leave | Action::LeaveLost)) {
+    if plan
+        .actions
+        .iter()
+        .any(|a| matches!(a, Action::Bind { .. } | Action::Adopt(_) | Action::Leave | Action::LeaveLost))
+    {
         // What is a stray now may lie on the very host that is taken next, and be its own then.
         sweeping.await;
     }

@@ -9,8 +9,10 @@
 //! on the new node before the commit, and the commit is planned only when nothing is left on the old one: an instance
 //! never runs twice. Data does not move, so an instance with data on its node does not either. Pure.
 
+use std::ops::Deref;
+
 use crate::model::{DockerHost, Instance, Phase, TaintEffect, untolerated};
-use crate::scheduler::{Fleet, place};
+use crate::scheduler::{Fleet, Placement, place_elsewhere};
 
 use super::action::{Action, Plan};
 use super::plan::{Observed, Want, clear_node};
@@ -29,7 +31,11 @@ pub struct Leave {
 }
 
 /// Whether the instance should leave its node.
-pub fn leave(instance: &Instance, host: &DockerHost, fleet: impl FnOnce() -> Fleet) -> Option<Leave> {
+pub fn leave<F: Deref<Target = Fleet>>(
+    instance: &Instance,
+    host: &DockerHost,
+    fleet: impl FnOnce() -> F,
+) -> Option<Leave> {
     let why = if instance.evicted_from() == Some(&instance.status.node) {
         format!("evicted from {}", instance.status.node)
     } else {
@@ -39,17 +45,16 @@ pub fn leave(instance: &Instance, host: &DockerHost, fleet: impl FnOnce() -> Fle
     };
     let elsewhere = match instance.local_data() {
         Some(data) => Err(format!("{data} is bound to {}", instance.status.node)),
-        None => elsewhere(instance, fleet()).map(drop),
+        None => elsewhere(instance, &fleet()).map(drop),
     };
     Some(Leave { why, elsewhere })
 }
 
 /// Where the instance could go but to its own node; the scheduler's words when there is nothing.
-pub fn elsewhere(instance: &Instance, mut fleet: Fleet) -> Result<crate::scheduler::Placement, String> {
-    fleet.hosts.remove(&instance.status.node);
+pub fn elsewhere(instance: &Instance, fleet: &Fleet) -> Result<Placement, String> {
     let mut candidate = instance.clone();
     candidate.status = Default::default();
-    place(&candidate, &fleet).map_err(|why| match why.hosts {
+    place_elsewhere(&candidate, fleet, &instance.status.node).map_err(|why| match why.hosts {
         0 => "there is no other DockerHost".to_owned(),
         _ => why.to_string(),
     })

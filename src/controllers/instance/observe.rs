@@ -9,17 +9,19 @@ use sha2::{Digest, Sha256};
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
 use crate::docker::labels;
-use crate::model::{DAEMON_SHARED, Instance, Key, Phase, Power, Resource, condition, is_true};
-use crate::scheduler::{Fleet, place};
+use crate::model::{DAEMON_SHARED, Instance, Key, Phase, Power, Resource, UNREACHABLE, condition, is_true};
+use crate::scheduler::place;
 
 use super::super::Context;
+use super::adoption::dress;
+use super::candidate;
 use super::desired::{container_spec, named_volumes};
-use super::loss::{Loss, loss};
+use super::loss::{Loss, given_up, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
 use super::probe::ProbeTarget;
-use super::running::started;
+use super::running::{is_in_its_network, started};
 use super::values::ValueNames;
 
 /// Looks at the world for one instance. An error that says that the node cannot be reached is an observation; any
@@ -41,11 +43,15 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         leave: None,
         loss: None,
     };
+    if let Some(adopt) = desired.to_adopt().filter(|_| desired.metadata.deletion_timestamp.is_none()) {
+        seen.node = NodeSeen::ToAdopt(candidate::look(ctx, desired, adopt).await?);
+        return Ok(seen);
+    }
     if desired.status.node.is_empty() {
-        // The whole fleet's load is reckoned for it: not for each of thousands that rest.
+        // Not for each of thousands that rest.
         let runs = want(desired, seen.activity, ctx.clock.now()) == Want::Run;
         let runs = runs && desired.metadata.deletion_timestamp.is_none();
-        seen.node = NodeSeen::Unbound(runs.then(|| place(desired, &fleet(ctx))));
+        seen.node = NodeSeen::Unbound(runs.then(|| place(desired, &ctx.loads.fleet())));
         return Ok(seen);
     }
     let Some(host) = ctx.cache.host(&desired.status.node) else {
@@ -53,11 +59,23 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         return Ok(seen);
     };
     seen.node_ready = is_true(&host.status.conditions, "Ready");
-    seen.leave = moving::leave(desired, &host, || fleet(ctx));
+    seen.leave = moving::leave(desired, &host, || ctx.loads.fleet());
     seen.address_changed = host.spec.reach_address() != desired.status.address;
     if let Some(shared) = condition(&host.status.conditions, "Ready").filter(|c| c.reason == DAEMON_SHARED) {
         seen.node = NodeSeen::Unreachable(format!("{}: {}", desired.status.node, shared.message));
         return Ok(seen);
+    }
+    if let Some(gone) = condition(&host.status.conditions, "Ready").filter(|c| c.reason == UNREACHABLE)
+        && ctx.absences.of(&host.metadata.name, ctx.clock.monotonic()).is_some()
+    {
+        let loss = host_loss(ctx, desired);
+        // What the host's own checks have found out, and go on looking at, each instance would wait for in vain. But who
+        // would be made anew elsewhere looks for itself, right before.
+        if !matches!(loss, Some(Loss::Recreate(_) | Loss::GivenUp)) {
+            seen.loss = loss;
+            seen.node = NodeSeen::Unreachable(format!("{}: {}", desired.status.node, gone.message));
+            return Ok(seen);
+        }
     }
     let looked = match ctx.engines.engine(&host) {
         Ok(engine) => look(ctx, &*engine, desired, &mut seen).await,
@@ -65,15 +83,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
     };
     match looked {
         Ok(()) => Ok(seen),
-        Err(e)
-            if matches!(
-                e.kind,
-                EngineErrorKind::Unreachable
-                    | EngineErrorKind::WrongDaemon
-                    | EngineErrorKind::Timeout
-                    | EngineErrorKind::Invalid
-            ) =>
-        {
+        Err(e) if e.kind.is_away() || matches!(e.kind, EngineErrorKind::Timeout | EngineErrorKind::Invalid) => {
             seen.loss = host_loss(ctx, desired);
             seen.node = NodeSeen::Unreachable(format!("{}: {e}", desired.status.node));
             Ok(seen)
@@ -90,17 +100,14 @@ fn value_names(ctx: &Context, desired: &Instance) -> ValueNames {
 /// What is to be done about the loss of the instance's host, as it is now.
 pub fn host_loss(ctx: &Context, desired: &Instance) -> Option<Loss> {
     let now = ctx.clock.now();
-    if want(desired, activity(ctx, desired), now) != Want::Run || desired.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
     let host = ctx.cache.host(&desired.status.node)?;
-    loss(desired, &host, ctx.absences.of(&host.metadata.name, ctx.clock.monotonic()), now, || fleet(ctx))
-}
-
-/// The load of every host, from what the cache shows.
-pub fn fleet(ctx: &Context) -> Fleet {
-    let instances = ctx.cache.instances();
-    Fleet::new(ctx.cache.hosts(), instances.iter().map(|i| &**i))
+    let away = ctx.absences.of(&host.metadata.name, ctx.clock.monotonic());
+    let rests =
+        want(desired, activity(ctx, desired), now) != Want::Run || desired.metadata.deletion_timestamp.is_some();
+    if let Some(given_up) = given_up(desired, &host, away, rests, now, || ctx.loads.fleet()) {
+        return Some(given_up);
+    }
+    if rests { None } else { loss(desired, &host, away, now, || ctx.loads.fleet()) }
 }
 
 /// The longest time by which the grace after a restart is lengthened.
@@ -132,16 +139,27 @@ fn spread(desired: &Instance) -> Duration {
 async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut Observed) -> EngineResult<()> {
     let key = desired.key();
     let name = labels::object_name(&key);
-    let volumes = named_volumes(desired).map(|(_, name)| async move {
+    let volumes = named_volumes(desired).map(|(volume, name)| async move {
         let found = engine.volume(&name).await?;
-        let presence = presence(ctx, desired, found.map(|v| v.labels));
+        let presence = match found {
+            // Whose it is was the business of who named it.
+            Some(_) if !volume.volume_name.is_empty() => Presence::Ours,
+            found => presence(ctx, desired, found.map(|v| v.labels)),
+        };
         Ok::<_, EngineError>((name, presence))
     });
-    let (named, network, volumes) =
-        futures::try_join!(engine.container(&name), engine.network(&name), try_join_all(volumes))?;
+    let adopted = async {
+        match desired.adopted_here() {
+            Some(adopted) => engine.container(&adopted.container_id).await,
+            None => Ok(None),
+        }
+    };
+    let (named, adopted, network, volumes) =
+        futures::try_join!(engine.container(&name), adopted, engine.network(&name), try_join_all(volumes))?;
     seen.network = NetworkSeen::of(&ctx.site.cluster, desired, network);
     seen.volumes = volumes.into_iter().collect();
     sort_container(ctx, desired, named, seen);
+    sort_container(ctx, desired, adopted, seen);
     if seen.containers.is_empty() {
         // Not under its name: renamed by hand, or not there.
         let uid = (labels::UID, desired.metadata.uid.as_str());
@@ -172,8 +190,7 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     let in_place = |c: &&ContainerInfo| {
         !must_bind
             && c.state == RunState::Running
-            && seen.network.is_right(desired)
-            && c.networks == [spec.network.clone()]
+            && is_in_its_network(desired, c, seen)
             && !desired.is_condemned(&c.id)
     };
     match current.filter(in_place) {
@@ -197,7 +214,15 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
 }
 
 fn sort_container(ctx: &Context, desired: &Instance, found: Option<ContainerInfo>, seen: &mut Observed) {
-    let Some(container) = found else { return };
+    let Some(mut container) = found else { return };
+    if desired.is_adopted(&container.id) {
+        dress(&ctx.site.cluster, desired, &mut container);
+        // It may have a name like ours.
+        if seen.containers.iter().all(|c| c.id != container.id) {
+            seen.containers.push(container);
+        }
+        return;
+    }
     let key = desired.key();
     let label = |name: &str| container.labels.get(name).map(String::as_str);
     if label(labels::CLUSTER) != Some(&ctx.site.cluster) || labels::instance_key(&container.labels) != Some(key) {

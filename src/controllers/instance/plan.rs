@@ -17,11 +17,13 @@ use jiff::{SignedDuration, Timestamp};
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
 use crate::model::{
-    ConditionStatus, FINALIZER, Instance, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION, condition,
+    ConditionStatus, FINALIZER, Instance, InstanceStatus, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION,
+    condition,
 };
 use crate::scheduler::{Placement, Unplaced};
 
 use super::action::{Action, Plan};
+use super::adoption::{self, AdoptionSeen, plan_adoption};
 use super::desired::{container_spec, named_volumes};
 use super::loss::{Loss, forget, plan_lost};
 use super::moving::{Leave, plan_move};
@@ -82,6 +84,8 @@ pub struct Observed {
 pub enum NodeSeen {
     /// Where it would go; `None`: not asked, because it is not to run.
     Unbound(Option<Result<Placement, Unplaced>>),
+    /// Not bound; the container that it is to begin with.
+    ToAdopt(AdoptionSeen),
     /// Bound to a DockerHost that has no record.
     Missing,
     Unreachable(String),
@@ -120,7 +124,7 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
         Power::Stopped => Want::Stop,
         Power::Auto if activity.open > 0 => Want::Run,
         // Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
-        Power::Auto if matches!(desired.status.phase, Phase::Pulling | Phase::Starting | Phase::Upgrading) => Want::Run,
+        Power::Auto if comes_up(&desired.status) => Want::Run,
         // While it wakes, the status still names the run before.
         Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => Want::Sleep,
         Power::Auto => match until_sleep(desired, activity, now) {
@@ -146,6 +150,16 @@ pub fn until_sleep(desired: &Instance, activity: ActivitySeen, now: Timestamp) -
     // Of a clock that has been put back since then, nothing is known.
     let up = ready.and_then(|c| Duration::try_from(now.duration_since(c.last_transition_time.timestamp())).ok());
     Some(up.map_or(left, |up| left.max(after.min(SHOWN).saturating_sub(up))))
+}
+
+/// Whether it is on its way up, if only in the queue before its host. What has never been up is so, too, while it fails:
+/// asleep, it would hide why.
+fn comes_up(status: &InstanceStatus) -> bool {
+    match status.phase {
+        Phase::Pending | Phase::Pulling | Phase::Starting | Phase::Upgrading => true,
+        Phase::Failed => status.started_at.is_none(),
+        _ => false,
+    }
 }
 
 /// Whether the status speaks of a run that goes on, or is just being ended.
@@ -183,6 +197,9 @@ pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) ->
         // nobody would be told.
         plan.recheck = Some(plan.recheck.map_or(UNSURE, |r| r.min(UNSURE)));
     }
+    if seen.containers.iter().any(|c| desired.is_adopted(&c.id)) {
+        plan.recheck = Some(plan.recheck.map_or(adoption::LOOK, |r| r.min(adoption::LOOK)));
+    }
     if seen.leave.is_some() {
         // What could not go may be able to later, and no change of its own record would tell.
         plan.recheck = Some(plan.recheck.map_or(STUCK, |r| r.min(STUCK)));
@@ -206,6 +223,7 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
     }
     match &seen.node {
         NodeSeen::Unbound(placement) => plan_binding(want, placement.as_ref(), report),
+        NodeSeen::ToAdopt(seen) => plan_adoption(desired, seen, report),
         NodeSeen::Missing => {
             let message = format!("DockerHost {} has no record", desired.status.node);
             host_lost(&mut report, &message);
@@ -235,9 +253,14 @@ pub fn ports_bound(desired: &Instance) -> bool {
         })
 }
 
-/// Whether ports or a subnet are to be chosen before a container can be made.
+/// Whether it has as many GPUs as it asks for.
+fn gpus_bound(desired: &Instance) -> bool {
+    desired.status.gpus.len() == desired.spec.gpus as usize
+}
+
+/// Whether ports, GPUs or a subnet are to be chosen before a container can be made.
 pub fn must_bind(desired: &Instance, seen: &Observed) -> bool {
-    seen.address_changed || !ports_bound(desired) || seen.network.needs_subnet(desired)
+    seen.address_changed || !ports_bound(desired) || !gpus_bound(desired) || seen.network.needs_subnet(desired)
 }
 
 fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut report: Report) -> Plan {
@@ -299,7 +322,9 @@ fn plan_rest(
             RunState::Created | RunState::Exited if desired.is_condemned(&container.id) => {
                 actions.push(Action::RemoveContainer { id });
             }
-            RunState::Created | RunState::Exited if container.name != spec.name && seen.name_taken_by.is_none() => {
+            RunState::Created | RunState::Exited
+                if running::is_to_be_renamed(desired, container, &spec) && seen.name_taken_by.is_none() =>
+            {
                 actions.push(Action::Rename { id, name: spec.name.clone() });
             }
             RunState::Created | RunState::Exited | RunState::Removing => {}
@@ -356,6 +381,11 @@ pub fn clear_node(desired: &Instance, seen: &Observed) -> Vec<Action> {
     actions
 }
 
+/// Whether we still keep the record from going.
+fn is_held(desired: &Instance) -> bool {
+    desired.metadata.finalizers.iter().any(|f| f == FINALIZER)
+}
+
 /// Stops and removes everything but retained volumes, then lets the record go. Ports are free with the record.
 fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan {
     let wait = |report: &mut Report, why: &str| {
@@ -364,20 +394,30 @@ fn plan_removal(desired: &Instance, seen: &Observed, mut report: Report) -> Plan
     };
     match &seen.node {
         // Nothing is made before a node is bound.
-        NodeSeen::Unbound(_) => {
+        NodeSeen::Unbound(_) | NodeSeen::ToAdopt(_) => {
             return Plan { status: report.take(), actions: vec![Action::DropFinalizer], recheck: None };
         }
         NodeSeen::Missing => return wait(&mut report, &format!("DockerHost {} has no record", desired.status.node)),
+        // Nobody is there to ask; what may be left there is a stray should the host come back.
+        NodeSeen::Unreachable(_) if seen.loss == Some(Loss::GivenUp) && is_held(desired) => {
+            return Plan { status: report.take(), actions: vec![Action::DropFinalizer], recheck: None };
+        }
         NodeSeen::Unreachable(why) => return wait(&mut report, why),
         NodeSeen::Reachable => {}
     }
-    if !desired.metadata.finalizers.iter().any(|f| f == FINALIZER) {
+    if !is_held(desired) {
         // Ours is done; others keep the record.
         return Plan { status: report.take(), actions: vec![], recheck: None };
     }
     let mut actions = clear_node(desired, seen);
+    // One that was let go is nobody's again, and stays as it is.
+    actions.retain(|action| match action {
+        Action::Stop { id, .. } | Action::RemoveContainer { id } => !desired.is_released(id),
+        _ => true,
+    });
     for (volume, name) in named_volumes(desired) {
-        if volume.reclaim == Reclaim::Delete && seen.volumes.get(&name) == Some(&Presence::Ours) {
+        let own = volume.volume_name.is_empty();
+        if own && volume.reclaim == Reclaim::Delete && seen.volumes.get(&name) == Some(&Presence::Ours) {
             actions.push(Action::RemoveVolume { name });
         }
     }

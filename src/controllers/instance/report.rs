@@ -87,7 +87,7 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
         EngineErrorKind::Timeout if !matches!(action, Action::Pull { .. }) => {
             host_lost(&mut report, &error.to_string());
         }
-        EngineErrorKind::Unreachable | EngineErrorKind::WrongDaemon => host_lost(&mut report, &error.to_string()),
+        kind if kind.is_away() => host_lost(&mut report, &error.to_string()),
         _ => {
             let (reason, message) = (failure_reason(action, error.kind), error.to_string());
             let serving = matches!(report.status.phase, Phase::Running);
@@ -195,6 +195,8 @@ pub fn failure_reason(action: &Action, kind: EngineErrorKind) -> &'static str {
         EngineErrorKind::Timeout if matches!(action, Action::Pull { .. }) => action.failure_reason(),
         EngineErrorKind::Unreachable
         | EngineErrorKind::WrongDaemon
+        | EngineErrorKind::Credentials
+        | EngineErrorKind::LoginRefused
         | EngineErrorKind::Timeout
         | EngineErrorKind::Busy => "HostUnreachable",
         EngineErrorKind::Invalid => match action {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
 use crate::docker::labels;
-use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Time, is_true};
+use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Resource, Time, is_true};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
@@ -20,8 +20,6 @@ use super::values;
 const RECOVERED: Duration = Duration::from_secs(10 * 60);
 /// Longest wait of a crash loop.
 const MAX_CRASH_DELAY: Duration = Duration::from_secs(5 * 60);
-/// A full look at every instance now and then, in case every hint was lost.
-const RESYNC: Duration = Duration::from_secs(5 * 60);
 
 /// How long after its `crashes`-th quick end in a row a container is started again: at once, 10 s, 20 s, … 5 min.
 pub fn crash_delay(crashes: i64) -> Duration {
@@ -41,15 +39,18 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Re
         report.phase(Phase::Failed).not_ready("VolumeLost", lost);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if let Some(foreign) = foreign_name(seen, &spec, best) {
+    let replace = must_bind(desired, seen) || best.is_none_or(|c| needs_replacement(desired, c, seen, &spec));
+    // An adopted one has another name and other networks: whose ours are does not matter before they are needed.
+    let kept_as_it_is = !replace && best.is_some_and(|c| desired.is_adopted(&c.id));
+    if let Some(foreign) = foreign_name(seen, &spec, best).filter(|_| !kept_as_it_is) {
         report.phase(Phase::Failed).not_ready("NameConflict", foreign);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
     }
-    if must_bind(desired, seen) || best.is_none_or(|c| needs_replacement(desired, c, seen, &spec)) {
+    if replace {
         return plan_container(desired, seen, report, spec, best, actions);
     }
     let Some(container) = best else { unreachable!("handled above") };
-    if container.name != spec.name {
+    if is_to_be_renamed(desired, container, &spec) {
         actions.push(Action::Rename { id: container.id.clone(), name: spec.name.clone() });
     }
     if container.limits != limits(desired) || container.restart_policy != "no" {
@@ -75,6 +76,11 @@ pub fn choose<'a>(
     (all.pop(), all)
 }
 
+/// Whether it has lost its name. One that was adopted keeps the name that others know it by.
+pub fn is_to_be_renamed(desired: &Instance, container: &ContainerInfo, spec: &ContainerSpec) -> bool {
+    container.name != spec.name && !desired.is_adopted(&container.id)
+}
+
 fn hash(container: &ContainerInfo) -> Option<&String> {
     container.labels.get(labels::SPEC_HASH)
 }
@@ -82,9 +88,13 @@ fn hash(container: &ContainerInfo) -> Option<&String> {
 /// What to say of a volume that the last container had and that is not there any more. An empty one in its place would
 /// hide the loss.
 pub fn lost_volume(desired: &Instance, seen: &Observed) -> Option<String> {
-    let gone =
-        |name: &String| desired.status.volumes.contains(name) && seen.volumes.get(name) == Some(&Presence::Absent);
-    let name = named_volumes(desired).map(|(_, name)| name).find(gone)?;
+    let absent = |name: &String| seen.volumes.get(name) == Some(&Presence::Absent);
+    let mut named = named_volumes(desired);
+    let (volume, name) =
+        named.find(|(v, name)| absent(name) && (!v.volume_name.is_empty() || desired.status.volumes.contains(name)))?;
+    if !volume.volume_name.is_empty() && !desired.status.volumes.contains(&name) {
+        return Some(format!("volume {name} is not on the host, and one that is named by volumeName is never made"));
+    }
     Some(format!("volume {name} held this instance's data and is gone; restore it, or delete the instance"))
 }
 
@@ -109,11 +119,16 @@ fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerIn
 fn needs_replacement(desired: &Instance, container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
     hash(container) != spec.labels.get(labels::SPEC_HASH)
         || desired.is_condemned(&container.id)
-        || !seen.network.is_right(desired)
-        || container.networks != [spec.network.clone()]
+        || !is_in_its_network(desired, container, seen)
         || matches!(container.state, RunState::Paused | RunState::Dead | RunState::Removing)
         // A start that failed can leave the container poisoned, its port with it, or tied to a network that is gone.
         || (container.state != RunState::Running && !container.error.is_empty())
+}
+
+/// Whether it is attached as it should be. One that was adopted stays in the networks that it was found in.
+pub fn is_in_its_network(desired: &Instance, container: &ContainerInfo, seen: &Observed) -> bool {
+    desired.is_adopted(&container.id)
+        || (seen.network.is_right(desired) && container.networks == [labels::object_name(&desired.key())])
 }
 
 /// Makes a container, in the place of `old` if there is one: the image first, so that a failed pull costs nothing.
@@ -201,7 +216,7 @@ fn plan_container(
     }
     actions.extend(seen.network.steps(desired));
     for (volume, name) in named_volumes(desired) {
-        if seen.volumes.get(&name) != Some(&Presence::Ours) {
+        if volume.volume_name.is_empty() && seen.volumes.get(&name) != Some(&Presence::Ours) {
             actions.push(Action::CreateVolume { name, volume: volume.name.clone() });
         }
     }
@@ -323,7 +338,7 @@ fn plan_running(
         if desired.status.phase != Phase::Running {
             report.status.last_active = Some(last_active(desired, seen, now));
         }
-        return Plan { status: report.take(), actions, recheck: Some(next_look(desired, seen, now)) };
+        return Plan { status: report.take(), actions, recheck: next_look(desired, seen, now) };
     }
     let began = report.status.start_seen_at.or(report.status.started_at).map_or(now, |t| t.timestamp());
     let since = Duration::try_from(now.duration_since(began)).unwrap_or_default();
@@ -372,16 +387,17 @@ fn last_active(desired: &Instance, seen: &Observed, now: Timestamp) -> Time {
 /// How often one that was sent to sleep and is in use is looked at.
 const SENT: Duration = Duration::from_secs(5);
 
-/// When an instance that runs as it should needs a look: when it may fall asleep, and now and then.
-fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Duration {
+/// When an instance that runs as it should needs a look: when it may fall asleep. What happens to it is told by its host's
+/// events and listings, and what those do not show is looked for host by host.
+fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Option<Duration> {
     let after = desired.spec.idle_after();
     match desired.spec.power {
         Power::Auto if seen.activity.open == 0 => {
-            until_sleep(desired, seen.activity, now).unwrap_or(after).max(Duration::from_millis(100)).min(RESYNC)
+            Some(until_sleep(desired, seen.activity, now).unwrap_or(after).max(Duration::from_millis(100)))
         }
         // It falls asleep when what is open is closed.
-        Power::Auto if desired.is_sent_to_sleep() => SENT.min(after),
-        Power::Auto => after.min(RESYNC),
-        Power::Running | Power::Stopped => RESYNC,
+        Power::Auto if desired.is_sent_to_sleep() => Some(SENT.min(after)),
+        Power::Auto => Some(after),
+        Power::Running | Power::Stopped => None,
     }
 }

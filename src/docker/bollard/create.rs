@@ -7,6 +7,7 @@ use ::bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 
+use super::gpus;
 use crate::docker::engine::{ContainerSpec, EngineError, EngineErrorKind, EngineResult, Limits, Mount, NetworkSpec};
 use crate::docker::reference;
 
@@ -89,6 +90,7 @@ pub fn body(spec: &ContainerSpec) -> EngineResult<ContainerCreateBody> {
         mounts: Some(mounts),
         network_mode: Some(spec.network.clone()),
         runtime: text(&spec.runtime),
+        device_requests: gpus::request(&spec.gpus),
         auto_remove: Some(false),
         ..HostConfig::default()
     };

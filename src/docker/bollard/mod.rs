@@ -4,6 +4,7 @@
 //! transport directly, because there the head of the answer must be seen before the first item.
 
 mod create;
+mod gpus;
 mod inspect;
 mod progress;
 mod pull;
@@ -12,7 +13,7 @@ mod stats;
 mod write;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::bollard::errors::Error;
@@ -23,9 +24,12 @@ use http::{Method, Response, StatusCode};
 use http_body_util::{BodyDataStream, BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio_util::io::ReaderStream;
 
+use super::classify::causes;
+use super::credentials::SecretSource;
 use super::endpoint::Endpoint;
 use super::engine::{EngineError, EngineErrorKind, EngineResult};
 use super::gate::Gate;
@@ -44,12 +48,29 @@ pub struct BollardEngine {
     transport: Arc<Transport>,
     gate: Gate,
     pulls: pull::Pulls,
+    /// As last told.
+    release: Mutex<Option<Release>>,
+}
+
+/// The program of a daemon.
+#[derive(Clone, Debug)]
+struct Release {
+    version: String,
+    api_version: String,
+    /// As Go names it.
+    architecture: String,
 }
 
 impl BollardEngine {
     /// `host`: the name of the DockerHost, for errors. `daemon`: the only id to talk to; empty: whoever answers.
-    pub fn new(host: &str, endpoint: &Endpoint, daemon: &str, clock: SharedClock) -> EngineResult<BollardEngine> {
-        let transport = Transport::new(endpoint, daemon);
+    pub fn new(
+        host: &str,
+        endpoint: &Endpoint,
+        daemon: &str,
+        secrets: &Arc<dyn SecretSource>,
+        clock: SharedClock,
+    ) -> EngineResult<BollardEngine> {
+        let transport = Transport::new(endpoint, daemon, secrets);
         let wire = transport.clone();
         let send = move |request: BollardRequest| {
             let wire = wire.clone();
@@ -71,6 +92,7 @@ impl BollardEngine {
             transport,
             gate: Gate::new(clock),
             pulls: pull::Pulls::default(),
+            release: Mutex::default(),
         })
     }
 
@@ -153,21 +175,35 @@ fn data(response: Response<Incoming>) -> impl Stream<Item = io::Result<Bytes>> +
     BodyDataStream::new(response.into_body()).map_err(io::Error::other)
 }
 
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// For one value in a query.
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, &RESERVED).to_string()
 }
 
-/// A stream that broke off: the connection is gone, and what came before stands.
+/// A stream that broke off: the connection is gone, and what came before stands. `Timeout`: not because anyone ended it,
+/// but because nobody answers there.
 fn broken(op: &'static str, object: &str, error: &io::Error) -> EngineError {
-    let message = format!("the stream broke off: {error}");
-    EngineError { op, object: object.to_owned(), kind: EngineErrorKind::Unreachable, message }
+    let message = format!("the stream broke off: {}", causes(error));
+    let kind = if fell_silent(error) { EngineErrorKind::Timeout } else { EngineErrorKind::Unreachable };
+    EngineError { op, object: object.to_owned(), kind, message }
+}
+
+fn fell_silent(error: &io::Error) -> bool {
+    let told = |at: &(dyn std::error::Error + 'static)| {
+        let io = at.downcast_ref::<io::Error>();
+        // The second is what a router between the two answers with.
+        io.is_some_and(|e| matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable))
+    };
+    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = at {
+        if told(cause) {
+            return true;
+        }
+        // An error's source skips what it was made of.
+        at = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|e| e as _).or_else(|| cause.source());
+    }
+    false
 }

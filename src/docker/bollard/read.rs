@@ -14,11 +14,14 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::create::MASQUERADE;
+use super::gpus;
 use super::inspect::{self, sorted};
-use super::{BollardEngine, accepted, broken, data, escaped, stats};
+use super::{BollardEngine, Release, accepted, broken, data, escaped, stats};
+use crate::docker::adoption::Description;
 use crate::docker::engine::*;
+use crate::docker::gate::timed_out;
 use crate::docker::turns::Weight;
-use crate::docker::{reference, streams, timeouts};
+use crate::docker::{classify, reference, streams, timeouts};
 
 /// What we want to hear of; health checks and commands would drown it. Of images only how they come: what goes leaves
 /// those alone that run, and those that wait are none the better for it.
@@ -75,6 +78,37 @@ fn together(copies: Vec<Network>) -> Option<NetworkInfo> {
 }
 
 impl BollardEngine {
+    /// An answer as the daemon words it; `None` for a 404.
+    async fn told(&self, op: &'static str, object: &str, path: &str) -> EngineResult<Option<serde_json::Value>> {
+        let call = async {
+            let response = accepted(self.transport.request(Method::GET, path, Bytes::new()).await?).await?;
+            stats::whole(response.into_body()).await
+        };
+        let Some(body) = self.quick(op, object, async { found(call.await) }).await? else { return Ok(None) };
+        serde_json::from_slice(&body).map(Some).map_err(|e| EngineError {
+            op,
+            object: object.to_owned(),
+            kind: EngineErrorKind::Server,
+            message: format!("no description: {e}"),
+        })
+    }
+
+    /// What the daemon's program is. Asked once for each version that `info` tells.
+    async fn release(&self, version: &str) -> Result<Release, Error> {
+        let known = self.release.lock().expect("no panic while held").clone();
+        if let Some(known) = known.filter(|known| !version.is_empty() && known.version == version) {
+            return Ok(known);
+        }
+        let told = self.docker.version().await?;
+        let release = Release {
+            version: told.version.unwrap_or_default(),
+            api_version: told.api_version.unwrap_or_default(),
+            architecture: told.arch.unwrap_or_default(),
+        };
+        *self.release.lock().expect("no panic while held") = Some(release.clone());
+        Ok(release)
+    }
+
     /// All networks of this name.
     pub(super) async fn copies(&self, name: &str) -> Result<Vec<Network>, Error> {
         let filters = Some([("name".to_owned(), vec![name.to_owned()])].into());
@@ -120,23 +154,40 @@ struct Actor {
 #[async_trait]
 impl EngineRead for BollardEngine {
     async fn info(&self) -> EngineResult<EngineInfo> {
-        let call = async { tokio::try_join!(self.docker.info(), self.docker.version()) };
-        let (info, version) = self.quick("info", &self.host, call).await?;
+        // One after the other, on one connection: that a second cannot be made must not be taken for the end of the first.
+        let call = async {
+            let info = self.docker.info().await?;
+            let version = self.release(info.server_version.as_deref().unwrap_or_default()).await?;
+            Ok((info, version))
+        };
+        let (info, version) = self.gate.call("info", &self.host, Weight::Health, timeouts::QUICK, call).await?;
+        let credentials_fault = self.transport.credentials_fault().await;
+        let gpus = gpus::told(&info);
         let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
         Ok(EngineInfo {
             daemon_id: info.id.unwrap_or_default(),
-            version: version.version.unwrap_or_default(),
-            api_version: version.api_version.unwrap_or_default(),
+            version: version.version,
+            api_version: version.api_version,
             os: info.operating_system.unwrap_or_default(),
             kernel: info.kernel_version.unwrap_or_default(),
-            architecture: version.arch.unwrap_or_default(),
+            architecture: version.architecture,
             storage_driver: info.driver.unwrap_or_default(),
             runtimes,
+            gpus,
             memory_bytes: info.mem_total.unwrap_or_default(),
             cpus: info.ncpu.unwrap_or_default(),
+            credentials_fault,
             certificates_end: self.transport.certificates_end(),
         })
+    }
+
+    async fn ping(&self) -> EngineResult<()> {
+        const OP: &str = "ping";
+        match tokio::time::timeout(timeouts::QUICK, self.transport.ping()).await {
+            Ok(pong) => pong.map_err(|e| classify::error(OP, &self.host, &e.into())),
+            Err(_) => Err(timed_out(OP, &self.host, timeouts::QUICK)),
+        }
     }
 
     async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>> {
@@ -152,6 +203,18 @@ impl EngineRead for BollardEngine {
         reference::check(OP, container)?;
         let call = async { found(self.docker.inspect_container(container, None).await) };
         Ok(self.quick(OP, container, call).await?.map(inspect::container))
+    }
+
+    async fn describe(&self, id: &str) -> EngineResult<Option<Description>> {
+        const OP: &str = "describe container";
+        reference::check_id(OP, id)?;
+        let Some(container) = self.told(OP, id, &format!("/containers/{id}/json")).await? else { return Ok(None) };
+        let image = container["Image"].as_str().unwrap_or_default();
+        let image = match image.strip_prefix("sha256:").filter(|hex| reference::is_full_id(hex)) {
+            Some(_) => self.told(OP, id, &format!("/images/{image}/json")).await?,
+            None => None,
+        };
+        Ok(Some(Description { container, image }))
     }
 
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>> {
@@ -172,6 +235,20 @@ impl EngineRead for BollardEngine {
             kind: EngineErrorKind::Server,
             message: format!("no stats: {e}"),
         })
+    }
+
+    async fn pulse(&self, container: &str) -> EngineResult<BoxStream<'static, EngineResult<()>>> {
+        const OP: &str = "pulse";
+        reference::check(OP, container)?;
+        let path = format!("/containers/{container}/stats?stream=true");
+        let response = self.open(OP, container, Method::GET, &path, Bytes::new()).await?;
+        let object = container.to_owned();
+        let readings = streams::lines(data(response));
+        let beats = readings.take_while(|line| {
+            let runs = line.as_ref().map_or(true, |line| !stats::is_of_none(line));
+            std::future::ready(runs)
+        });
+        Ok(beats.map(move |line| line.map(drop).map_err(|e| broken(OP, &object, &e))).boxed())
     }
 
     async fn image(&self, image: &str) -> EngineResult<Option<ImageInfo>> {
@@ -204,7 +281,7 @@ impl EngineRead for BollardEngine {
 
     async fn volume(&self, name: &str) -> EngineResult<Option<VolumeInfo>> {
         const OP: &str = "inspect volume";
-        reference::check_name(OP, name)?;
+        reference::check_volume(OP, name)?;
         let call = async { found(self.docker.inspect_volume(name).await) };
         let told = self.quick(OP, name, call).await?;
         Ok(told.map(|told| VolumeInfo { name: told.name, labels: told.labels.into_iter().collect() }))

@@ -53,6 +53,19 @@ struct Memory {
     stats: Option<HashMap<String, Value>>,
 }
 
+/// Nothing but the time of a reading.
+#[derive(Deserialize)]
+struct When<'a> {
+    #[serde(default)]
+    read: &'a str,
+}
+
+/// Whether this is no reading of a container that runs: its time is the year 1, as Docker 20.10 has it, or is left out.
+pub fn is_of_none(text: &[u8]) -> bool {
+    let told = serde_json::from_slice::<When>(text);
+    told.map_or(true, |told| told.read.is_empty() || told.read.starts_with("0001-"))
+}
+
 /// One reading; `None` of a container that does not run, of which a daemon tells nothing but its name.
 pub fn parse(text: &[u8]) -> Result<Option<ContainerStats>, String> {
     let told: Told = serde_json::from_slice(text).map_err(|e| e.to_string())?;
@@ -148,6 +161,10 @@ mod tests {
             "memory_stats":{}}"#;
         for text in [stopped, newer, "{}", &V2.replace("2026-03-01T10:00:05.5Z", "0001-01-01T00:00:00Z")] {
             assert_eq!(parse(text.as_bytes()), Ok(None), "{text}");
+            assert!(is_of_none(text.as_bytes()), "{text}");
+        }
+        for text in [V1, V2] {
+            assert!(!is_of_none(text.as_bytes()), "{text}");
         }
     }
 

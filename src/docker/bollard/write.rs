@@ -41,6 +41,32 @@ fn refused(op: &'static str, object: &str, kind: EngineErrorKind, message: Strin
     EngineError { op, object: object.to_owned(), kind, message }
 }
 
+impl BollardEngine {
+    /// `v`: with its anonymous volumes.
+    async fn remove(&self, id: &str, v: bool) -> EngineResult<()> {
+        const OP: &str = "remove container";
+        reference::check(OP, id)?;
+        let options = query::RemoveContainerOptions { v, force: true, link: false };
+        let call = async {
+            match self.docker.remove_container(id, Some(options)).await {
+                Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+                // Somebody removes it already: it is done when it is gone. The gate bounds the wait.
+                Err(Error::DockerResponseServerError { status_code: 409, message })
+                    if message.contains("already in progress") => {}
+                other => return other,
+            }
+            loop {
+                match self.docker.inspect_container(id, None).await {
+                    Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+                    Err(e) => return Err(e),
+                    Ok(_) => tokio::time::sleep(REMOVAL_LOOK).await,
+                }
+            }
+        };
+        self.heavy(OP, id, call).await
+    }
+}
+
 #[async_trait]
 impl EngineWrite for BollardEngine {
     async fn pull_with(
@@ -88,26 +114,11 @@ impl EngineWrite for BollardEngine {
     }
 
     async fn remove_container(&self, id: &str) -> EngineResult<()> {
-        const OP: &str = "remove container";
-        reference::check(OP, id)?;
-        let options = query::RemoveContainerOptions { v: true, force: true, link: false };
-        let call = async {
-            match self.docker.remove_container(id, Some(options)).await {
-                Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-                // Somebody removes it already: it is done when it is gone. The gate bounds the wait.
-                Err(Error::DockerResponseServerError { status_code: 409, message })
-                    if message.contains("already in progress") => {}
-                other => return other,
-            }
-            loop {
-                match self.docker.inspect_container(id, None).await {
-                    Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-                    Err(e) => return Err(e),
-                    Ok(_) => tokio::time::sleep(REMOVAL_LOOK).await,
-                }
-            }
-        };
-        self.heavy(OP, id, call).await
+        self.remove(id, true).await
+    }
+
+    async fn remove_keeping_volumes(&self, id: &str) -> EngineResult<()> {
+        self.remove(id, false).await
     }
 
     async fn rename_container(&self, id: &str, name: &str) -> EngineResult<()> {

@@ -14,25 +14,36 @@ async fn both_forms_of_discovery_tell_the_same_resources() {
         legacy["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["instances", "instances/scale", "instances/status", "dockerhosts", "dockerhosts/status", "accesstokens"]
+        [
+            "instances",
+            "instances/scale",
+            "instances/status",
+            "dockerhosts",
+            "dockerhosts/containers",
+            "dockerhosts/status",
+            "accesstokens"
+        ]
     );
     assert_eq!(legacy["resources"][0]["shortNames"], json!(["inst"]));
     assert_eq!(legacy["resources"][1]["group"], "autoscaling");
 
-    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-    for path in ["/api", "/apis"] {
+    let aggregated = |version| format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    // kubectl 1.27 to 1.29 know only the second.
+    for (path, version) in [("/api", "v2"), ("/apis", "v2"), ("/api", "v2beta1"), ("/apis", "v2beta1")] {
+        let accept = format!("{},application/json", aggregated(version));
+        let accept = accept.as_str();
         let answer = client.send(Method::GET, path, &[("accept", accept)], "").await;
-        assert_eq!(
-            answer.headers[header::CONTENT_TYPE],
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        );
+        assert_eq!(answer.headers[header::CONTENT_TYPE], aggregated(version));
+        assert_eq!(answer.headers[header::VARY], "Accept");
+        assert_eq!(answer.json()["apiVersion"], format!("apidiscovery.k8s.io/{version}"));
         let tag = answer.headers[header::ETAG].to_str().unwrap().to_owned();
         let headers = [("accept", accept), ("if-none-match", tag.as_str())];
         let again = client.send(Method::GET, path, &headers, "").await;
         assert_eq!(again.status, 304);
         assert!(!again.headers.contains_key(header::CONTENT_TYPE), "kubectl would take it for the cached answer's");
     }
-    let groups = client.send(Method::GET, "/apis", &[("accept", accept)], "").await.json();
+    let accept = aggregated("v2");
+    let groups = client.send(Method::GET, "/apis", &[("accept", &accept)], "").await.json();
     let own = groups["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "portreeve.dev").unwrap();
     assert_eq!(own["versions"][0]["resources"][0]["subresources"][1]["subresource"], "status");
 

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::api_server::ApiServer;
+use crate::support::protobuf::{PROTOBUF, bytes, message};
 
 const HERE: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 const CORE: &str = "/api/v1/namespaces/default/events";
@@ -105,6 +106,34 @@ async fn every_way_of_writing_reaches_the_same_record() {
     assert_eq!(client.get(&format!("{CORE}/a.1")).await.expect(200)["message"], "applied");
 }
 
+/// A recorder of client-go sends what it leaves empty, too, and the newer ones send protobuf.
+#[tokio::test]
+async fn what_clients_in_go_send_is_taken() {
+    let server = ApiServer::start().await;
+    let mut sent = event("a.1", "a");
+    for (name, empty) in [("deprecatedSource", json!({})), ("deprecatedFirstTimestamp", Value::Null)] {
+        sent[name] = empty;
+    }
+    sent["deprecatedLastTimestamp"] = Value::Null;
+    sent["metadata"]["creationTimestamp"] = Value::Null;
+    sent["deprecatedCount"] = 0.into();
+    server.client.post(HERE, &sent).await.expect(201);
+
+    let time = [vec![1 << 3], vec![0x80, 0xf2, 0xd6, 0xca, 0x06], vec![2 << 3, 0]].concat();
+    let about = [bytes(1, b"Instance"), bytes(2, b"default"), bytes(3, b"b")].concat();
+    let texts =
+        [(4, "example.com/c"), (5, "c-0"), (6, "Pull"), (7, "PullFailed"), (10, "no such image"), (11, "Warning")];
+    let mut raw = [bytes(1, &[bytes(1, b"b.1"), bytes(2, b""), bytes(8, b"")].concat()), bytes(2, &time)].concat();
+    raw.extend(texts.iter().flat_map(|(number, text)| bytes(*number, text.as_bytes())));
+    let empty = [bytes(1, b""), bytes(2, b"")].concat();
+    raw.extend([bytes(8, &about), bytes(12, &empty), bytes(13, b""), bytes(14, b""), vec![15 << 3, 0]].concat());
+    let body = message("events.k8s.io/v1", "Event", &raw);
+    let made = server.client.send(Method::POST, HERE, &PROTOBUF, body).await.expect(201);
+    assert_eq!((&made["note"], &made["regarding"]["name"]), (&json!("no such image"), &json!("b")));
+    assert_eq!(made["eventTime"], "2026-01-01T00:00:00.000000Z");
+    assert!(made.get("deprecatedCount").is_none() && made["deprecatedSource"] == json!({}), "{made}");
+}
+
 #[tokio::test]
 async fn what_no_event_of_the_group_may_be_is_refused_by_the_names_of_the_group() {
     let server = ApiServer::start().await;
@@ -131,8 +160,11 @@ async fn what_no_event_of_the_group_may_be_is_refused_by_the_names_of_the_group(
     let status = client.post(&strict, &with("message", "x".into())).await.expect(400);
     assert!(status["message"].as_str().unwrap().contains("unknown field \"message\""), "{status}");
     client.post(HERE, &with("apiVersion", "v1".into())).await.expect(400);
-    let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
-    client.send(Method::POST, HERE, &protobuf, "k8s\0").await.expect(415);
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let config = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "a.1"}, "note": "new"});
+    let path = format!("{HERE}/a.1?fieldManager=m");
+    let status = client.send(Method::PATCH, &path, &apply, config.to_string()).await.expect(422);
+    assert_eq!(status["details"]["causes"][0]["field"], "eventTime", "{status}");
     client.post("/apis/events.k8s.io/v1/events", &event("a.1", "a")).await.expect(405);
     assert_eq!(client.get(CORE).await.expect(200)["items"], json!([]), "nothing was made");
 }

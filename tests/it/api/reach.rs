@@ -34,6 +34,9 @@ pub struct Scripted {
     pub open: Arc<AtomicU32>,
 }
 
+/// What the run has written, and when.
+const LINES: [(&str, &str); 2] = [("one\n", "2026-01-01T00:00:01Z"), ("two\n", "2026-01-01T00:00:02Z")];
+
 struct Script {
     /// `None`: the window's width, once it is known.
     code: Option<i64>,
@@ -74,7 +77,12 @@ impl Attach for Scripted {
             let chunk = Bytes::from(vec![b'x'; 64 << 10]);
             return Ok(stream::repeat(chunk).take(FLOOD / (64 << 10)).map(Ok).boxed());
         }
-        let lines = [Bytes::from("one\n"), Bytes::from("two\n")];
+        let told = |(line, at): (&str, &str)| {
+            let later = options.since.is_none_or(|since| at.parse::<jiff::Timestamp>().expect("a time") >= since);
+            let line = if options.timestamps { format!("{at} {line}") } else { line.to_owned() };
+            later.then(|| Bytes::from(line))
+        };
+        let lines: Vec<Bytes> = LINES.into_iter().filter_map(told).collect();
         let skipped = lines.len().saturating_sub(options.tail.map_or(usize::MAX, |t| t as usize));
         let lines = stream::iter(lines.into_iter().skip(skipped).map(Ok));
         Ok(if options.follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() })
@@ -232,6 +240,16 @@ async fn logs_stream_and_end_with_the_server() {
     assert_eq!(none["message"], "previous terminated container \"main\" in pod \"fresh\" not found");
     server.client.get(&format!("{POD}/log?container=x")).await.expect(400);
     server.client.get(&format!("{POD}/log?tailLines=x")).await.expect(400);
+    let since = async |what: &str| server.client.get(&format!("{POD}/log?{what}")).await;
+    assert_eq!(since("sinceTime=2026-01-01T00:00:02Z").await.text(), "two\n");
+    assert_eq!(since("sinceSeconds=1&timestamps=true").await.text(), "", "long ago");
+    assert_eq!(
+        since("sinceSeconds=9999999999&timestamps=true").await.text(),
+        "2026-01-01T00:00:01Z one\n2026-01-01T00:00:02Z two\n"
+    );
+    since("sinceTime=yesterday").await.expect(400);
+    let both = since("sinceTime=2026-01-01T00:00:02Z&sinceSeconds=1").await.expect(400);
+    assert_eq!(both["message"], "at most one of sinceTime and sinceSeconds may be set");
     server.client.get("/api/v1/namespaces/default/pods/b/log").await.expect(404);
     let client = server.client.clone();
     let response = client.open(Method::GET, &format!("{POD}/log?follow=true"), &[], "").await;

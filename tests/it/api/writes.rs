@@ -33,7 +33,12 @@ async fn a_new_object_is_what_the_user_wrote_and_what_only_the_server_sets() {
     body["status"] = json!({"phase": "Running"});
     let made = server.client.post(INSTANCES, &body).await.expect(201);
     assert_eq!(made["spec"], body["spec"], "nothing is filled in");
-    assert!(made.get("status").is_none(), "users write no status");
+    let ready = &made["status"]["conditions"][0];
+    assert_eq!(
+        (&ready["type"], &ready["status"], &ready["reason"]),
+        (&json!("Ready"), &json!("Unknown"), &json!("New"))
+    );
+    assert_eq!(made["status"].as_object().map(serde_json::Map::len), Some(1), "users write no status: {made}");
     assert_ne!(made["metadata"]["uid"], "mine");
     assert_eq!(made["metadata"]["generation"], 1);
     assert_eq!(made["metadata"]["namespace"], "default");

@@ -7,12 +7,13 @@ use serde_json::json;
 use super::objects::{against, said, stored};
 use super::*;
 use crate::support::api_server::{ApiServer, instance};
+use crate::support::without;
 
 #[tokio::test]
 async fn what_one_applied_is_unchanged_for_the_other() {
     let found = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).status().await;
     if !found.is_ok_and(|s| s.success()) {
-        return eprintln!("skipped: no kubectl on PATH");
+        return without("kubectl");
     }
     let server = ApiServer::start().await;
     let file = server.dir.path().join("manifest.json").display().to_string();

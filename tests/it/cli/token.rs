@@ -6,6 +6,7 @@ use super::objects::{against, fails, said};
 use super::*;
 use crate::support::api_server::{ApiServer, instance};
 use crate::support::client::INSTANCES;
+use crate::support::without;
 
 #[tokio::test]
 async fn a_token_is_made_used_listed_and_revoked() {
@@ -22,6 +23,16 @@ async fn a_token_is_made_used_listed_and_revoked() {
     let with = |args: &'static [&'static str]| [&bob[..], args].concat();
 
     assert!(said(&server, &with(&["get", "inst"])).await.contains("alice"));
+    let home = tempfile::tempdir().unwrap();
+    let kubectl = tokio::process::Command::new("kubectl")
+        .args(["get", "inst", "-o", "name"])
+        .env("KUBECONFIG", &path)
+        .env("HOME", home.path())
+        .output();
+    match kubectl.await {
+        Ok(told) => assert_eq!(stdout(&told), "instance.portreeve.dev/alice\n", "{}", stderr(&told)),
+        Err(_) => without("kubectl"),
+    }
     let (code, text) = fails(&server, &with(&["stop", "alice"]), "").await;
     assert_eq!(
         (code, text.as_str()),
@@ -39,6 +50,8 @@ async fn a_token_is_made_used_listed_and_revoked() {
 
     let secret = said(&server, &["token", "create", "ci", "--role", "admin"]).await;
     assert!(secret.starts_with("prt_ci.") && secret.ends_with('\n'), "{secret}");
+    let bare = said(&server, &["token", "create", "z", "--role", "viewer", "-o", "token"]).await;
+    assert!(bare.starts_with("prt_z.") && bare.ends_with('\n') && bare.lines().count() == 1, "{bare}");
     let name = said(&server, &["token", "create", "x", "--role", "editor", "--namespaces", "a,b", "-o", "name"]).await;
     assert_eq!(name, "accesstoken.portreeve.dev/x\n");
     let json = said(&server, &["token", "create", "y", "--role", "viewer", "--user", "eve", "-o", "json"]).await;
@@ -51,7 +64,7 @@ async fn a_token_is_made_used_listed_and_revoked() {
     assert!(list["items"][1]["status"].get("lastUsed").is_none(), "ci's was not: {list}");
     let table = said(&server, &["token", "list"]).await;
     let used: Vec<&str> = table.lines().skip(1).map(|l| l.split_whitespace().nth(5).unwrap()).collect();
-    assert!(table.contains("LAST USED") && used == ["<1h", "never", "never", "never"], "{table}");
+    assert!(table.contains("LAST USED") && used == ["<1h", "never", "never", "never", "never"], "{table}");
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().take(5).collect()).collect();
     assert_eq!(
         rows,
@@ -61,6 +74,7 @@ async fn a_token_is_made_used_listed_and_revoked() {
             ["ci", "ci", "admin", "<all>", "never"],
             ["x", "x", "editor", "a,b", "never"],
             ["y", "eve", "viewer", "<all>", "never"],
+            ["z", "z", "viewer", "<all>", "never"],
         ],
         "{table}"
     );

@@ -41,6 +41,11 @@ async fn both_forms_of_discovery_tell_the_same() {
     }
     let gvk = GroupVersionKind::gvk("portreeve.dev", "v1", "Instance");
     for discovery in [&legacy, &aggregated] {
+        // One group, though it has two versions, and the newer one is preferred.
+        let authentication: Vec<_> = discovery.groups().filter(|g| g.name() == "authentication.k8s.io").collect();
+        let [group] = authentication.as_slice() else { panic!("{} groups of one name", authentication.len()) };
+        assert_eq!(group.versions().collect::<Vec<_>>(), ["v1", "v1beta1"]);
+        assert_eq!(group.preferred_version(), Some("v1"));
         let (resource, what) = discovery.resolve_gvk(&gvk).expect("instances");
         assert_eq!((resource.plural.as_str(), what.scope == Scope::Namespaced), ("instances", true));
         for verb in [verbs::CREATE, verbs::DELETE_COLLECTION, verbs::PATCH, verbs::UPDATE, verbs::WATCH] {
@@ -48,7 +53,7 @@ async fn both_forms_of_discovery_tell_the_same() {
         }
     }
     let version = client.apiserver_version().await.expect("a version");
-    assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "33"));
+    assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "34"));
 }
 
 #[tokio::test]

@@ -51,14 +51,12 @@ async fn can_i_lists_rules(k: &Shell<'_>) {
 }
 
 async fn whoami_tells_name_and_groups(k: &Shell<'_>) {
-    if k.minor < 28 {
-        has(&k.fails("auth whoami").await, &["the selfsubjectreviews API is not enabled"]);
-        return;
-    }
     has(&k.ok("auth whoami").await, &["admin", "system:masters", "system:authenticated"]);
     let said = k.ok("auth whoami --as bob --as-group team -o jsonpath={.status.userInfo}").await;
     let user: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(user, json!({"username": "bob", "groups": ["team", "system:authenticated"]}));
+    let said = k.ok("auth whoami --as bob --as-uid 7 -o jsonpath={.status.userInfo.uid}").await;
+    assert_eq!(said, "7");
 }
 
 async fn impersonation_is_honoured(k: &Shell<'_>) {

@@ -25,8 +25,8 @@ async fn discovery() {
 async fn version_is_a_kubernetes_version(k: &Shell<'_>) {
     let version: serde_json::Value = serde_json::from_str(&k.ok("version -o json").await).expect("JSON");
     let server = &version["serverVersion"];
-    assert_eq!((&server["major"], &server["minor"]), (&"1".into(), &"33".into()), "{version}");
-    assert!(server["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.33.")), "{version}");
+    assert_eq!((&server["major"], &server["minor"]), (&"1".into(), &"34".into()), "{version}");
+    assert!(server["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.34.")), "{version}");
 }
 
 async fn api_resources_lists_every_kind(k: &Shell<'_>) {

@@ -1,8 +1,8 @@
 //! Plays named scenarios with every kubectl that is found: each kubectl has a server and a home of its own, each scenario a
 //! namespace and a directory of its own. A failure says which scenario it was and which kubectl.
 //!
-//! The oldest and the newest kubectl play everything; those between share the scenarios out, so that each scenario is
-//! played by at least one of them too. `KUBECTL_SUITE=all` has all of them play everything.
+//! The newest kubectl plays everything; every second scenario is played by the oldest too, and those between share the
+//! others out. `KUBECTL_SUITE=all` has all of them play everything.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::Kubectl;
 use crate::support::api_server::{ApiServer, PATIENCE};
+use crate::support::without;
 
 /// Bound on one scenario.
 const SCENARIO: Duration = Duration::from_secs(90);
@@ -83,21 +84,37 @@ async fn binaries() -> &'static [Binary] {
     FOUND.get_or_init(find).await
 }
 
+/// Whether the kubectl at this place, of so many, plays the story of this number.
+fn plays(at: usize, of: usize, story: usize) -> bool {
+    let all = std::env::var_os("KUBECTL_SUITE").is_some_and(|v| v == "all");
+    all || at + 1 == of || at == partner(of, story)
+}
+
+/// Who plays beside the newest.
+fn partner(of: usize, story: usize) -> usize {
+    let between = of.saturating_sub(2);
+    if story.is_multiple_of(2) || between == 0 { 0 } else { story / 2 % between + 1 }
+}
+
+/// Those that play the story that the test under way is.
+pub async fn players() -> Vec<PathBuf> {
+    let found = binaries().await;
+    let story = std::thread::current().name().map_or(0, |name| name.bytes().map(usize::from).sum());
+    let chosen = found.iter().enumerate().filter(|(at, _)| plays(*at, found.len(), story));
+    chosen.map(|(_, binary)| binary.program.clone()).collect()
+}
+
 /// Plays the scenarios of a theme and fails with all that failed.
 pub async fn play(scenarios: &[Scenario]) {
     let found = binaries().await;
     if found.is_empty() {
-        eprintln!("skipped: no kubectl on PATH");
+        without("kubectl");
     }
-    let all = std::env::var_os("KUBECTL_SUITE").is_some_and(|v| v == "all");
-    let between = found.len().saturating_sub(2);
-    let plays =
-        |at: usize, scenario: usize| all || at == 0 || at + 1 == found.len() || (scenario % between.max(1)) + 1 == at;
     let played = stream::iter(found.iter().enumerate()).map(async |(at, binary)| {
         let server = ApiServer::start().await;
         let home = tempfile::tempdir().expect("a directory");
         let mut failed = vec![];
-        for (_, scenario) in scenarios.iter().enumerate().filter(|(n, _)| plays(at, *n)) {
+        for (_, scenario) in scenarios.iter().enumerate().filter(|(n, _)| plays(at, found.len(), *n)) {
             let shell = Shell::new(binary, &server, home.path(), scenario.name).await;
             let run = AssertUnwindSafe((scenario.run)(&shell)).catch_unwind();
             let why = match tokio::time::timeout(SCENARIO, run).await {

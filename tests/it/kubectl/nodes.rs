@@ -1,17 +1,19 @@
-//! Nodes through every kubectl that is installed: the typed commands that only core kinds have.
+//! Nodes through kubectl: the typed commands that only core kinds have.
 
 use serde_json::{Value, json};
 
 use super::Kubectl;
+use super::harness::players;
 use crate::support::api_server::{ApiServer, running};
+use crate::support::without;
 
 const HOST: &str = "/apis/portreeve.dev/v1/dockerhosts/local";
 
-/// Runs one story with each kubectl, each against a server of its own.
-async fn with_every_kubectl(story: impl AsyncFn(&Kubectl)) {
-    let programs = Kubectl::every_program();
+/// Runs one story with each kubectl whose turn it is, each against a server of its own.
+async fn with_kubectls(story: impl AsyncFn(&Kubectl)) {
+    let programs = players().await;
     if programs.is_empty() {
-        eprintln!("skipped: no kubectl on PATH");
+        without("kubectl");
     }
     for program in programs {
         eprintln!("with {}", program.display());
@@ -67,7 +69,7 @@ async fn host(k: &Kubectl) -> Value {
 
 #[tokio::test]
 async fn nodes_are_listed_and_described_in_full() {
-    with_every_kubectl(async |k| {
+    with_kubectls(async |k| {
         furnish(k).await;
         let wide = k.ok("get nodes -o wide").await;
         let mut lines = wide.lines().map(|l| l.split_whitespace().collect::<Vec<_>>());
@@ -116,13 +118,20 @@ async fn nodes_are_listed_and_described_in_full() {
 
 #[tokio::test]
 async fn what_is_written_to_a_node_reaches_its_host() {
-    with_every_kubectl(async |k| {
+    with_kubectls(async |k| {
         furnish(k).await;
         k.ok("cordon local").await;
         assert_eq!(host(k).await["spec"]["unschedulable"], true);
         assert!(k.ok("get nodes").await.contains("Ready,SchedulingDisabled"));
-        assert!(k.ok("get nodes --field-selector spec.unschedulable=true").await.contains("local"));
+        for (selector, there) in [("=true", true), ("!=true", false), ("=false", false), ("!=false", true)] {
+            let found = k.ok(&format!("get nodes --field-selector spec.unschedulable{selector}")).await;
+            assert_eq!(found.contains("local"), there, "{selector} of a cordoned node: {found}");
+        }
         k.ok("uncordon local").await;
+        for (selector, there) in [("=true", false), ("!=true", true), ("=false", true), ("!=false", false)] {
+            let found = k.ok(&format!("get nodes --field-selector spec.unschedulable{selector}")).await;
+            assert_eq!(found.contains("local"), there, "{selector} of an uncordoned node: {found}");
+        }
         assert_eq!(host(k).await["spec"]["unschedulable"], Value::Null);
 
         k.ok("taint nodes local maintenance=yes:NoSchedule disk=slow:PreferNoSchedule").await;
@@ -179,7 +188,7 @@ async fn marked(k: &Kubectl, name: &str, annotation: &str) -> String {
 
 #[tokio::test]
 async fn draining_moves_what_can_move_and_names_what_cannot() {
-    with_every_kubectl(async |k| {
+    with_kubectls(async |k| {
         furnish(k).await;
         k.ok("drain local --dry-run=server").await;
         let alice = format!("{}/alice", crate::support::client::INSTANCES);
@@ -189,6 +198,7 @@ async fn draining_moves_what_can_move_and_names_what_cannot() {
         k.ok("uncordon local").await;
         let mut keeper = crate::support::api_server::instance("keeper");
         keeper["spec"]["volumes"] = json!([{"name": "home", "mountPath": "/home"}]);
+        keeper["metadata"]["labels"] = json!({"keeps": "data"});
         k.server.client.post(crate::support::client::INSTANCES, &keeper).await.expect(201);
         k.server.put_status("keeper", running()).await;
 
@@ -209,13 +219,25 @@ async fn draining_moves_what_can_move_and_names_what_cannot() {
         assert_eq!(host(k).await["spec"]["unschedulable"], true);
         let kept = k.server.client.get(&format!("{}/keeper", crate::support::client::INSTANCES)).await.expect(200);
         assert_eq!(kept["metadata"]["annotations"], Value::Null);
+
+        // Deletions in place of evictions make each container anew where its data is.
+        let drain = ["drain", "local", "--disable-eviction", "--pod-selector=keeps=data", "--timeout=30s"];
+        let controller = async {
+            assert!(marked(k, "keeper", "portreeve.dev/recreate").await.starts_with("c0ffee "));
+            let mut anew = running();
+            anew["containerID"] = "beef".into();
+            k.server.put_status("keeper", anew).await;
+        };
+        let (out, ()) = tokio::join!(k.run(&drain, ""), controller);
+        let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(said.contains("pod/keeper deleted"), "{said}{errors}");
     })
     .await;
 }
 
 #[tokio::test]
 async fn deleting_a_pod_makes_its_container_anew_and_waits_for_it() {
-    with_every_kubectl(async |k| {
+    with_kubectls(async |k| {
         furnish(k).await;
         let controller = async {
             let mark = marked(k, "alice", "portreeve.dev/recreate").await;

@@ -113,9 +113,10 @@ async fn delete_at_once(k: &Shell<'_>) {
 async fn delete_dry_runs_delete_nothing(k: &Shell<'_>) {
     k.alice().await;
     let before = k.object("instances/alice").await;
-    has(&k.ok("delete inst alice --dry-run=server").await, &["\"alice\" deleted (server dry run)"]);
-    has(&k.ok("delete inst alice --dry-run=client").await, &["\"alice\" deleted (dry run)"]);
-    has(&k.ok("delete inst --all --dry-run=server").await, &["\"alice\" deleted (server dry run)"]);
+    // Newer ones name the namespace between the two.
+    has(&k.ok("delete inst alice --dry-run=server").await, &["\"alice\" deleted", "(server dry run)"]);
+    has(&k.ok("delete inst alice --dry-run=client").await, &["\"alice\" deleted", "(dry run)"]);
+    has(&k.ok("delete inst --all --dry-run=server").await, &["\"alice\" deleted", "(server dry run)"]);
     assert_eq!(k.object("instances/alice").await, before);
 }
 

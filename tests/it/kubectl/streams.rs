@@ -1,4 +1,4 @@
-//! exec, attach and port-forward with every kubectl that is found: up to 1.29 they speak SPDY for exec, up to 1.30 for
+//! exec, attach and port-forward with kubectl: up to 1.29 they speak SPDY for exec, up to 1.30 for
 //! port-forward, later ones WebSocket, with SPDY to fall back on.
 
 use std::path::PathBuf;
@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::MANIFEST;
+use super::harness::players;
 use crate::api::{Scripted, uses};
 use crate::support::api_server::{ApiServer, PATIENCE, instance, running};
+use crate::support::without;
 
 /// One kubectl, and what to set for it.
 #[derive(Clone, Debug)]
@@ -34,7 +36,8 @@ impl World {
         let scripted = Scripted::default();
         let open = scripted.open.clone();
         let server = ApiServer::start_with(Arc::new(scripted)).await;
-        let alice: serde_json::Value = serde_yaml::from_str(MANIFEST).expect("a manifest");
+        let mut alice: serde_json::Value = serde_yaml::from_str(MANIFEST).expect("a manifest");
+        alice["metadata"]["labels"] = serde_json::json!({"run": "alice"});
         server.client.post(crate::support::client::INSTANCES, &alice).await.expect(201);
         server.put_status("alice", running()).await;
         server.client.post(crate::support::client::INSTANCES, &instance("fresh")).await.expect(201);
@@ -94,12 +97,11 @@ impl World {
     }
 }
 
-/// What `test` does, with every kubectl, over WebSocket (where it can) and over SPDY.
-async fn with_every_kubectl(test: impl AsyncFn(&World, &Kubectl)) {
-    let found = super::Kubectl::every_program();
+/// What `test` does, with each kubectl whose turn it is, over WebSocket (where it can) and over SPDY.
+async fn with_kubectls(test: impl AsyncFn(&World, &Kubectl)) {
+    let found = players().await;
     if found.is_empty() {
-        eprintln!("skipped: no kubectl on PATH");
-        return;
+        return without("kubectl");
     }
     let world = World::new().await;
     for (at, program) in found.iter().enumerate() {
@@ -115,7 +117,7 @@ async fn with_every_kubectl(test: impl AsyncFn(&World, &Kubectl)) {
 
 #[tokio::test]
 async fn exec_carries_input_output_and_exit_codes() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let input: String = (0..20_000).map(|n| format!("{n}\n")).collect();
         let (code, output, errors) = world.ran(kubectl, &["exec", "-i", "alice", "--", "cat"], input.as_bytes()).await;
         assert_eq!((code, output == input), (Some(0), true), "{kubectl:?}: {} bytes, {errors}", output.len());
@@ -132,7 +134,7 @@ async fn exec_carries_input_output_and_exit_codes() {
 
 #[tokio::test]
 async fn exec_ends_within_seconds_of_a_client_that_vanishes() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let mut child = world.command(kubectl, &["exec", "-i", "alice", "--", "cat"]).spawn().expect("kubectl");
         uses(&world.open, 1).await;
         child.kill().await.expect("killed");
@@ -144,10 +146,9 @@ async fn exec_ends_within_seconds_of_a_client_that_vanishes() {
 async fn a_terminal_has_its_size() {
     let there = Command::new("script").arg("--version").stdout(Stdio::null()).status().await;
     if !there.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: no script(1) to give kubectl a terminal");
-        return;
+        return without("script(1), which gives kubectl a terminal");
     }
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let line = format!("stty cols 81 rows 24; exec '{}' exec -it alice -- key", kubectl.program.display());
         let mut command = Command::new("script");
         command.args(["-q", "-e", "-c", &line, "/dev/null"]);
@@ -161,7 +162,7 @@ async fn a_terminal_has_its_size() {
 
 #[tokio::test]
 async fn attach_shows_output_and_says_that_there_is_no_input() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let (code, output, errors) = world.ran(kubectl, &["attach", "alice"], b"").await;
         assert_eq!((code, output.as_str()), (Some(0), "out\n"), "{kubectl:?}: {errors}");
         assert!(errors.contains("err\n"), "{kubectl:?}: {errors}");
@@ -189,7 +190,7 @@ async fn asked(port: u16, text: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn many_connections_share_a_port_forward() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let (mut child, ports) = world.forward(kubectl, &[":8080", ":8081"]).await;
         let answers = join_all((0..8).map(async |n| {
             let text = format!("question {n} ").repeat(4000);
@@ -207,7 +208,7 @@ async fn many_connections_share_a_port_forward() {
 
 #[tokio::test]
 async fn the_log_of_the_run_before_is_told_from_that_of_the_present_one() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let logs = async |args: &[&str]| {
             let args = [&["logs"], args].concat();
             world.run(world.command(kubectl, &args), b"").await
@@ -217,6 +218,11 @@ async fn the_log_of_the_run_before_is_told_from_that_of_the_present_one() {
         let (code, out, err) = logs(&["alice", "-p", "--tail=1", "-c", "main"]).await;
         assert_eq!((code, out.as_str()), (Some(0), "crashed\n"), "{kubectl:?}: {err}");
         assert_eq!(logs(&["alice"]).await.1, "one\ntwo\n", "{kubectl:?}");
+        assert_eq!(logs(&["alice", "--since-time=2026-01-01T00:00:02Z"]).await.1, "two\n", "{kubectl:?}");
+        assert_eq!(logs(&["alice", "--since=1s"]).await.1, "", "{kubectl:?}");
+        let (code, out, err) = logs(&["-l", "run=alice", "--timestamps", "--prefix"]).await;
+        let line = "[pod/alice/main] 2026-01-01T00:00:01Z one";
+        assert!(code == Some(0) && out.contains(line) && !out.contains("fresh"), "{kubectl:?}: {out}{err}");
         let (code, out, err) = logs(&["fresh", "-p"]).await;
         assert_eq!((code, out.as_str()), (Some(1), ""), "{kubectl:?}: {err}");
         assert!(
@@ -229,7 +235,7 @@ async fn the_log_of_the_run_before_is_told_from_that_of_the_present_one() {
 
 #[tokio::test]
 async fn a_port_that_is_not_declared_is_refused_with_those_that_are() {
-    with_every_kubectl(async |world, kubectl| {
+    with_kubectls(async |world, kubectl| {
         let (mut child, ports) = world.forward(kubectl, &[":9"]).await;
         let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         assert_eq!(asked(ports[0], b"").await, b"", "{kubectl:?}");

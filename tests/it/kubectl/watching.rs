@@ -12,6 +12,7 @@ async fn watching() {
         watch_one_name_with_event_types,
         watch_by_label_sees_entering_and_leaving,
         watch_as_json,
+        events_are_followed,
         wait_for_a_condition,
         wait_for_a_false_condition,
         wait_for_all_of_a_selector,
@@ -49,6 +50,21 @@ async fn watch_only_what_comes(k: &Shell<'_>) {
     has(&line, &["MODIFIED", "Starting"]);
     k.ok_with("create -f -", &ALICE.replace("alice", "bob")).await;
     has(&watch.line_with("bob").await, &["ADDED"]);
+}
+
+async fn events_are_followed(k: &Shell<'_>) {
+    let event = |name: &str, text: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name}, "reason": "Told", "type": "Normal", "message": text,
+            "involvedObject": {"kind": "Instance", "apiVersion": "portreeve.dev/v1", "name": "alice", "namespace": k.namespace},
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+        })
+    };
+    k.make(&event("first", "what was")).await;
+    let mut watch = k.start("events -w --for instance/alice");
+    watch.line_with("what was").await;
+    k.make(&event("second", "what comes")).await;
+    has(&watch.line_with("what comes").await, &["Normal", "Told", "Instance/alice"]);
 }
 
 async fn watch_one_name_with_event_types(k: &Shell<'_>) {

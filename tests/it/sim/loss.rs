@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portreeve::controllers::instance::HOST_LOST;
-use portreeve::model::{Event, Instance, OnHostLoss, Phase, condition};
+use portreeve::model::{Event, Instance, OUT_OF_SERVICE, OnHostLoss, Phase, Power, Taint, TaintEffect, condition};
 use portreeve::store::typed;
 use serde_json::{Value, json};
 
@@ -381,4 +381,74 @@ fn one_that_is_deleted_while_its_host_is_lost_goes_when_the_host_is_back() {
             world.crash().await;
         });
     }
+}
+
+/// `kubectl taint node NAME node.kubernetes.io/out-of-service=:NoExecute`, or its end.
+async fn out_of_service(world: &World, name: &str, out: bool) {
+    change_host(world, name, |host| {
+        host.spec.taints.retain(|t| t.key != OUT_OF_SERVICE);
+        let taint = Taint { key: OUT_OF_SERVICE.into(), value: String::new(), effect: TaintEffect::NoExecute };
+        host.spec.taints.extend(out.then_some(taint));
+    })
+    .await;
+}
+
+fn with_data(power: &str) -> Value {
+    let mut spec = waiting();
+    spec["volumes"] = json!([{"name": "home", "mountPath": "/home"}]);
+    spec["power"] = json!(power);
+    spec
+}
+
+#[test]
+fn an_operators_word_gives_up_all_that_is_on_a_lost_host() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1", "h2"], 41).await;
+        world.start();
+        change_host(&world, "h2", |host| host.spec.unschedulable = true).await;
+        for (name, spec) in
+            [("alice", with_data("Running")), ("bob", with_data("Running")), ("carol", with_data("Running"))]
+        {
+            world.apply(name, spec).await;
+        }
+        converged(&world, 2 * MINUTE).await;
+        world.change("bob", |i| i.spec.power = Power::Stopped).await;
+        converged(&world, MINUTE).await;
+        change_host(&world, "h2", |host| host.spec.unschedulable = false).await;
+
+        // While it answers, the word is a taint as any other: what has data there stays.
+        out_of_service(&world, "h1", true).await;
+        tokio::time::sleep(10 * MINUTE).await;
+        for name in ["alice", "bob", "carol"] {
+            assert_eq!(named(&world, name).await.status.node, "h1", "{name}");
+        }
+        out_of_service(&world, "h1", false).await;
+        converged(&world, MINUTE).await;
+
+        let host = world.fleet.host("h1").clone();
+        host.go_away(600 * MINUTE);
+        world.delete("carol").await;
+        tokio::time::sleep(30 * MINUTE).await;
+        for (name, phase) in [("alice", Phase::Lost), ("carol", Phase::Stopping)] {
+            let i = named(&world, name).await;
+            assert_eq!((i.status.node.as_str(), i.status.phase), ("h1", phase), "{name}");
+        }
+        out_of_service(&world, "h1", true).await;
+        world.until("it runs elsewhere", MINUTE, async |w| runs_elsewhere(w, "alice", "h1").await).await;
+        world.until("the deleted is gone", MINUTE, async |w| w.get("carol").await.is_none()).await;
+        let unbound = async |w: &World| named(w, "bob").await.status.node.is_empty();
+        world.until("what rests is bound nowhere", MINUTE, unbound).await;
+        assert_eq!(named(&world, "bob").await.status.phase, Phase::Stopped);
+        assert_eq!(told(&named(&world, "alice").await).as_deref(), Some("Recreated"));
+        let recreated = events(&world, "Recreated").await;
+        let told = &recreated[0].message;
+        assert!(told.contains("h1 is out of service") && told.contains("volume \"home\""), "{told}");
+        assert!(world.cache().on_node("h1").is_empty(), "its record may be deleted now");
+
+        host.come_back();
+        let clean = async |w: &World| w.fleet.host("h1").snapshot().containers.is_empty();
+        world.until("what was left behind is gone", MINUTE, clean).await;
+        assert_eq!(running_on(&world, "h2", "alice"), 1);
+        world.crash().await;
+    });
 }

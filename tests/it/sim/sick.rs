@@ -3,6 +3,7 @@
 use portreeve::docker::engine::ContainerSpec;
 
 use super::*;
+use crate::support::sim_engine::Hung;
 use crate::support::sim_engine::image::SimImage;
 
 fn ready_reason(instance: &Instance) -> Option<&str> {
@@ -146,6 +147,113 @@ fn a_stray_on_a_host_that_hangs_delays_no_wake() {
         world.fleet.host("h2").disarm();
         let swept = async |w: &World| w.fleet.host("h2").snapshot().containers.is_empty();
         world.until("the stray is gone", 3 * MINUTE, swept).await;
+        world.crash().await;
+    });
+}
+
+async fn ready(world: &World, host: &str) -> bool {
+    let hosts = portreeve::store::typed::list::<portreeve::model::DockerHost>(&*world.store, None).await.unwrap().items;
+    let host = hosts.iter().find(|h| h.metadata.name == host).expect("a record");
+    portreeve::model::is_true(&host.status.conditions, "Ready")
+}
+
+/// A world of one host, at another time of its checks in each round, of which something happens in each.
+async fn rounds(runs: bool, mut round: impl AsyncFnMut(&World, u64)) {
+    let mut world = World::new(&["h1"], 17).await;
+    world.start();
+    if runs {
+        world.apply("alice", spec("app:1")).await;
+        converged(&world, MINUTE).await;
+        // It is listened to once it has been listed.
+        tokio::time::sleep(2 * MINUTE).await;
+    }
+    for n in 0..20u64 {
+        tokio::time::sleep(Duration::from_secs(30) + Duration::from_millis(n * 370)).await;
+        assert!(ready(&world, "h1").await, "round {n}");
+        round(&world, n).await;
+        world.until("it is well", MINUTE / 2, async |w| ready(w, "h1").await).await;
+    }
+    if runs {
+        converged(&world, MINUTE).await;
+        assert_eq!(world.fleet.host("h1").runs("pr.default.alice"), 1, "what ran went on running");
+    }
+    world.crash().await;
+}
+
+/// Where only its runtime hangs, pings, listings and descriptions are answered all the while: what goes through the runtime
+/// shows it, and has the time of any call.
+#[test]
+fn a_daemon_that_hangs_is_noticed_within_ten_seconds_and_a_runtime_later_whether_something_runs_there_or_not() {
+    for (hung, runs, within) in
+        [(Hung::All, true, 10), (Hung::All, false, 10), (Hung::Runtime, true, 14), (Hung::Runtime, false, 24)]
+    {
+        in_virtual_time(|| async {
+            let within = Duration::from_secs(within) + Duration::from_millis(200);
+            let noticed = async |world: &World, round| {
+                let host = world.fleet.host("h1").clone();
+                host.set_hung(Some(hung));
+                let since = world.clock.monotonic();
+                world.until("it is noticed", Duration::from_secs(30), async |w| !ready(w, "h1").await).await;
+                let after = world.clock.monotonic() - since;
+                assert!(after <= within, "round {round}, {hung:?}, runs: {runs}: {after:?}");
+                host.set_hung(None);
+            };
+            rounds(runs, noticed).await;
+        });
+    }
+}
+
+/// As on a machine that is busy: readings come late or not at all for a while, and answers take their time.
+#[test]
+fn a_daemon_that_is_late_is_well() {
+    for (hung, runs, stalls) in [
+        (Hung::All, true, 4_000),
+        (Hung::All, false, 4_000),
+        (Hung::Runtime, true, 9_500),
+        (Hung::Runtime, false, 9_500),
+    ] {
+        in_virtual_time(|| async {
+            let stays = async |world: &World, round| {
+                let host = world.fleet.host("h1").clone();
+                host.set_hung(Some(hung));
+                for step in 0..200 {
+                    if step * 100 >= stalls {
+                        host.set_hung(None);
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    assert!(ready(world, "h1").await, "round {round}, step {step}, {hung:?}, runs: {runs}");
+                }
+            };
+            rounds(runs, stays).await;
+        });
+    }
+}
+
+/// What a host at rest is asked: little, and what changes there without a word is found all the same.
+#[test]
+fn a_host_at_rest_is_seldom_asked_and_what_no_event_tells_of_is_found() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 18).await;
+        world.start();
+        for name in ["a", "b", "c"] {
+            world.apply(name, spec("app:1")).await;
+        }
+        converged(&world, MINUTE).await;
+        let host = world.fleet.host("h1").clone();
+        // Everybody was looked at once more since.
+        tokio::time::sleep(40 * MINUTE).await;
+        let before = host.reads();
+        tokio::time::sleep(240 * MINUTE).await;
+        let reads = host.reads() - before;
+        assert!((16..=60).contains(&reads), "{reads} calls in four hours");
+
+        let deaf = FaultRates { lost_events: 100, ..FaultRates::default() };
+        host.set_fault_rates(deaf);
+        host.stop_by_hand("pr.default.a");
+        world.until("it is started again", 16 * MINUTE, async |_| host.runs("pr.default.a") == 2).await;
+        host.update_by_hand("pr.default.b", Limits { memory: 64 << 20, cpu_milli: 1, pids: 1 }, "always");
+        let updated = async |_: &World| host.ops().iter().filter(|op| op.op == "update container").count() == 1;
+        world.until("its limits are set back", 4 * 60 * MINUTE, updated).await;
         world.crash().await;
     });
 }

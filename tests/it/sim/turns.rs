@@ -52,6 +52,30 @@ fn of_a_crowd_that_falls_asleep_only_those_rest_whose_stop_is_under_way() {
 }
 
 #[test]
+fn who_waits_for_room_longer_than_its_time_without_use_is_up_when_there_is_room() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 25).await;
+        world.start();
+        let mut big = spec("app:1");
+        big["resources"] = json!({"memory": "7Gi"});
+        world.apply("first", big.clone()).await;
+        world.until("it runs", MINUTE, async |w| w.phase("first").await == Some(Phase::Running)).await;
+        big["power"] = json!("Auto");
+        big["idle"] = json!({"after": "2s"});
+        world.apply("second", big).await;
+        let end = world.clock.monotonic() + 5 * MINUTE;
+        while world.clock.monotonic() < end {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(world.phase("second").await, Some(Phase::Pending), "it waits, and was never up");
+        }
+        world.delete("first").await;
+        world.until("it is up", MINUTE, async |w| w.phase("second").await == Some(Phase::Running)).await;
+        world.until("it sleeps", MINUTE, async |w| w.phase("second").await == Some(Phase::Asleep)).await;
+        world.crash().await;
+    });
+}
+
+#[test]
 fn after_a_restart_a_crowd_falls_asleep_bit_by_bit() {
     in_virtual_time(|| async {
         let mut world = World::new(&["h1"], 22).await;

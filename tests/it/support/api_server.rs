@@ -11,7 +11,7 @@ use portreeve::controllers::namespace;
 use portreeve::docker::engine::ContainerSpec;
 use portreeve::docker::labels;
 use portreeve::model::{Key, Kind};
-use portreeve::serve::DockerLiveUse;
+use portreeve::serve::{DockerContainers, DockerLiveUse};
 use portreeve::store::{Keyring, MemoryStore, Op, SealingStore, SharedStore, Txn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -87,6 +87,7 @@ impl ApiServer {
         let fleet = SimFleet::new(&clock, &HOSTS, 11);
         let live = DockerLiveUse::new(cache.clone(), Arc::new(fleet.clone()), clock);
         state.live = Arc::new(live);
+        state.containers = Arc::new(DockerContainers { cache: cache.clone(), engines: Arc::new(fleet.clone()) });
         state.audit = AuditLog::to_file(dir.path().join("audit.log")).expect("an audit log");
         tune(&mut state);
         let stop = shutdown.clone();

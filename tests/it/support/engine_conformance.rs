@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
+use portreeve::docker::adoption::translate;
 use portreeve::docker::engine::*;
 use portreeve::docker::labels;
 use portreeve::model::{Key, Subnet};
@@ -43,6 +44,7 @@ pub async fn holds(subject: &Subject<'_>) {
     subject.engine.create_network(&network(NETWORK, None)).await.expect("network for the rest");
     a_container_reads_back_as_created(subject).await;
     a_container_gets_what_it_was_given(subject).await;
+    a_container_is_described_as_it_was_made(subject).await;
     lifecycle_calls_are_idempotent(subject).await;
     taken_names_and_missing_images_are_told_apart(subject).await;
     a_taken_port_leaves_the_container_created(subject).await;
@@ -143,6 +145,7 @@ async fn info_tells_who_answers(s: &Subject<'_>) {
     let info = s.engine.info().await.expect("info");
     assert!(!info.daemon_id.is_empty() && !info.version.is_empty() && !info.kernel.is_empty(), "{info:?}");
     assert!(info.memory_bytes > 0 && info.cpus > 0 && info.runtimes.contains(&"runc".to_owned()), "{info:?}");
+    assert_eq!(s.engine.ping().await, Ok(()));
     let (major, minor) = info.api_version.split_once('.').expect("a version with a dot");
     assert!((1, 41) <= (major.parse().expect("a number"), minor.parse().expect("a number")), "{info:?}");
     let image = s.engine.image(s.image).await.expect("inspect image").expect("the image is loaded");
@@ -268,6 +271,41 @@ async fn a_container_gets_what_it_was_given(s: &Subject<'_>) {
     assert_eq!(error.kind, EngineErrorKind::Invalid, "{error}");
 }
 
+/// What is adopted is made anew from its description: it must say all that it was made from.
+async fn a_container_is_described_as_it_was_made(subject: &Subject<'_>) {
+    let engine = subject.engine;
+    engine.create_volume(VOLUME, &owned(&[])).await.expect("a volume");
+    let mut spec = subject.spec("described", &[]);
+    spec.ports = vec![subject.port(subject.host_port)];
+    spec.mounts = vec![Mount::Volume { name: VOLUME.to_owned(), target: "/data".to_owned(), read_only: true }];
+    let id = subject.made_and_started(&spec).await;
+    let described = engine.describe(&id).await.expect("described").expect("it is there");
+    let found = translate(&described, subject.host_ip);
+    assert_eq!(found.refusals, ["is a control plane's own"]);
+    let found_spec = serde_json::to_value(&found.spec).expect("plain data");
+    let expected = serde_json::json!({
+        "image": subject.image, "command": [subject.app], "env": [{"name": "GREETING", "value": "good day"}],
+        "ports": [{"name": "p8080", "containerPort": 8080, "hostPort": subject.host_port}],
+        "volumes": [{"name": "v0", "mountPath": "/data", "volumeName": VOLUME, "readOnly": true}],
+        "resources": {"memory": "67108864", "cpu": "500m", "pids": 64, "shm": "16777216"},
+        "security": {"capDrop": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]},
+    });
+    let mut shown = found_spec;
+    if shown.get("command").is_none() {
+        // The image's own entrypoint is the same.
+        shown["command"] = serde_json::json!([subject.app]);
+    }
+    assert_eq!(shown, expected);
+    assert_eq!((found.restart_policy.as_str(), found.networks), ("no", vec![NETWORK.to_owned()]));
+    assert!(engine.describe(&"0".repeat(64)).await.expect("an answer").is_none());
+    assert_eq!(engine.describe("described").await.expect_err("no whole id").kind, EngineErrorKind::Invalid);
+    for _ in 0..2 {
+        engine.remove_keeping_volumes(&id).await.expect("removed, or gone");
+    }
+    assert!(engine.volume(VOLUME).await.expect("an answer").is_some());
+    engine.remove_volume(VOLUME).await.expect("removed");
+}
+
 async fn lifecycle_calls_are_idempotent(s: &Subject<'_>) {
     let id = s.made_and_started(&s.spec("twice", &[])).await;
     let first = s.look(&id).await;
@@ -391,7 +429,8 @@ async fn events_tell_of_a_life_in_order(s: &Subject<'_>) {
     while actions.last().is_none_or(|last| last != "destroy") {
         let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
         let event = event.unwrap_or_else(|_| panic!("no destroy after {actions:?}")).expect("goes on").expect("event");
-        if event.object != "container" {
+        // Those of containers without a label come too: they may be adopted, and others make some meanwhile.
+        if event.object != "container" || !event.attributes.contains_key(CLUSTER.0) {
             continue;
         }
         assert_eq!((event.id.as_str(), event.attributes.get(CLUSTER.0)), (id.as_str(), Some(&CLUSTER.1.to_owned())));
@@ -508,7 +547,14 @@ async fn what_runs_tells_what_it_uses(s: &Subject<'_>) {
     assert!(passed >= 200_000_000, "each is a reading of its own: {first:?} {second:?}");
     let used = i128::from(second.cpu_nanos) - i128::from(first.cpu_nanos);
     assert!((0..=passed * 64).contains(&used), "a counter that only grows: {first:?} {second:?}");
+    let mut pulse = s.engine.pulse(&id).await.expect("a pulse");
+    for _ in 0..2 {
+        let beat = tokio::time::timeout(Duration::from_secs(5), pulse.next()).await;
+        assert_eq!(beat.expect("in time"), Some(Ok(())));
+    }
     s.engine.stop_container(&id, Duration::from_secs(5)).await.expect("stop");
+    let end = async { while pulse.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(5), end).await.expect("it ends with the container");
     assert_eq!(s.engine.stats(&id).await, Ok(None), "it does not run");
     s.engine.remove_container(&id).await.expect("remove");
     assert_eq!(s.engine.stats(&id).await, Ok(None), "it is gone");

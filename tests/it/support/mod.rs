@@ -5,5 +5,15 @@ pub mod client;
 pub mod daemon;
 pub mod engine_conformance;
 pub mod faulty_store;
+pub mod protobuf;
 pub mod sim_engine;
+pub mod wire_conformance;
 pub mod world;
+
+/// Says that a test cannot show what it is for, because something is not installed. Where everything is to be shown
+/// (`PORTREEVE_TEST_COMPLETE`), it fails.
+#[track_caller]
+pub fn without(what: &str) {
+    assert!(std::env::var_os("PORTREEVE_TEST_COMPLETE").is_none(), "not on PATH: {what}");
+    eprintln!("skipped: not on PATH: {what}");
+}

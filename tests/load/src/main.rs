@@ -1,4 +1,4 @@
-//! The load generator of `cargo xtask bench api`, which starts the servers and it, and prints what it tells.
+//! The load generator of `cargo xtask bench api` and `bench fleet`, which start the servers and it, and print what it tells.
 //!
 //! ```text
 //! creates ─┐            ┌─► portreeve  HTTP/1.1, TLS, a token
@@ -23,7 +23,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,7 +48,10 @@ const EVENT: usize = 1024;
 struct Job {
     kubeconfig: PathBuf,
     portreeve_pid: u32,
+    /// Of what is measured beside etcd.
+    #[serde(default)]
     etcd: String,
+    #[serde(default)]
     etcd_pid: u32,
     /// On the disk of both.
     dir: PathBuf,
@@ -78,6 +81,16 @@ enum What {
         clients: usize,
         creates: u64,
     },
+    /// One POST to the path for each line of the file in `dir`, by so many clients.
+    Post {
+        path: String,
+        file: String,
+        clients: usize,
+    },
+    /// What is there.
+    Get {
+        path: String,
+    },
 }
 
 fn main() -> Result<()> {
@@ -90,7 +103,7 @@ fn main() -> Result<()> {
             println!("{}", runtime.block_on(run(job))?);
             Ok(())
         }
-        _ => bail!("this is run by `cargo xtask bench api`"),
+        _ => bail!("this is run by `cargo xtask bench`"),
     }
 }
 
@@ -170,6 +183,30 @@ async fn run(job: Job) -> Result<Value> {
             let left = Until::Left(Arc::new(AtomicU64::new(creates)));
             let run = creates::until(&peer, &space, clients, left).await?;
             Ok(json!(run))
+        }
+        What::Post { path, file, clients } => {
+            let text = std::fs::read_to_string(job.dir.join(file)).context("reading the objects")?;
+            let bodies = Arc::new(text.lines().map(str::to_owned).collect::<Vec<_>>());
+            let (next, start) = (Arc::new(AtomicU64::new(0)), clock::now());
+            let mut posting = vec![];
+            for _ in 0..clients {
+                let (mut http, path) = (ours.connect().await?, path.clone());
+                let (bodies, next) = (bodies.clone(), next.clone());
+                posting.push(tokio::spawn(async move {
+                    while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                        http.call("POST", &path, body.as_bytes()).await?;
+                    }
+                    anyhow::Ok(())
+                }));
+            }
+            for task in posting {
+                task.await.context("a client panicked")??;
+            }
+            Ok(json!({"posted": bodies.len(), "seconds": clock::now().duration_since(start).as_secs_f64()}))
+        }
+        What::Get { path } => {
+            let body = ours.connect().await?.call("GET", &path, b"").await?;
+            Ok(json!({"bytes": body.len(), "text": String::from_utf8_lossy(&body)}))
         }
     }
 }

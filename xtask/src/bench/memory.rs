@@ -120,7 +120,7 @@ fn resting(server: &mut Server, count: usize) -> Result<u64> {
     })
 }
 
-fn resident(pid: i32) -> Result<u64> {
+pub fn resident(pid: i32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("reading the server's memory")?;
     parse(&text).context("the kernel does not say how much is resident")
 }

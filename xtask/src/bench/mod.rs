@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: what a wake, an instance and the API cost, measured on the release build.
+//! `cargo xtask bench`: what a wake, an instance, the API and a fleet cost, measured on the release build.
 //!
 //! ```text
 //! wake ──► serve, one instance that sleeps ─┐
 //!      └─► raw: its container's twin       ─┴─► a private Docker daemon        memory, api ──► serve, no daemon
+//! provision ─► serve, three such daemons over mutual TLS; raw: as many twins
+//! fleet ─► serve ──► simulated daemons by the hundred                          place ──► the scheduler by itself
 //! ```
 //!
 //! Both use the demo's modules and clean up as it does: also after an error, an interrupt, or an earlier run that was
@@ -10,15 +12,19 @@
 
 mod api;
 mod first_byte;
+mod fleet;
 mod memory;
+mod place;
+mod provision;
 mod raw;
 mod stats;
 mod wake;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::args::Args;
@@ -26,6 +32,7 @@ use crate::demo::engine::{self, Engine};
 use crate::demo::place::{Place, Record};
 use crate::demo::{clean, server};
 use crate::fleet::down;
+use crate::fleet::state::Fleet;
 use crate::image::{self, APP};
 use crate::{build, sys};
 use server::Server;
@@ -34,6 +41,8 @@ use server::Server;
 const NAME: &str = "bench";
 const ROUNDS: usize = 12;
 const CYCLES: usize = 6;
+/// Of provisioning: each makes everything anew.
+const PROVISIONS: usize = 5;
 const DOMAIN: &str = "localhost";
 
 pub fn run(mut args: Args) -> Result<ExitCode> {
@@ -43,6 +52,8 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let cycles = args.option("--cycles")?;
     let only = args.option("--only")?;
     let etcd = args.option("--etcd")?.map(PathBuf::from);
+    let sim = args.option("--sim")?.map(PathBuf::from);
+    let scale = Scale::take(&mut args)?;
     let verb = args.word();
     args.finish()?;
     let json = match format.as_deref() {
@@ -50,27 +61,37 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         Some("json") => true,
         Some(other) => bail!("-o {other}: only json"),
     };
-    if verb.as_deref() != Some("api") && (cycles.is_some() || only.is_some() || etcd.is_some()) {
-        bail!("--cycles, --only and --etcd are for bench api");
+    if verb.as_deref() != Some("api") && (only.is_some() || etcd.is_some()) {
+        bail!("--only and --etcd are for bench api");
+    }
+    if !matches!(verb.as_deref(), Some("api" | "place")) && cycles.is_some() {
+        bail!("--cycles is for bench api and bench place");
+    }
+    if !matches!(verb.as_deref(), Some("fleet" | "place")) && sim.is_some() {
+        bail!("--sim is for bench fleet and bench place");
+    }
+    if verb.as_deref() != Some("fleet") && scale.is_given() {
+        bail!("--hosts, --instances, --seconds, --latency and --load are for bench fleet");
     }
     if let Some(only) = only.as_deref().filter(|o| !api::PARTS.contains(o)) {
         bail!("--only {only}: one of {}", api::PARTS.join(", "));
     }
     let what = match (verb.as_deref(), rounds) {
         (Some("api"), None) => {
-            let text = cycles.unwrap_or_else(|| CYCLES.to_string());
-            let cycles = text.parse().ok().filter(|n| (1..=30).contains(n));
-            let cycles = cycles.with_context(|| format!("--cycles {text}: a number from 1 to 30"))?;
+            let cycles = fleet::number("--cycles", cycles, CYCLES, 30)?;
             What::Api(api::Options { cycles, only, etcd })
         }
-        (Some("wake"), None) => What::Wake(ROUNDS),
-        (Some("wake"), Some(rounds)) => {
-            let count = rounds.parse().ok().filter(|n| (1..=1000).contains(n));
-            What::Wake(count.with_context(|| format!("--rounds {rounds}: a number from 1 to 1000"))?)
+        (Some("fleet"), None) => What::Fleet(scale.options(sim)?),
+        (Some("place"), None) => {
+            What::Place(place::Options { cycles: fleet::number("--cycles", cycles, CYCLES, 30)?, sim })
         }
+        (Some("wake"), rounds) => What::Wake(fleet::number("--rounds", rounds, ROUNDS, 1000)?),
+        (Some("provision"), rounds) => What::Provision(fleet::number("--rounds", rounds, PROVISIONS, 100)?),
         (Some("memory"), None) => What::Memory,
-        (Some("memory" | "api"), Some(_)) => bail!("--rounds is for bench wake"),
-        _ => bail!("bench wake, bench memory, or bench api? See cargo xtask help"),
+        (Some("memory" | "api" | "fleet" | "place"), Some(_)) => {
+            bail!("--rounds is for bench wake and bench provision")
+        }
+        _ => bail!("bench wake, provision, memory, api, fleet or place? See cargo xtask help"),
     };
 
     let place = Place::take(NAME)?;
@@ -96,8 +117,54 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
 enum What {
     /// So many rounds.
     Wake(usize),
+    /// So many rounds.
+    Provision(usize),
     Memory,
     Api(api::Options),
+    Fleet(fleet::Options),
+    Place(place::Options),
+}
+
+/// The options of `bench fleet`, as they are written.
+struct Scale {
+    hosts: Option<String>,
+    instances: Option<String>,
+    seconds: Option<String>,
+    latency: Option<String>,
+    load: Option<PathBuf>,
+}
+
+impl Scale {
+    fn take(args: &mut Args) -> Result<Scale> {
+        Ok(Scale {
+            hosts: args.option("--hosts")?,
+            instances: args.option("--instances")?,
+            seconds: args.option("--seconds")?,
+            latency: args.option("--latency")?,
+            load: args.option("--load")?.map(PathBuf::from),
+        })
+    }
+
+    fn is_given(&self) -> bool {
+        let texts = [&self.hosts, &self.instances, &self.seconds, &self.latency];
+        texts.into_iter().any(Option::is_some) || self.load.is_some()
+    }
+
+    fn options(self, sim: Option<PathBuf>) -> Result<fleet::Options> {
+        let recorded = match self.latency.as_deref() {
+            None | Some("recorded") => true,
+            Some("none") => false,
+            Some(other) => bail!("--latency {other}: recorded or none"),
+        };
+        Ok(fleet::Options {
+            hosts: fleet::number("--hosts", self.hosts, 100, 1000)?,
+            instances: fleet::number("--instances", self.instances, 100, 1000)?,
+            watched: Duration::from_secs(fleet::number("--seconds", self.seconds, 600, 86_400)? as u64),
+            recorded,
+            sim,
+            load: self.load,
+        })
+    }
 }
 
 /// One run: what it has made, so that it can be removed.
@@ -128,27 +195,39 @@ impl Out {
 
 impl Bench {
     fn measure(&mut self, what: &What, binary: Option<PathBuf>) -> Result<Value> {
-        self.program = match binary {
-            Some(path) => path,
-            None => server::build(true)?,
+        self.program = match (binary, what) {
+            (Some(path), _) => path,
+            // It needs no server.
+            (None, What::Place(_)) => PathBuf::new(),
+            (None, _) => server::build(true)?,
         };
         match what {
             What::Wake(rounds) => wake::measure(self, *rounds),
+            What::Provision(rounds) => provision::measure(self, *rounds),
             What::Memory => memory::measure(self),
             What::Api(options) => api::measure(self, options),
+            What::Fleet(options) => fleet::measure(self, options),
+            What::Place(options) => place::measure(self, options),
         }
     }
 
     /// A daemon of our own, with the app's image.
     fn engine(&mut self) -> Result<Engine> {
+        Ok(engine::of(&self.fleet(1)?.hosts[0]))
+    }
+
+    /// So many daemons of our own, with the app's image.
+    fn fleet(&mut self, hosts: usize) -> Result<Fleet> {
         let archive = image::archive(&build::app()?, &APP)?;
         self.record.private = true;
         self.place.write(&self.record)?;
-        let engine = engine::private(NAME)?;
-        self.record.socket = engine.docker.socket.clone();
+        let fleet = engine::private_fleet(NAME, hosts)?;
+        self.record.socket = fleet.hosts[0].socket.clone();
         self.place.write(&self.record)?;
-        engine.docker.load(&archive)?;
-        Ok(engine)
+        for host in &fleet.hosts {
+            engine::of(host).docker.load(&archive)?;
+        }
+        Ok(fleet)
     }
 
     /// Starts the control plane on the run's data directory and waits until it answers.

@@ -1,4 +1,4 @@
-//! What the daemon alone takes for a wake: the container of an instance once more, without us.
+//! What the daemon alone takes for a wake or for an instance: its container once more, without us.
 //!
 //! It is asked for only once the daemon has answered the start, so it is no strict bound: who asks earlier can be
 //! answered a little earlier.
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use super::first_byte;
 use crate::demo::engine::Engine;
+use crate::docker::Object;
 use crate::{clock, sys};
 
-const NAME: &str = "bench-raw";
 /// Outside the range of the instances.
-const PORT: u16 = 40_001;
+pub const FIRST_PORT: u16 = 40_001;
 /// Between one try and the next.
 const POLL: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A container that is started by hand.
 pub struct Raw<'a> {
     engine: &'a Engine,
+    name: String,
     id: String,
     address: SocketAddr,
 }
@@ -39,26 +40,46 @@ pub struct Start {
     pub total: Duration,
 }
 
-impl<'a> Raw<'a> {
-    /// Makes a stopped twin of a container.
-    pub fn twin(engine: &'a Engine, of: &str) -> Result<Raw<'a>> {
+/// What twins of a container are made from.
+pub struct Shape {
+    network: Value,
+    /// As the daemon tells it.
+    container: Value,
+}
+
+impl Shape {
+    pub fn of(engine: &Engine, container: &str) -> Result<Shape> {
         let docker = &engine.docker;
-        let seen = docker.call("GET", &format!("/v1.41/containers/{of}/json"), None)?;
-        let theirs = seen["HostConfig"]["NetworkMode"].as_str().context("the container has no network")?;
+        let container = docker.call("GET", &format!("/v1.41/containers/{container}/json"), None)?;
+        let theirs = container["HostConfig"]["NetworkMode"].as_str().context("the container has no network")?;
         let network = docker.call("GET", &format!("/v1.41/networks/{theirs}"), None)?;
+        Ok(Shape { network, container })
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Makes a stopped twin, and a network of the same name for it.
+    pub fn twin(engine: &'a Engine, shape: &Shape, name: &str, port: u16) -> Result<Raw<'a>> {
+        let docker = &engine.docker;
         let body = json!({
-            "Name": NAME,
-            "Driver": network["Driver"],
-            "Options": network["Options"],
-            "Internal": network["Internal"],
-            "EnableIPv6": network["EnableIPv6"],
+            "Name": name,
+            "Driver": shape.network["Driver"],
+            "Options": shape.network["Options"],
+            "Internal": shape.network["Internal"],
+            "EnableIPv6": shape.network["EnableIPv6"],
         });
         docker.call("POST", "/v1.41/networks/create", Some(&body))?;
-        let body = container(&seen)?;
-        let made = docker.call("POST", &format!("/v1.41/containers/create?name={NAME}"), Some(&body))?;
+        let body = container(&shape.container, name, port)?;
+        let made = docker.call("POST", &format!("/v1.41/containers/create?name={name}"), Some(&body))?;
         let id = made["Id"].as_str().context("the new container has no id")?.to_owned();
-        let address = SocketAddr::new(engine.address.parse().context("the daemon's address")?, PORT);
-        Ok(Raw { engine, id, address })
+        let address = SocketAddr::new(engine.address.parse().context("the daemon's address")?, port);
+        Ok(Raw { engine, name: name.to_owned(), id, address })
+    }
+
+    /// Takes it and its network away.
+    pub fn remove(self) -> Result<()> {
+        self.engine.docker.remove(Object::Container, &self.id)?;
+        self.engine.docker.remove(Object::Network, &self.name)
     }
 
     /// Starts it and asks until it answers.
@@ -87,7 +108,7 @@ impl<'a> Raw<'a> {
 }
 
 /// What to create, from what the daemon says about another one.
-fn container(seen: &Value) -> Result<Value> {
+fn container(seen: &Value, name: &str, port: u16) -> Result<Value> {
     let mut body = seen["Config"].clone();
     let mut host = seen["HostConfig"].clone();
     let ports = host["PortBindings"].as_object_mut().context("the container publishes nothing")?;
@@ -95,9 +116,9 @@ fn container(seen: &Value) -> Result<Value> {
         bail!("the container publishes {} ports, not one", ports.len());
     }
     for bindings in ports.values_mut() {
-        bindings[0]["HostPort"] = PORT.to_string().into();
+        bindings[0]["HostPort"] = port.to_string().into();
     }
-    host["NetworkMode"] = NAME.into();
+    host["NetworkMode"] = name.into();
     // ours are for our controller
     body["Labels"] = json!({});
     body["HostConfig"] = host;
@@ -121,14 +142,14 @@ mod tests {
             "HostConfig": {"Memory": 64, "NanoCpus": 5, "Init": true, "NetworkMode": "pr.default.x",
                 "PortBindings": {"8080/tcp": [{"HostIp": "10.0.0.1", "HostPort": "30000"}]}},
         });
-        let made = container(&seen).unwrap();
+        let made = container(&seen, "twin", 40_001).unwrap();
         assert_eq!(
             made,
             json!({"Image": "app:1", "Env": ["A=1"], "Labels": {},
-                "HostConfig": {"Memory": 64, "NanoCpus": 5, "Init": true, "NetworkMode": NAME,
+                "HostConfig": {"Memory": 64, "NanoCpus": 5, "Init": true, "NetworkMode": "twin",
                     "PortBindings": {"8080/tcp": [{"HostIp": "10.0.0.1", "HostPort": "40001"}]}}})
         );
-        assert!(container(&json!({"Config": {}, "HostConfig": {"PortBindings": {}}})).is_err());
-        assert!(container(&json!({})).is_err());
+        assert!(container(&json!({"Config": {}, "HostConfig": {"PortBindings": {}}}), "twin", 1).is_err());
+        assert!(container(&json!({}), "twin", 1).is_err());
     }
 }

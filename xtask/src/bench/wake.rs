@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::raw::{self, Raw};
+use super::raw::{self, Raw, Shape};
 use super::stats::Summary;
 use super::{Bench, DOMAIN, first_byte};
 use crate::clock;
@@ -56,7 +56,7 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
     server.cli(&["apply", "-f", manifest.to_str().context("the manifest's path is not UTF-8")?])?;
     let server = &*server;
     let container = first_sleep(server, &engine)?;
-    let twin = Raw::twin(&engine, &container)?;
+    let twin = Raw::twin(&engine, &Shape::of(&engine, &container)?, "bench-raw", raw::FIRST_PORT)?;
 
     out.line("milliseconds to the first byte of the answer\n");
     out.line("  round   portreeve        raw   of it start      ratio");

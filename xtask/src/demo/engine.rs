@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::docker::Docker;
+use crate::fleet::state::{Fleet, Host};
 use crate::fleet::{down, state, up};
 use crate::sys::{self, ProcessRef};
 
@@ -56,12 +57,21 @@ fn advice(socket: &Path, error: &anyhow::Error) -> String {
 
 /// A daemon of our own, in a network namespace; it ends with this process. `name` is its fleet's.
 pub fn private(name: &str) -> Result<Engine> {
-    let mut plan = up::Plan::new(name, "1", &[])?;
+    let fleet = private_fleet(name, 1)?;
+    Ok(of(&fleet.hosts[0]))
+}
+
+/// So many of them.
+pub fn private_fleet(name: &str, hosts: usize) -> Result<Fleet> {
+    let mut plan = up::Plan::new(name, &hosts.to_string(), &[])?;
     plan.images = false;
     plan.owner = Some(ProcessRef::this()?);
-    let fleet = up::up(&plan)?;
-    let host = &fleet.hosts[0];
-    Ok(Engine { docker: Docker::at(&host.socket), address: host.address.clone() })
+    up::up(&plan)
+}
+
+/// A host of a fleet.
+pub fn of(host: &Host) -> Engine {
+    Engine { docker: Docker::at(&host.socket), address: host.address.clone() }
 }
 
 /// Removes the private daemon, if there is one.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::state::{Fleet, Host, ROOT};
-use super::{certs, cgroup, disk, registry};
+use super::{certs, cgroup, disk, gpus, registry};
 use crate::args::Args;
 use crate::{clock, process, sys};
 
@@ -156,6 +156,7 @@ impl Daemons<'_> {
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(["--cgroup-parent", &cgroup::parent(self.fleet, self.host)])
             .args(["--containerd", CONTAINERD_SOCKET, "--shutdown-timeout", "3"]);
+        gpus::played(self.host, &mut command)?;
         if self.fleet.registry.is_some() {
             command.args(["--insecure-registry", &registry::insecure(self.fleet)]);
         }
@@ -166,6 +167,10 @@ impl Daemons<'_> {
         let path = self.host.dir.join(log);
         let log: File = OpenOptions::new().create(true).append(true).open(&path)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+        // asked for its stacks, as by a dockerd that waits too long for it, containerd writes them there
+        let temporary = self.host.dir.join("tmp");
+        fs::create_dir_all(&temporary)?;
+        command.env("TMPDIR", temporary);
         command.spawn().with_context(|| format!("starting {}", process::line(&command)))
     }
 

@@ -17,6 +17,7 @@ pub mod certs;
 pub mod cgroup;
 pub mod disk;
 pub mod down;
+mod gpus;
 pub mod host;
 pub mod init;
 pub mod lock;

@@ -8,6 +8,7 @@ mod leaks;
 mod step;
 mod totals;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,40 +27,46 @@ use crate::{build, clock};
 use leaks::Leaks;
 use totals::Totals;
 
-/// Enough to move something from one host to another; the second has a disk that can be full.
-const HOSTS: &str = "2";
+/// One that tests share, one for faults, whose disk can be full, one that is spoken to as a remote one meanwhile, and
+/// another for faults.
+const HOSTS: &str = "4";
 const DISK: &str = "h2=1G";
 /// That the API must take without a 5xx and without an answer that its document does not allow. The script by itself
 /// makes many more, which would be half of a warm run.
-const GENERATED_REQUESTS: &str = "600";
+const GENERATED_REQUESTS: &str = "400";
 
 /// Two thousand kubectls live for a tenth of a second each, a third of which is the collection of what they will never
 /// fill the memory with. The Go runtime is asked to leave it, up to a bound.
 const KUBECTL_ENV: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "256MiB")];
 
+/// They mostly wait, so that many run at once; with more, processes of kubectl would wait for seconds too.
+const FLEET_TESTS: &str = "test --test fleet --no-fail-fast --";
+
 pub fn run(mut args: Args) -> Result<ExitCode> {
     let fast = args.flag("--fast");
     args.finish()?;
     let program = build::this_program()?;
+    let mut first = None;
     if !fast {
         if !sys::is_root() {
             bail!("the tests with real Docker daemons need root; cargo xtask test --fast leaves them out");
         }
         packages::ensure_daemon()?;
         packages::ensure_registry()?;
+        packages::ensure_ssh()?;
         packages::ensure_python()?;
+        first = Some(packages::ensure_kubectl()?);
     }
     sys::become_subreaper();
     leaks::clean_orphans()?;
     if sys::is_root() {
         down::clean_orphans()?;
     }
-    let mut run = Run::new(program)?;
+    let mut run = Run::new(program, first)?;
     run.checks();
     if !fast {
         // The fleet's tests mostly wait.
-        run.clients_beside(Run::fleet);
-        run.documentation();
+        run.beside(vec![clients(&build::target_dir()?), documentation()], Run::fleet);
     }
     run.finish()
 }
@@ -72,61 +79,95 @@ struct Run {
     place: PathBuf,
     /// In it, for the tests' temporary files.
     temp: PathBuf,
+    /// Where all that is needed is found. `None`: as on any machine, and what is not there is not shown.
+    path: Option<OsString>,
     leaks: Leaks,
     totals: Totals,
     lines: Vec<String>,
     start: Instant,
 }
 
+/// A command as a step.
+struct Job {
+    name: &'static str,
+    /// As it is shown.
+    words: String,
+    command: Command,
+}
+
+impl Job {
+    fn cargo(name: &'static str, words: impl Into<String>, env: &[(&str, &Path)]) -> Job {
+        let words = words.into();
+        let mut command = build::cargo();
+        command.args(words.split(' ')).envs(env.iter().copied());
+        Job { name, words: format!("cargo {words}"), command }
+    }
+}
+
+/// Clients that others wrote, from PyPI. They are installed once, as our own dependencies are built once.
+fn clients(target: &Path) -> Job {
+    let mut command = Command::new("bash");
+    command.arg(build::root().join("tests/clients/run.sh"));
+    command.arg(target.join("debug/portreeve")).arg(GENERATED_REQUESTS).arg(target.join("clients"));
+    Job { name: "clients of others", words: format!("tests/clients/run.sh ... {GENERATED_REQUESTS}"), command }
+}
+
+fn documentation() -> Job {
+    Job::cargo("documentation", "doc --no-deps", &[("RUSTDOCFLAGS", Path::new("-D warnings"))])
+}
+
 impl Run {
-    fn new(program: PathBuf) -> Result<Run> {
+    /// `first`: a directory of programs that come before the machine's own.
+    fn new(program: PathBuf, first: Option<PathBuf>) -> Result<Run> {
         let name = format!("test-{}", std::process::id());
         let place = std::env::temp_dir().join(format!("portreeve-{name}"));
         let temp = place.join("tmp");
         fs::create_dir_all(&temp).with_context(|| format!("making {}", temp.display()))?;
         state::record(&place.join("owner"), &ProcessRef::this()?)?;
         let leaks = Leaks::new(&name, &temp);
-        Ok(Run { program, name, place, temp, leaks, totals: Totals::default(), lines: Vec::new(), start: clock::now() })
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let places = |first| std::env::join_paths(std::iter::once(first).chain(std::env::split_paths(&others)));
+        let path = first.map(places).transpose()?;
+        let (totals, lines, start) = (Totals::default(), Vec::new(), clock::now());
+        Ok(Run { program, name, place, temp, path, leaks, totals, lines, start })
     }
 
     fn checks(&mut self) {
         self.cargo("format", "fmt --all --check", &[]);
         self.cargo("lints", "clippy --workspace --all-targets -- -D warnings", &[]);
+        // not among all targets: it is not run without daemons
+        self.cargo("lints of the tests with real daemons", "clippy --test fleet -- -D warnings", &[]);
         // Two for each core: some of them wait for a disk or another process.
         let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
         let words = format!("test --workspace --no-fail-fast -- --test-threads={threads}");
         self.cargo("tests", &words, &KUBECTL_ENV.map(|(name, value)| (name, Path::new(value))));
     }
 
-    /// Clients that others wrote, from PyPI, while other work is done; what they print comes after it.
-    fn clients_beside(&mut self, work: impl FnOnce(&mut Run)) {
-        const NAME: &str = "clients of others";
-        let program = match build::target_dir() {
-            Ok(dir) => dir.join("debug/portreeve"),
-            Err(error) => return self.step(NAME, |_| Err(error)),
+    /// Does some work while other commands run; what they print comes after it.
+    fn beside(&mut self, others: Vec<Job>, work: impl FnOnce(&mut Run)) {
+        let start = |mut job: Job| {
+            self.mark(&mut job.command);
+            let (name, words, command) = (job.name, job.words, job.command);
+            let thread = thread::spawn(move || {
+                let start = clock::now();
+                (step::run_quietly(command), start.elapsed())
+            });
+            (name, words, thread)
         };
-        let script = build::root().join("tests/clients/run.sh");
-        let mut command = Command::new("bash");
-        command.arg(script).arg(program).arg(GENERATED_REQUESTS);
-        self.mark(&mut command);
-        let clients = thread::spawn(move || {
-            let start = clock::now();
-            (step::run_quietly(command), start.elapsed())
-        });
+        let begun: Vec<_> = others.into_iter().map(start).collect();
         work(self);
-        let before = self.totals.failed;
-        say!("\n==> {NAME}: tests/clients/run.sh ... {GENERATED_REQUESTS}");
-        let Ok(((result, output), took)) = clients.join() else {
-            return self.note(NAME, false, before, Duration::ZERO);
-        };
-        // whoever reads us may have gone; the run goes on
-        let _ = std::io::stdout().write_all(&output);
-        let ok = self.counted(result);
-        self.note(NAME, ok, before, took);
-    }
-
-    fn documentation(&mut self) {
-        self.cargo("documentation", "doc --no-deps", &[("RUSTDOCFLAGS", Path::new("-D warnings"))]);
+        for (name, words, thread) in begun {
+            let before = self.totals.failed;
+            say!("\n==> {name}: {words}");
+            let Ok(((result, output), took)) = thread.join() else {
+                self.note(name, false, before, Duration::ZERO);
+                continue;
+            };
+            // whoever reads us may have gone; the run goes on
+            let _ = std::io::stdout().write_all(&output);
+            let ok = self.counted(result);
+            self.note(name, ok, before, took);
+        }
     }
 
     /// Brings the daemons up, runs the tests against them, takes them down.
@@ -161,36 +202,30 @@ impl Run {
             ("PORTREEVE_TEST_FLEET", &file),
             ("PORTREEVE_XTASK", &program),
         ];
-        // They mostly wait.
-        let words = "test --test fleet --no-fail-fast -- --test-threads=12";
         let first = &fleet.hosts[0];
         let mut env = common.to_vec();
         env.push(("PORTREEVE_TEST_DOCKER", Path::new(&first.endpoint)));
         env.push(("PORTREEVE_TEST_ADDRESS", Path::new(&first.address)));
-        self.cargo("tests with real daemons", words, &env);
+        let words = format!("{FLEET_TESTS} --test-threads=16");
+        let all = |run: &mut Run| run.cargo("tests with real daemons", &words, &env);
 
         // what speaks to a daemon, once more as to a remote one
-        let Some(remote) = fleet.hosts.last() else { return };
+        let Some(remote) = fleet.hosts.get(2) else { return };
         let mut env = common.to_vec();
         env.push(("PORTREEVE_TEST_DOCKER", Path::new(&remote.tcp)));
         env.push(("PORTREEVE_TEST_TLS", &fleet.certs));
         env.push(("PORTREEVE_TEST_ADDRESS", Path::new(&remote.address)));
-        self.cargo("tests over mutual TLS", &format!("{words} engine::"), &env);
+        let again = Job::cargo("tests over mutual TLS", format!("{FLEET_TESTS} engine::"), &env);
+        self.beside(vec![again], all);
     }
 
     /// One run of cargo, with its output shown and its tests counted.
-    fn cargo(&mut self, name: &str, words: &str, env: &[(&str, &Path)]) {
-        let mut command: Command = build::cargo();
-        command.args(words.split(' ')).envs(env.iter().copied());
-        self.command(name, &format!("cargo {words}"), command);
-    }
-
-    /// One command, with its output shown and its tests counted.
-    fn command(&mut self, name: &str, words: &str, mut command: Command) {
-        self.mark(&mut command);
+    fn cargo(&mut self, name: &'static str, words: &str, env: &[(&str, &Path)]) {
         if sys::interrupted() {
             return;
         }
+        let Job { name, words, mut command } = Job::cargo(name, words, env);
+        self.mark(&mut command);
         say!("\n==> {name}: {words}");
         let before = self.totals.failed;
         let start = clock::now();
@@ -201,6 +236,9 @@ impl Run {
     /// What a command starts can be told by this from all else, and keeps its temporary files in the run's place.
     fn mark(&self, command: &mut Command) {
         command.env("TMPDIR", &self.temp).env(leaks::MARK, &self.name);
+        if let Some(path) = &self.path {
+            command.env("PATH", path).env("PORTREEVE_TEST_COMPLETE", "1");
+        }
     }
 
     fn counted(&mut self, result: Result<(Totals, bool)>) -> bool {

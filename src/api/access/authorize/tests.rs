@@ -6,7 +6,7 @@ fn user(groups: &[&str]) -> User {
     User::new("u", groups.iter().map(|g| (*g).to_owned()))
 }
 
-const USERS: [(&str, &[&str]); 8] = [
+const USERS: [(&str, &[&str]); 9] = [
     ("admin", &["portreeve:admin"]),
     ("master", &["system:masters"]),
     ("editor", &["portreeve:editor"]),
@@ -14,6 +14,7 @@ const USERS: [(&str, &[&str]); 8] = [
     ("edit a", &["portreeve:editor:a"]),
     ("view a", &["portreeve:viewer:a"]),
     ("a and b", &["portreeve:viewer:a", "portreeve:editor:b"]),
+    ("edit sys", &["portreeve:editor:portreeve-system"]),
     ("nobody", &["portreeve:admin:a", "portreeve:editor:", "portreeve:root", "portreeve:", "editor"]),
 ];
 
@@ -31,7 +32,7 @@ const VERBS: [(&str, char); 9] = [
 ];
 
 /// group, resource, namespace, name
-const ROWS: [(&str, &str, &str, &str); 42] = [
+const ROWS: [(&str, &str, &str, &str); 47] = [
     (GROUP, "instances", "", ""),
     (GROUP, "instances", "a", "x"),
     (GROUP, "instances", "b", "x"),
@@ -52,6 +53,10 @@ const ROWS: [(&str, &str, &str, &str); 42] = [
     ("", "secrets", "a", "x"),
     ("", "secrets", "b", "x"),
     ("", "secrets/status", "a", "x"),
+    ("", "secrets", "portreeve-system", "x"),
+    (GROUP, "instances", "portreeve-system", "x"),
+    ("", "pods/log", "portreeve-system", "x"),
+    ("", "pods/exec", "portreeve-system", "x"),
     ("", "namespaces", "", ""),
     ("", "namespaces", "a", "a"),
     ("", "namespaces", "b", "b"),
@@ -61,6 +66,7 @@ const ROWS: [(&str, &str, &str, &str); 42] = [
     (GROUP, "dockerhosts", "", "x"),
     (GROUP, "dockerhosts", "a", "x"),
     (GROUP, "dockerhosts/status", "", "x"),
+    (GROUP, "dockerhosts/containers", "", "x"),
     (GROUP, "accesstokens", "", ""),
     (GROUP, "accesstokens", "a", "a"),
     (GROUP, "accesstokens/status", "", "x"),
@@ -134,7 +140,7 @@ fn no_kind_gives_more_than_its_class() {
 fn what_a_rules_review_tells_is_what_is_decided() {
     for (who, groups) in USERS {
         let user = user(groups);
-        for namespace in ["a", "b"] {
+        for namespace in ["a", "b", SYSTEM_NAMESPACE] {
             let Some(rights) = rights(&user, namespace) else {
                 assert!(is_admin(&user), "{who}");
                 continue;

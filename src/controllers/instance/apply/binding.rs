@@ -6,16 +6,20 @@
 use std::sync::Arc;
 
 use super::super::super::recorder::EventType;
+use super::super::adoption::{NOT_ADOPTABLE, Offer, adopted};
+use super::super::candidate;
 use super::super::loss::{HOST_LOST, Loss};
 use super::super::moving::elsewhere;
-use super::super::observe::{activity, fleet, host_loss};
+use super::super::observe::{activity, host_loss};
 use super::super::plan::{Want, want};
 use super::super::report::Report;
 use super::{Executor, Step, StepError};
 use crate::docker::engine::EngineError;
 use crate::docker::labels;
-use crate::model::{BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, InstanceStatus, Phase, Span, Subnet};
-use crate::scheduler::{Placement, place};
+use crate::model::{
+    BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, Instance, InstanceStatus, Phase, Span, Subnet,
+};
+use crate::scheduler::{HostLoad, Placement, Unplaced, place, place_at};
 use crate::store::{StoreError, typed};
 
 /// Writes down where it goes. `subnet`: its network, too.
@@ -25,10 +29,18 @@ fn take_place(report: &mut Report, placement: &Placement, subnet: bool) {
     status.address = placement.address.clone();
     let ports = placement.ports.iter();
     status.ports = ports.map(|p| BoundPort { name: p.name.clone(), host_port: p.host_port }).collect();
+    status.gpus = placement.gpus.clone();
     if subnet {
         status.subnet = placement.subnet.to_string();
     }
     report.condition("Scheduled", ConditionStatus::True, "Bound", placement.message.clone());
+}
+
+/// Writes down that it is bound nowhere while it rests.
+fn rest_unbound(report: &mut Report, want: Want) {
+    let phase = if want == Want::Stop { Phase::Stopped } else { Phase::Asleep };
+    report.phase(phase).not_ready(&format!("{phase:?}"), "has left its node; the next wake places it");
+    report.condition("Scheduled", ConditionStatus::False, "Unbound", "is placed when it wakes");
 }
 
 /// Forgets all that is true of one node only.
@@ -37,6 +49,7 @@ fn forget_place(status: &mut InstanceStatus) {
     status.address.clear();
     status.ports.clear();
     status.refused_ports.clear();
+    status.gpus.clear();
     status.subnet.clear();
     status.refused_subnets.clear();
     status.container_id.clear();
@@ -48,7 +61,65 @@ fn forget_place(status: &mut InstanceStatus) {
     status.crashes = 0;
 }
 
+/// Only its ports are in question, not whether the node would take it anew.
+fn is_there_already(on: &mut HostLoad, candidate: &mut Instance) {
+    on.load.memory = 0;
+    on.load.instances = 0;
+    candidate.spec.resources.memory = "1".parse().ok();
+    let host = Arc::make_mut(&mut on.host);
+    host.spec.unschedulable = false;
+    host.spec.taints.clear();
+    candidate.spec.placement.node_selector.clear();
+}
+
 impl Executor<'_> {
+    /// Takes a container that runs already, and with it its node and its ports, alone as in [`Self::bind`]: of two that
+    /// want one container, one gets it.
+    pub(super) async fn adopt(&mut self, offer: &Offer) -> Result<Step, StepError> {
+        let _alone = self.ctx.binding.lock().await;
+        self.ctx.cache.wait_for(self.ctx.store.revision()).await;
+        let Some(adopt) = self.instance.to_adopt().cloned() else { return Ok(Step::LookAgain) };
+        if candidate::claimed_by(self.ctx, &self.instance, &adopt.container_id).is_some() {
+            return Ok(Step::LookAgain);
+        }
+        let mut candidate = self.instance.clone();
+        candidate.spec.placement.node = adopt.node.clone();
+        for port in candidate.spec.ports.iter_mut().filter(|p| p.host_port.is_none()) {
+            let found = offer.spec.ports.iter().find(|p| p.container_port == port.container_port);
+            port.host_port = found.and_then(|p| p.host_port);
+        }
+        let mut report = Report::of(&self.instance, self.ctx.clock.now());
+        let placed = self.place_there(&mut candidate, |_| {});
+        let placement = match placed {
+            Ok(placement) if placement.address == offer.address => placement,
+            Ok(_) => return Ok(Step::LookAgain),
+            Err(why) => {
+                report.phase(Phase::Failed).not_ready(NOT_ADOPTABLE, why.to_string());
+                self.write_status(report.take()).await?;
+                return Err(StepError::Told(why.to_string()));
+            }
+        };
+        report.phase(Phase::Pending).not_ready("Pending", "adopted, not yet looked at");
+        take_place(&mut report, &placement, true);
+        let bound = Instance { status: report.status.clone(), ..self.instance.clone() };
+        report.status.adopted = Some(adopted(&self.ctx.site.cluster, &bound, &adopt, offer));
+        let id = adopt.container_id.get(..12).unwrap_or_default();
+        report.condition("Scheduled", ConditionStatus::True, "Adopted", format!("its container ran on {}", adopt.node));
+        self.write_status(report.take()).await?;
+        self.ctx.cache.wait_for(self.revision).await;
+        self.event(EventType::Normal, "Adopted", format!("adopted container {id} on {}", adopt.node));
+        Ok(Step::Next)
+    }
+
+    /// On the node that the candidate names, where it is already. `change`: what else to know of it.
+    fn place_there(&self, candidate: &mut Instance, change: impl FnOnce(&mut HostLoad)) -> Result<Placement, Unplaced> {
+        let fleet = self.ctx.loads.fleet();
+        let Some(mut on) = fleet.host(&candidate.spec.placement.node).cloned() else { return place(candidate, &fleet) };
+        change(&mut on);
+        is_there_already(&mut on, candidate);
+        place_at(candidate, &on, fleet.hosts().len())
+    }
+
     /// Chooses node, ports and subnet and commits them, alone: two instances that are placed at once must not get one
     /// port. `network`: whether a network is to be made in the subnet; else the instance's stays as it is.
     pub(super) async fn bind(&mut self, network: bool) -> Result<Step, StepError> {
@@ -68,30 +139,24 @@ impl Executor<'_> {
                 port.host_port = port.host_port.or_else(|| candidate.status.host_port(&port.name).filter(kept));
             }
         }
-        let mut fleet = fleet(self.ctx);
-        if rebinding && let Some(load) = fleet.hosts.get_mut(&candidate.status.node) {
-            for port in &candidate.status.ports {
-                load.ports.remove(&port.host_port);
-            }
-            if let Ok(own) = candidate.status.subnet.parse() {
-                load.subnets.remove(own);
-            }
-            load.ports.extend(&candidate.status.refused_ports);
-            load.subnets.extend(held);
-            load.subnets.extend(candidate.status.refused_subnets.iter().filter_map(|s| s.parse().ok()));
-            if !network {
-                load.subnets.clear();
-            }
-            // It is there already: only its ports are in question, not whether the node would take it anew.
-            load.memory = 0;
-            load.instances = 0;
-            let host = Arc::make_mut(&mut load.host);
-            host.spec.unschedulable = false;
-            host.spec.taints.clear();
-            candidate.spec.placement.node_selector.clear();
-        }
         let now = self.ctx.clock.now();
-        let placement = match place(&candidate, &fleet) {
+        let placed = if rebinding {
+            let status = candidate.status.clone();
+            self.place_there(&mut candidate, |on| {
+                status.ports.iter().for_each(|port| on.load.give_port(port.host_port));
+                status.gpus.iter().for_each(|gpu| on.load.give_gpu(gpu));
+                status.subnet.parse().into_iter().for_each(|own| on.load.give_subnet(own));
+                status.refused_ports.iter().for_each(|port| on.load.take_port(*port));
+                let refused = status.refused_subnets.iter().filter_map(|s| s.parse().ok());
+                held.into_iter().chain(refused).for_each(|subnet| on.load.take_subnet(subnet));
+                if !network {
+                    on.load.forget_subnets();
+                }
+            })
+        } else {
+            place(&candidate, &self.ctx.loads.fleet())
+        };
+        let placement = match placed {
             Ok(placement) => placement,
             Err(why) => {
                 let mut report = Report::of(&self.instance, now);
@@ -115,7 +180,7 @@ impl Executor<'_> {
         if rebinding {
             report.status.observed_generation = self.instance.status.observed_generation;
             if report.status.phase == Phase::Running {
-                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports or its network change");
+                report.phase(Phase::Upgrading).not_ready("Upgrading", "its host ports, its GPUs or its network change");
             }
         } else {
             report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
@@ -137,7 +202,7 @@ impl Executor<'_> {
         let old = self.instance.status.node.clone();
         let mut report = Report::of(&self.instance, now);
         forget_place(&mut report.status);
-        let message = match (want, elsewhere(&self.instance, fleet(self.ctx))) {
+        let message = match (want, elsewhere(&self.instance, &self.ctx.loads.fleet())) {
             (Want::Run, Ok(placement)) => {
                 report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
                 take_place(&mut report, &placement, true);
@@ -150,9 +215,7 @@ impl Executor<'_> {
                 format!("left {old}, and no host can take it: {why}")
             }
             (Want::Sleep | Want::Stop, _) => {
-                let phase = if want == Want::Sleep { Phase::Asleep } else { Phase::Stopped };
-                report.phase(phase).not_ready(&format!("{phase:?}"), "has left its node; the next wake places it");
-                report.condition("Scheduled", ConditionStatus::False, "Unbound", "is placed when it wakes");
+                rest_unbound(&mut report, want);
                 format!("left {old}; it is placed when it wakes")
             }
         };
@@ -166,21 +229,34 @@ impl Executor<'_> {
     pub(super) async fn leave_lost(&mut self) -> Result<Step, StepError> {
         let _alone = self.ctx.binding.lock().await;
         self.ctx.cache.wait_for(self.ctx.store.revision()).await;
-        let Some(Loss::Recreate(placement)) = host_loss(self.ctx, &self.instance) else {
-            return Ok(Step::LookAgain);
-        };
-        let (old, new) = (self.instance.status.node.clone(), &placement.node);
+        let loss = host_loss(self.ctx, &self.instance);
+        let old = self.instance.status.node.clone();
+        let now = self.ctx.clock.now();
         let after = Span::from(self.instance.spec.placement.host_loss_after());
-        let mut report = Report::of(&self.instance, self.ctx.clock.now());
+        let out = self.ctx.cache.host(&old).is_some_and(|host| host.is_out_of_service());
+        let lost = if out { format!("{old} is out of service") } else { format!("{old} had not answered for {after}") };
+        let mut report = Report::of(&self.instance, now);
         forget_place(&mut report.status);
-        report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
-        take_place(&mut report, &placement, true);
-        let told = format!("{old} had not answered for {after}: made anew on {new}");
-        report.condition(HOST_LOST, ConditionStatus::False, "Recreated", told.clone());
+        let (reason, told, why) = match loss {
+            Some(Loss::Recreate(placement)) => {
+                report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
+                take_place(&mut report, &placement, true);
+                ("Recreated", format!("{lost}: made anew on {}", placement.node), format!(" ({})", placement.message))
+            }
+            Some(Loss::GivenUp) if self.instance.metadata.deletion_timestamp.is_none() => {
+                rest_unbound(&mut report, want(&self.instance, activity(self.ctx, &self.instance), now));
+                ("GivenUp", format!("{lost}: it is placed when it wakes"), String::new())
+            }
+            _ => return Ok(Step::LookAgain),
+        };
+        report.condition(HOST_LOST, ConditionStatus::False, reason, told.clone());
         self.commit_leave(report.take()).await?;
-        let why = &placement.message;
-        let message = format!("{told} ({why}); what may still run on {old} is removed when that host is back");
-        self.event(EventType::Warning, "Recreated", message);
+        let data = match self.instance.local_data() {
+            Some(data) if out => format!("; {data} stayed there"),
+            _ => String::new(),
+        };
+        let message = format!("{told}{why}{data}; what may still run on {old} is removed when that host is back");
+        self.event(EventType::Warning, reason, message);
         Ok(Step::LookAgain)
     }
 

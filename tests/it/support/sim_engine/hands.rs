@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use super::fault::{CrashPoint, Fault, FaultRates};
 use super::image::SimImage;
 use super::world::Usage;
-use super::{Op, Pace, SimEngine};
+use super::{Hung, Op, Pace, SimEngine};
 
 /// A container as a test compares it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +116,11 @@ impl SimEngine {
         self.break_event_streams();
     }
 
+    /// What of it hangs, from now on.
+    pub fn set_hung(&self, hung: Option<Hung>) {
+        self.way().hung = hung;
+    }
+
     pub fn come_back(&self) {
         self.way().away_until = Duration::ZERO;
     }
@@ -140,6 +145,15 @@ impl SimEngine {
         for image in world.images.values_mut() {
             image.local = false;
         }
+    }
+
+    /// The GPU devices of a container.
+    pub fn gpus_of(&self, id: &str) -> Option<Vec<String>> {
+        self.world().containers.get(id).map(|c| c.spec.gpus.clone())
+    }
+
+    pub fn set_gpus(&self, gpus: &[&str]) {
+        self.world().gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
     }
 
     pub fn set_daemon_id(&self, id: &str) {

@@ -3,18 +3,22 @@
 //! ```text
 //! controllers ──▶ Engine ──▶ SimEngine: the way there (faults, latency) ──▶ World (one atomic step)
 //! test        ──▶ hands.rs: a stranger at the daemon's own console; snapshots; counters
+//! a client    ──▶ wire/: the same daemon over HTTP, in real time
 //! ```
 //!
 //! Once a write has reached the daemon it happens, whether or not the caller still waits: it runs on a task of the
 //! daemon's own, as it would in a real one. The same seed and the same calls give the same run. What it does is held
 //! against a real daemon by `engine_conformance`.
 
+mod describe;
+mod exec;
 pub mod fault;
 pub mod fleet;
 pub mod hands;
 pub mod image;
 mod read;
 mod start;
+pub mod wire;
 mod world;
 mod write;
 
@@ -52,6 +56,32 @@ impl Default for Pace {
     fn default() -> Pace {
         let ms = Duration::from_millis;
         Pace { read: ms(2), write: ms(10), create: ms(60), start: ms(150), reading: ms(0) }
+    }
+}
+
+/// Operations that a daemon answers from its own memory.
+const WITHOUT_RUNTIME: [&str; 8] = [
+    "ping",
+    "list containers",
+    "list networks",
+    "inspect container",
+    "inspect network",
+    "inspect image",
+    "inspect volume",
+    "events",
+];
+
+/// What of a daemon hangs. What it is asked meanwhile it answers when it goes on, but for writes: those are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hung {
+    /// Pings, listings and descriptions are answered.
+    Runtime,
+    All,
+}
+
+impl Hung {
+    fn holds(self, op: &str) -> bool {
+        self == Hung::All || !WITHOUT_RUNTIME.contains(&op)
     }
 }
 
@@ -94,6 +124,7 @@ struct Way {
     armed: VecDeque<(&'static str, Fault)>,
     /// Monotonic time until which nobody answers.
     away_until: Duration,
+    hung: Option<Hung>,
     crash: Option<Arc<CrashPoint>>,
     pace: Pace,
     ops: Vec<Op>,
@@ -117,6 +148,7 @@ impl SimEngine {
             volumes: BTreeMap::new(),
             images: BTreeMap::new(),
             execs: BTreeMap::new(),
+            gpus: Vec::new(),
             taken_ports: BTreeSet::new(),
             forbidden_binds: BTreeSet::new(),
             disk_full: false,
@@ -130,6 +162,7 @@ impl SimEngine {
             rates: FaultRates::default(),
             armed: VecDeque::new(),
             away_until: Duration::ZERO,
+            hung: None,
             crash: None,
             pace: Pace::default(),
             ops: Vec::new(),
@@ -148,6 +181,10 @@ impl SimEngine {
             panics: AtomicBool::new(false),
         };
         SimEngine { inner: Arc::new(inner) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.name
     }
 
     pub fn daemon_id(&self) -> String {
@@ -216,6 +253,7 @@ impl SimEngine {
             let armed = way.armed.iter().position(|(armed, _)| *armed == op);
             let fault = match armed.and_then(|at| way.armed.remove(at)) {
                 Some((_, fault)) => Some(fault),
+                None if write && way.hung.is_some_and(|hung| hung.holds(op)) => Some(Fault::Hang),
                 None => way.rates.draw(&mut way.rng, write),
             };
             if let Some(Fault::Away(time)) = fault {
@@ -313,7 +351,16 @@ impl SimEngine {
         look: impl FnOnce(&mut World) -> Done<T>,
     ) -> EngineResult<T> {
         let _turn = self.inner.turns.take(op, object, Weight::Light).await?;
-        match self.set_out(op, object, false).await? {
+        let fault = self.set_out(op, object, false).await?;
+        let stuck = async {
+            while self.way().hung.is_some_and(|hung| hung.holds(op)) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if timeout(timeouts::QUICK, stuck).await.is_err() {
+            return Err(timed_out(op, object, timeouts::QUICK));
+        }
+        match fault {
             Some(Fault::Hang | Fault::AnswerLost | Fault::Late(_)) => {
                 sleep(timeouts::QUICK).await;
                 return Err(timed_out(op, object, timeouts::QUICK));

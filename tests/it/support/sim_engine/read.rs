@@ -7,12 +7,16 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
+use portreeve::docker::adoption::Description;
 use portreeve::docker::engine::*;
 use portreeve::docker::reference;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::world::SimContainer;
 use super::{SimEngine, unreachable};
+
+/// Between two readings of a container.
+const BEAT: Duration = Duration::from_secs(2);
 
 fn carries(labels: &std::collections::BTreeMap<String, String>, wanted: &[(String, String)]) -> bool {
     wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
@@ -22,7 +26,7 @@ fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
     labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-fn described(c: &SimContainer) -> ContainerInfo {
+pub fn described(c: &SimContainer) -> ContainerInfo {
     ContainerInfo {
         id: c.id.clone(),
         name: c.name.clone(),
@@ -50,6 +54,7 @@ fn described(c: &SimContainer) -> ContainerInfo {
 impl EngineRead for SimEngine {
     async fn info(&self) -> EngineResult<EngineInfo> {
         let info = EngineInfo {
+            credentials_fault: None,
             daemon_id: self.daemon_id(),
             version: "20.10.24".into(),
             api_version: "1.41".into(),
@@ -58,11 +63,16 @@ impl EngineRead for SimEngine {
             architecture: "amd64".into(),
             storage_driver: "overlay2".into(),
             runtimes: vec!["runc".into()],
+            gpus: self.world().gpus.clone(),
             memory_bytes: 8 << 30,
             cpus: 4,
             certificates_end: None,
         };
         self.read("info", &self.inner.name, |_| Ok(info)).await
+    }
+
+    async fn ping(&self) -> EngineResult<()> {
+        self.read("ping", &self.inner.name, |_| Ok(())).await
     }
 
     async fn list_containers(&self, labels: &[(&str, &str)]) -> EngineResult<Vec<ContainerSummary>> {
@@ -86,6 +96,11 @@ impl EngineRead for SimEngine {
         self.read("inspect container", container, |world| Ok(world.find(container).map(described))).await
     }
 
+    async fn describe(&self, id: &str) -> EngineResult<Option<Description>> {
+        reference::check_id("describe container", id)?;
+        self.read("describe container", id, |world| Ok(world.find(id).map(super::describe::told))).await
+    }
+
     async fn stats(&self, container: &str) -> EngineResult<Option<ContainerStats>> {
         reference::check("stats", container)?;
         let period = {
@@ -107,6 +122,38 @@ impl EngineRead for SimEngine {
             }))
         })
         .await
+    }
+
+    async fn pulse(&self, container: &str) -> EngineResult<BoxStream<'static, EngineResult<()>>> {
+        reference::check("pulse", container)?;
+        let (id, broken) = self
+            .read("pulse", container, |world| {
+                let id = world.find(container).map(|c| c.id.clone()).unwrap_or_default();
+                Ok((id, world.live.subscribe()))
+            })
+            .await?;
+        let beats = stream::unfold((self.clone(), broken), move |(engine, mut broken)| {
+            let id = id.clone();
+            async move {
+                loop {
+                    // Half as often as a real one.
+                    tokio::time::sleep(BEAT).await;
+                    loop {
+                        match broken.try_recv() {
+                            Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                            Err(TryRecvError::Empty) => break,
+                            Err(TryRecvError::Closed) => return None,
+                        }
+                    }
+                    if engine.way().hung.is_none() && !engine.is_away() {
+                        break;
+                    }
+                }
+                let runs = engine.world().containers.get(&id).is_some_and(|c| c.alive());
+                runs.then_some((Ok(()), (engine, broken)))
+            }
+        });
+        Ok(beats.boxed())
     }
 
     async fn image(&self, image: &str) -> EngineResult<Option<ImageInfo>> {

@@ -77,6 +77,10 @@ impl World {
                 );
             }
         }
+        if c.spec.gpus.iter().any(|gpu| !self.gpus.contains(gpu)) {
+            let message = "could not select device driver \"\" with capabilities: [[gpu]]";
+            return refuse(EngineErrorKind::Server, message);
+        }
         for (name, id) in &c.endpoints {
             match self.networks.get(name) {
                 Some(network) if id.is_empty() || *id == network.id => {}

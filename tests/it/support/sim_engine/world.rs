@@ -38,6 +38,7 @@ pub struct SimContainer {
     pub exit_code: i64,
     pub oom_killed: bool,
     pub error: String,
+    pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub limits: Limits,
@@ -135,8 +136,10 @@ pub struct World {
     pub volumes: BTreeMap<String, BTreeMap<String, String>>,
     pub images: BTreeMap<String, SimImage>,
     pub execs: BTreeMap<String, SimExec>,
-    /// Host ports taken by processes that are no containers.
     pub daemon_id: String,
+    /// The GPU devices that are there.
+    pub gpus: Vec<String>,
+    /// Host ports taken by processes that are no containers.
     pub taken_ports: BTreeSet<u16>,
     /// Host paths under which no directory can be made.
     pub forbidden_binds: BTreeSet<String>,
@@ -247,6 +250,7 @@ impl World {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
+            created_at: self.wall,
             started_at: None,
             finished_at: None,
             limits: spec.limits,

@@ -17,8 +17,18 @@ use tokio::time::sleep;
 
 use super::fault::Fault;
 use super::image::SimCommand;
-use super::world::{SimExec, refuse};
+use super::world::{SimContainer, refuse};
 use super::{Pulled, SimEngine, timed_out};
+
+/// Volumes that a stranger's container got without a name of their own: theirs is an id.
+fn anonymous_volumes(c: &SimContainer) -> Vec<String> {
+    let mounts = c.spec.mounts.iter().filter(|_| c.spec.labels.is_empty());
+    let named = mounts.filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => Some(name.clone()),
+        Mount::Bind { .. } => None,
+    });
+    named.filter(|name| reference::is_full_id(name)).collect()
+}
 
 #[async_trait]
 impl EngineWrite for SimEngine {
@@ -91,16 +101,7 @@ impl EngineWrite for SimEngine {
 
     async fn stop_in_turn(&self, turn: Turn, id: &str, grace: Duration) -> EngineResult<()> {
         reference::check("stop container", id)?;
-        let (takes, code) = {
-            let world = self.world();
-            let found = world.find(id).filter(|c| c.alive());
-            let image = found.and_then(|c| world.images.get(&reference::image(&c.spec.image)));
-            match image.map(|image| image.ends_within) {
-                Some(Some(takes)) if takes <= grace => (takes, 0),
-                Some(_) => (grace, 137),
-                None => (Duration::from_millis(1), 0),
-            }
-        };
+        let (takes, code) = self.world().ending(id, grace);
         let owned = id.to_owned();
         let cost = self.pace().write + takes;
         let limit = timeouts::stop(grace);
@@ -110,6 +111,21 @@ impl EngineWrite for SimEngine {
     }
 
     async fn remove_container(&self, id: &str) -> EngineResult<()> {
+        reference::check("remove container", id)?;
+        let (owned, pace) = (id.to_owned(), self.pace());
+        self.write("remove container", id, pace.create, timeouts::HEAVY, move |world| {
+            let anonymous = world.find(&owned).map(anonymous_volumes).unwrap_or_default();
+            world.remove(&owned);
+            for name in anonymous {
+                // One that another uses stays.
+                let _ = world.remove_volume(&name);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_keeping_volumes(&self, id: &str) -> EngineResult<()> {
         reference::check("remove container", id)?;
         let (owned, pace) = (id.to_owned(), self.pace());
         self.write("remove container", id, pace.create, timeouts::HEAVY, move |world| {
@@ -175,23 +191,8 @@ impl EngineWrite for SimEngine {
         let told = |refusal| super::told("exec", container_id, refusal);
         let (exec_id, command, spec) = {
             let mut world = self.world();
-            let c = world.find_mut(container_id).map_err(told)?;
-            if c.state != RunState::Running {
-                let not = refuse(EngineErrorKind::Conflict, format!("Container {} is not running", c.id));
-                return not.map_err(told);
-            }
-            let (container, spec) = (c.id.clone(), c.spec.clone());
-            let image = reference::image(&spec.image);
-            let command = world.images.get(&image).and_then(|i| i.commands.get(&options.command)).cloned();
-            let command = command.unwrap_or_else(|| SimCommand::Says {
-                stdout: format!(
-                    "OCI runtime exec failed: exec failed: unable to start container process: exec: {:?}: executable file not found in $PATH: unknown\r\n",
-                    options.command.first().map_or("", String::as_str)
-                ),
-                code: 126,
-            });
-            let exec_id = world.rng.id();
-            world.execs.insert(exec_id.clone(), SimExec { container, options, exit_code: None });
+            let exec_id = world.exec(container_id, options).map_err(told)?;
+            let (command, spec, _) = world.run_exec(&exec_id).map_err(told)?;
             (exec_id, command, spec)
         };
         let (input, mut given) = tokio::io::duplex(64 << 10);
@@ -207,9 +208,7 @@ impl EngineWrite for SimEngine {
                 }
                 SimCommand::Says { .. } | SimCommand::ShowsEnvironment => command.outcome(&spec),
             };
-            if let Some(exec) = engine.world().execs.get_mut(&id) {
-                exec.exit_code = Some(code);
-            }
+            engine.world().exec_ended(&id, code);
             Ok((OutputStream::Stdout, out))
         });
         Ok(ExecSession { exec_id, input: Box::pin(input), output: output.boxed() })
@@ -238,7 +237,7 @@ impl SimEngine {
         self.way().pace
     }
 
-    fn begin_pull(&self, reference: String) -> watch::Receiver<Option<Pulled>> {
+    pub(super) fn begin_pull(&self, reference: String) -> watch::Receiver<Option<Pulled>> {
         let (done, outcome) = watch::channel(None);
         self.inner.pulls.lock().expect("no panic while held").insert(reference.clone(), outcome.clone());
         self.way().pulls += 1;

@@ -43,20 +43,26 @@ pub struct Options {
 pub const PARTS: [&str; 4] = ["creates", "lists", "watches", "fsyncs"];
 
 /// The load generator, and whom it speaks to.
-struct Load {
-    program: PathBuf,
-    job: Value,
+pub struct Load {
+    pub program: PathBuf,
+    pub job: Value,
 }
 
 impl Load {
+    /// As [`Load::ask`], of what shows its progress in dots.
     fn run(&self, what: &Value) -> Result<Value> {
+        let told = self.ask(what);
+        eprintln!();
+        told
+    }
+
+    pub fn ask(&self, what: &Value) -> Result<Value> {
         let mut job = self.job.clone();
         job["what"] = what.clone();
         let mut command = Command::new(&self.program);
         command.arg(job.to_string()).stdin(Stdio::null()).stderr(Stdio::inherit());
         sys::end_with_parent(&mut command);
         let text = command.output().with_context(|| format!("running {}", self.program.display()))?;
-        eprintln!();
         if !text.status.success() {
             bail!("{}: {}", self.program.display(), text.status);
         }
@@ -120,7 +126,7 @@ fn machine(etcd: &Etcd) -> Result<Value> {
 }
 
 /// Of the last minute.
-fn load_average() -> String {
+pub fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("?").to_owned()
 }

@@ -1,160 +1,20 @@
 //! Kubernetes' protobuf bodies, turned into the JSON that they stand for.
 //!
-//! kubectl 1.32 and newer send built-in kinds this way and do not try JSON after a 415. Only the messages and fields
-//! that such clients send to us are known; others are skipped, as protobuf wants it.
-//!
-//! Source: `generated.proto` of k8s.io/api and k8s.io/apimachinery.
+//! kubectl 1.32 and newer, and typed clients in Go, send built-in kinds this way and do not try JSON after a 415. Only the
+//! messages and fields that such clients send to us are known (`messages`); others are skipped, as protobuf wants it.
+
+mod messages;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use messages::{Field, Shape, TYPE_META};
+
 /// What begins every body.
 const MAGIC: &[u8] = b"k8s\0";
 /// How deep messages nest at most in what we know.
 const MOST_DEPTH: usize = 8;
-
-/// How a field is written in JSON.
-#[derive(Clone, Copy)]
-enum Shape {
-    Text,
-    Integer,
-    /// `{1 seconds}`
-    Time,
-    Message(&'static [Field]),
-    /// `{1 seconds, 2 nanoseconds}`, told to the microsecond
-    MicroTime,
-    Flag,
-    /// JSON as bytes: `{1 raw}`
-    Json,
-    /// Repeated `{1 key, 2 value}` of texts.
-    TextMap,
-    /// As that, of a text and bytes, which are base64 in JSON.
-    BytesMap,
-}
-
-struct Field {
-    number: u64,
-    name: &'static str,
-    shape: Shape,
-    repeated: bool,
-}
-
-const fn one(number: u64, name: &'static str, shape: Shape) -> Field {
-    Field { number, name, shape, repeated: false }
-}
-
-const fn many(number: u64, name: &'static str, shape: Shape) -> Field {
-    Field { number, name, shape, repeated: true }
-}
-
-static OBJECT_META: [Field; 14] = [
-    one(1, "name", Shape::Text),
-    one(2, "generateName", Shape::Text),
-    one(3, "namespace", Shape::Text),
-    one(5, "uid", Shape::Text),
-    one(6, "resourceVersion", Shape::Text),
-    one(7, "generation", Shape::Integer),
-    one(8, "creationTimestamp", Shape::Time),
-    one(9, "deletionTimestamp", Shape::Time),
-    one(10, "deletionGracePeriodSeconds", Shape::Integer),
-    one(11, "labels", Shape::TextMap),
-    one(12, "annotations", Shape::TextMap),
-    many(13, "ownerReferences", Shape::Message(&OWNER)),
-    many(14, "finalizers", Shape::Text),
-    many(17, "managedFields", Shape::Message(&MANAGED)),
-];
-static OWNER: [Field; 6] = [
-    one(1, "kind", Shape::Text),
-    one(3, "name", Shape::Text),
-    one(4, "uid", Shape::Text),
-    one(5, "apiVersion", Shape::Text),
-    one(6, "controller", Shape::Flag),
-    one(7, "blockOwnerDeletion", Shape::Flag),
-];
-static MANAGED: [Field; 7] = [
-    one(1, "manager", Shape::Text),
-    one(2, "operation", Shape::Text),
-    one(3, "apiVersion", Shape::Text),
-    one(4, "time", Shape::Time),
-    one(6, "fieldsType", Shape::Text),
-    one(7, "fieldsV1", Shape::Json),
-    one(8, "subresource", Shape::Text),
-];
-static SECRET: [Field; 5] = [
-    one(1, "metadata", Shape::Message(&OBJECT_META)),
-    one(2, "data", Shape::BytesMap),
-    one(3, "type", Shape::Text),
-    one(4, "stringData", Shape::TextMap),
-    one(5, "immutable", Shape::Flag),
-];
-static CONFIG_MAP: [Field; 4] = [
-    one(1, "metadata", Shape::Message(&OBJECT_META)),
-    one(2, "data", Shape::TextMap),
-    one(3, "binaryData", Shape::BytesMap),
-    one(4, "immutable", Shape::Flag),
-];
-static NAMESPACE: [Field; 2] =
-    [one(1, "metadata", Shape::Message(&OBJECT_META)), one(2, "spec", Shape::Message(&NAMESPACE_SPEC))];
-static NAMESPACE_SPEC: [Field; 1] = [many(1, "finalizers", Shape::Text)];
-static EVENT: [Field; 15] = [
-    one(1, "metadata", Shape::Message(&OBJECT_META)),
-    one(2, "involvedObject", Shape::Message(&REFERENCE)),
-    one(3, "reason", Shape::Text),
-    one(4, "message", Shape::Text),
-    one(5, "source", Shape::Message(&SOURCE)),
-    one(6, "firstTimestamp", Shape::Time),
-    one(7, "lastTimestamp", Shape::Time),
-    one(8, "count", Shape::Integer),
-    one(9, "type", Shape::Text),
-    one(10, "eventTime", Shape::MicroTime),
-    one(11, "series", Shape::Message(&SERIES)),
-    one(12, "action", Shape::Text),
-    one(13, "related", Shape::Message(&REFERENCE)),
-    one(14, "reportingComponent", Shape::Text),
-    one(15, "reportingInstance", Shape::Text),
-];
-static SERIES: [Field; 2] = [one(1, "count", Shape::Integer), one(2, "lastObservedTime", Shape::MicroTime)];
-static REFERENCE: [Field; 7] = [
-    one(1, "kind", Shape::Text),
-    one(2, "namespace", Shape::Text),
-    one(3, "name", Shape::Text),
-    one(4, "uid", Shape::Text),
-    one(5, "apiVersion", Shape::Text),
-    one(6, "resourceVersion", Shape::Text),
-    one(7, "fieldPath", Shape::Text),
-];
-static SOURCE: [Field; 2] = [one(1, "component", Shape::Text), one(2, "host", Shape::Text)];
-static REVIEW: [Field; 1] = [one(1, "metadata", Shape::Message(&OBJECT_META))];
-static ACCESS_REVIEW: [Field; 2] =
-    [one(1, "metadata", Shape::Message(&OBJECT_META)), one(2, "spec", Shape::Message(&ACCESS_SPEC))];
-static ACCESS_SPEC: [Field; 2] = [
-    one(1, "resourceAttributes", Shape::Message(&RESOURCE_ATTRIBUTES)),
-    one(2, "nonResourceAttributes", Shape::Message(&NON_RESOURCE_ATTRIBUTES)),
-];
-static RULES_REVIEW: [Field; 1] = [one(2, "spec", Shape::Message(&RULES_SPEC))];
-static RULES_SPEC: [Field; 1] = [one(1, "namespace", Shape::Text)];
-static RESOURCE_ATTRIBUTES: [Field; 7] = [
-    one(1, "namespace", Shape::Text),
-    one(2, "verb", Shape::Text),
-    one(3, "group", Shape::Text),
-    one(4, "version", Shape::Text),
-    one(5, "resource", Shape::Text),
-    one(6, "subresource", Shape::Text),
-    one(7, "name", Shape::Text),
-];
-static NON_RESOURCE_ATTRIBUTES: [Field; 2] = [one(1, "path", Shape::Text), one(2, "verb", Shape::Text)];
-static DELETE_OPTIONS: [Field; 4] = [
-    one(1, "gracePeriodSeconds", Shape::Integer),
-    one(2, "preconditions", Shape::Message(&PRECONDITIONS)),
-    one(4, "propagationPolicy", Shape::Text),
-    many(5, "dryRun", Shape::Text),
-];
-static EVICTION: [Field; 2] =
-    [one(1, "metadata", Shape::Message(&OBJECT_META)), one(2, "deleteOptions", Shape::Message(&DELETE_OPTIONS))];
-static PRECONDITIONS: [Field; 2] = [one(1, "uid", Shape::Text), one(2, "resourceVersion", Shape::Text)];
-/// `{1 typeMeta {1 apiVersion, 2 kind}, 2 raw}`, but for `raw`, which is read by hand.
-static TYPE_META: [Field; 2] = [one(1, "apiVersion", Shape::Text), one(2, "kind", Shape::Text)];
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {
@@ -180,19 +40,9 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
             _ => {}
         }
     }
-    let kind = types.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let fields: &[Field] = match kind {
-        "Namespace" => &NAMESPACE,
-        "Event" => &EVENT,
-        "Secret" => &SECRET,
-        "ConfigMap" => &CONFIG_MAP,
-        "SelfSubjectReview" => &REVIEW,
-        "SelfSubjectAccessReview" => &ACCESS_REVIEW,
-        "SelfSubjectRulesReview" => &RULES_REVIEW,
-        "DeleteOptions" => &DELETE_OPTIONS,
-        "Eviction" => &EVICTION,
-        other => return Err(ProtobufError::UnknownKind(other.to_owned())),
-    };
+    let named = |name: &str| types.get(name).and_then(Value::as_str).unwrap_or_default();
+    let fields = messages::of(named("apiVersion"), named("kind"))
+        .ok_or_else(|| ProtobufError::UnknownKind(named("kind").to_owned()))?;
     let mut object = message(fields, raw, 0)?;
     for name in ["apiVersion", "kind"] {
         object[name] = types.get(name).cloned().unwrap_or_default();
@@ -263,7 +113,8 @@ fn message(fields: &[Field], bytes: &[u8], depth: usize) -> Result<Value, Protob
             // Go writes every text, and an empty one means that it is not set.
             (Shape::Text, Wire::Bytes([])) => continue,
             (Shape::Text, Wire::Bytes(bytes)) => Value::from(text(bytes)?),
-            (Shape::Integer, Wire::Number(n)) => Value::from(n.cast_signed()),
+            (Shape::Count, Wire::Number(0)) => continue,
+            (Shape::Integer | Shape::Count, Wire::Number(n)) => Value::from(n.cast_signed()),
             (Shape::Time | Shape::MicroTime, Wire::Bytes(bytes)) => {
                 match time(bytes, matches!(field.shape, Shape::MicroTime))? {
                     Some(time) => time.into(),
@@ -338,7 +189,11 @@ mod tests {
     }
 
     fn body(kind: &str, raw: &[u8]) -> Vec<u8> {
-        let types = [bytes(1, b"v1"), bytes(2, kind.as_bytes())].concat();
+        body_of("v1", kind, raw)
+    }
+
+    fn body_of(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+        let types = [bytes(1, version.as_bytes()), bytes(2, kind.as_bytes())].concat();
         [MAGIC.to_vec(), bytes(1, &types), bytes(2, raw), bytes(3, b""), bytes(4, b"")].concat()
     }
 
@@ -399,9 +254,36 @@ mod tests {
         assert_eq!(read["action"], "a");
     }
 
+    #[test]
+    fn events_of_their_own_group_have_other_numbers() {
+        let raw = [bytes(4, b"example.com/c"), bytes(8, &bytes(1, b"Instance")), bytes(10, b"text"), vec![15 << 3, 2]]
+            .concat();
+        assert_eq!(
+            decode(&body_of("events.k8s.io/v1", "Event", &raw)).unwrap(),
+            json!({
+                "apiVersion": "events.k8s.io/v1", "kind": "Event", "reportingController": "example.com/c",
+                "regarding": {"kind": "Instance"}, "note": "text", "deprecatedCount": 2,
+            })
+        );
+    }
+
+    #[test]
+    fn a_node_is_read_as_far_as_it_can_be_written() {
+        let taint = [bytes(1, b"k"), bytes(2, b""), bytes(3, b"NoSchedule")].concat();
+        let spec = [bytes(3, b"docker://h1"), vec![4 << 3, 1], bytes(5, &taint)].concat();
+        let raw = [bytes(1, &bytes(1, b"h1")), bytes(2, &spec), bytes(3, b"status")].concat();
+        assert_eq!(
+            decode(&body("Node", &raw)).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": "h1"},
+                "spec": {"providerID": "docker://h1", "unschedulable": true, "taints": [{"key": "k", "effect": "NoSchedule"}]},
+            })
+        );
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_bytes_make_it_panic(kind in "Namespace|Event|Secret|ConfigMap|DeleteOptions", raw: Vec<u8>, whole: Vec<u8>) {
+        fn no_bytes_make_it_panic(kind in "Namespace|Event|Node|Secret|ConfigMap|DeleteOptions", raw: Vec<u8>, whole: Vec<u8>) {
             drop(decode(&[MAGIC, &whole].concat()));
             let raw: Vec<u8> = raw.into_iter().take(100).collect();
             drop(decode(&body(&kind, &raw)));

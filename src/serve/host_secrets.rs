@@ -1,0 +1,49 @@
+//! The Secrets that DockerHosts name, for who calls the daemons: the docker room's [`SecretSource`] over the store that
+//! opens what is sealed.
+
+use async_trait::async_trait;
+
+use crate::docker::SecretSource;
+use crate::model::{Key, Kind, SYSTEM_NAMESPACE, Secret};
+use crate::store::{SharedStore, StoreError};
+
+/// Over a store that opens what is sealed.
+pub struct HostSecrets(pub SharedStore);
+
+#[async_trait]
+impl SecretSource for HostSecrets {
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, String> {
+        let key = Key::new(Kind::Secret, SYSTEM_NAMESPACE, name);
+        let record = match self.0.get(&key.to_string()).await {
+            Ok(record) => record,
+            Err(StoreError::Sealed { why, .. }) => return Err(why),
+            Err(e) => return Err(format!("the store does not give it: {e}")),
+        };
+        // The reader's own words could repeat a part of what it read.
+        let read = |record: crate::store::Record| serde_json::from_slice(&record.value);
+        record.map(read).transpose().map_err(|_| "what is stored of it cannot be read".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryStore, Op, Txn};
+
+    #[tokio::test]
+    async fn only_what_is_in_the_systems_namespace_is_found_and_no_value_is_in_an_error() {
+        let store = MemoryStore::new();
+        let put = |key: &str, value: &str| Op::Put { key: key.into(), value: value.to_owned().into() };
+        let then = vec![
+            put("secrets/portreeve-system/w1", r#"{"metadata": {"name": "w1"}, "data": {"a": "aHVudGVyMg=="}}"#),
+            put("secrets/portreeve-system/broken", r#"{"data": "hunter2"}"#),
+            put("secrets/default/other", r#"{"metadata": {"name": "other"}}"#),
+        ];
+        store.txn(Txn { when: vec![], then }).await.unwrap();
+        let secrets = HostSecrets(store);
+        let found = secrets.secret("w1").await.unwrap().unwrap();
+        assert_eq!(found.data["a"].expose(), b"hunter2");
+        assert_eq!(secrets.secret("other").await, Ok(None));
+        assert_eq!(secrets.secret("broken").await, Err("what is stored of it cannot be read".to_owned()));
+    }
+}
