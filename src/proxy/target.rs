@@ -46,7 +46,7 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
         return Decision::Refuse(Refusal::Stopped);
     }
     // What rests keeps its phase while its node is away, and nobody could wake it there.
-    if condition(&status.conditions, "Ready").is_some_and(|c| c.reason == "HostUnreachable") {
+    if is_because(instance, "HostUnreachable") {
         return Decision::Refuse(Refusal::Lost);
     }
     match status.phase {
@@ -61,9 +61,16 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
         Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
         // Power is no longer Stopped (see above), so the controller is about to leave this phase.
         Phase::Stopped => Decision::Wake,
+        // Another subnet is chosen within a second or two.
+        Phase::Failed if is_because(instance, "SubnetTaken") => Decision::Wake,
         Phase::Failed => Decision::Refuse(Refusal::Failed),
         Phase::Lost => Decision::Refuse(Refusal::Lost),
     }
+}
+
+/// Whether this is the reason of its Ready condition.
+fn is_because(instance: &Instance, reason: &str) -> bool {
+    condition(&instance.status.conditions, "Ready").is_some_and(|c| c.reason == reason)
 }
 
 #[cfg(test)]
@@ -117,6 +124,15 @@ mod tests {
             stopped.metadata.deletion_timestamp = Some(Time::from(jiff::Timestamp::UNIX_EPOCH));
             assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Gone), "{phase:?}, being deleted");
         }
+    }
+
+    #[test]
+    fn a_subnet_that_was_taken_is_waited_out() {
+        let mut inst = instance(Phase::Failed, ConditionStatus::False);
+        inst.status.conditions[0].reason = "SubnetTaken".into();
+        assert_eq!(decide(&inst, "web"), Decision::Wake);
+        inst.status.conditions[0].reason = "PortTaken".into();
+        assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Failed), "whoever has it may keep it");
     }
 
     #[test]
