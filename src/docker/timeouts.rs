@@ -8,7 +8,8 @@ pub const CONNECT: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(2);
 /// Reads, and writes that a healthy daemon does at once (rename, update, volumes).
 pub const QUICK: Duration = Duration::from_secs(10);
-/// Create, start, remove, of containers and networks: work for the daemon's disk, its runtime and its firewall.
+/// Create, start, remove, of containers and networks: work for the daemon's disk, its runtime and its firewall. Sessions,
+/// which wait for it.
 pub const HEAVY: Duration = Duration::from_secs(60);
 /// A pull may take as long as it moves: this much silence in its progress ends it.
 pub const PULL_IDLE: Duration = Duration::from_secs(120);

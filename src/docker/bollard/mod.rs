@@ -106,6 +106,17 @@ impl BollardEngine {
         self.gate.call(op, object, Weight::Light, timeouts::QUICK, call).await
     }
 
+    /// Work that is little by itself, but for which the daemon waits until a container's start or stop has reached its
+    /// disk.
+    async fn queued<T>(
+        &self,
+        op: &'static str,
+        object: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> EngineResult<T> {
+        self.gate.call(op, object, Weight::Light, timeouts::HEAVY, call).await
+    }
+
     /// A call that is work for the daemon.
     async fn heavy<T>(
         &self,
@@ -151,7 +162,7 @@ impl BollardEngine {
             let response = accepted(self.transport.send(request).await?).await?;
             Ok(hyper::upgrade::on(response).await?)
         };
-        let (output, input) = tokio::io::split(TokioIo::new(self.quick(op, object, call).await?));
+        let (output, input) = tokio::io::split(TokioIo::new(self.queued(op, object, call).await?));
         Ok((input, ReaderStream::new(output)))
     }
 }

@@ -227,7 +227,7 @@ impl EngineWrite for BollardEngine {
             cmd: Some(options.command),
             ..CreateExecOptions::default()
         };
-        let made = self.quick(OP, container_id, self.docker.create_exec(container_id, create)).await?;
+        let made = self.queued(OP, container_id, self.docker.create_exec(container_id, create)).await?;
         let path = format!("/exec/{}/start", made.id);
         let body = Bytes::from(format!("{{\"Detach\":false,\"Tty\":{tty}}}"));
         let (input, output) = self.hijack(OP, container_id, &path, body).await?;
