@@ -1,8 +1,6 @@
 //! What users asked for comes to be, stays so, and goes again without a trace: against everybody who meddles with the
 //! daemon, and against the end of the server.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, PATIENCE, instance, instance_with, serves, within};
@@ -109,10 +107,10 @@ fn whatever_is_done_to_a_container_behind_our_back_is_repaired() {
     assert_eq!(plane.page(name, "/data/note").text(), "kept");
 }
 
-/// Container, limits, network and status are as they should be, and soon: well before the next full listing, so an
-/// event has told of the harm.
+/// Container, limits, network and status are as they should be, well before the next full listing, which is a quarter of
+/// an hour away: an event has told of the harm.
 fn right_again(plane: &ControlPlane, name: &str, what: &str) {
-    let repaired = within(Duration::from_secs(45), || {
+    let repaired = within(PATIENCE, || {
         let all = plane.daemon.containers(name);
         let [listed] = all.as_slice() else { return Err(format!("{what}: {} containers", all.len())) };
         let id = listed["Id"].as_str().unwrap_or_default();

@@ -5,10 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::control_plane::PATIENCE;
 use crate::engine::variable;
 use crate::http;
 
@@ -190,7 +190,7 @@ impl Daemon {
 
     fn exchange(&self, method: &str, path: &str, json: bool, body: &[u8]) -> std::io::Result<http::Answer> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         http::exchange(&mut stream, method, &format!("/v1.41{path}"), "docker", json, body)
     }
 

@@ -20,6 +20,8 @@ pub mod engine_conformance;
 
 use engine_conformance::Subject;
 
+use crate::control_plane::PATIENCE;
+
 /// Of the test app, in its image.
 pub const APP: &str = "/app";
 
@@ -94,17 +96,17 @@ async fn an_app_that_outgrows_its_memory_is_told_from_one_that_exits() {
 async fn ask(engine: &dyn Engine, id: &str, path: &str) -> Option<i64> {
     let command = [APP, "ask", "127.0.0.1:8080", path].map(str::to_owned).to_vec();
     let mut session = engine.exec(id, ExecOptions { command, stdout: true, ..ExecOptions::default() }).await.ok()?;
-    while let Ok(Some(Ok(_))) = tokio::time::timeout(Duration::from_secs(10), session.output.next()).await {}
+    while let Ok(Some(Ok(_))) = tokio::time::timeout(PATIENCE, session.output.next()).await {}
     engine.exec_exit_code(&session.exec_id).await.ok().flatten()
 }
 
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    let waited = tokio::time::timeout(PATIENCE, async {
         while !so().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("not so after 30 s: {what}"));
+    waited.await.unwrap_or_else(|_| panic!("not so after {PATIENCE:?}: {what}"));
 }
 
 #[tokio::test]
@@ -145,7 +147,7 @@ async fn a_terminal_is_raw_and_can_be_resized() {
     };
     let mut session = engine.exec(&id, options).await.unwrap_or_else(|e| panic!("{e}"));
     let mut said = Vec::new();
-    while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(10), session.output.next()).await {
+    while let Ok(Some(chunk)) = tokio::time::timeout(PATIENCE, session.output.next()).await {
         said.extend_from_slice(&chunk.unwrap_or_else(|e| panic!("{e}")).1);
     }
     assert_eq!(said, b"\x01raw\r\n", "a terminal's bytes are no frames");

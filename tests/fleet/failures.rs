@@ -1,10 +1,8 @@
 //! What goes wrong is told in the daemon's own words, and heals by itself once its cause is gone: nobody needs to push.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::control_plane::{ControlPlane, condition, instance, instance_with, now};
+use crate::control_plane::{ControlPlane, PATIENCE, condition, instance, instance_with, now};
 use crate::daemon::{second, second_with_disk};
 
 #[test]
@@ -127,7 +125,7 @@ fn a_volume_that_is_removed_is_told_while_its_instance_rests() {
     let told = plane.until_is(name, "Stopped", "VolumeLost");
     assert!(told.contains(&volume), "{told}");
     // no look of its own comes: one at rest is looked at when something happens
-    assert!(now() - since < Duration::from_secs(45), "{:?}", now() - since);
+    assert!(now() - since < PATIENCE, "{:?}", now() - since);
     plane.run(&["start", name, "--wait=false"]);
     plane.until_is(name, "Failed", "VolumeLost");
     assert!(plane.daemon.volumes(name).is_empty(), "no empty one in its place");

@@ -256,5 +256,5 @@ async fn a_host_that_vanishes_is_noticed_by_its_stream_of_events() {
     eprintln!("by ssh: noticed after {noticed:.1?}: {error}");
     assert_eq!(error.kind, EngineErrorKind::Timeout, "{error}");
     assert!(error.message.contains("not responding"), "{error}");
-    assert!(noticed < Duration::from_secs(15), "{noticed:?}");
+    assert!(noticed < Duration::from_secs(30), "{noticed:?}");
 }

@@ -62,9 +62,10 @@ cargo xtask <command>
                         placement decisions on 1,000 hosts, beside a bare search
                         (all but the last: --binary PATH instead of the release build)
 
-  fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--bare]
+  fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--volatile] [--bare]
                         N Docker daemons, each in a network namespace of its own; with
-                        --registry, a registry for images that all of them reach
+                        --registry, a registry for images that all of them reach; with
+                        --volatile, daemons that wait for no disk, nor survive a power cut
   fleet down            stops them and removes everything
   fleet status          [-o json]
   fleet docker HOST -- ARGS

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::state::{self, Fleet};
-use super::{cgroup, lock, registry, switch};
+use super::{cgroup, lock, registry, switch, volatile};
 use crate::{clock, process, sys};
 
 pub fn down(name: &str) -> Result<()> {
@@ -55,6 +55,7 @@ pub fn clean(name: &str) -> Result<()> {
     cgroup::remove(name)?;
     if dir.exists() {
         loops_gone(&dir)?;
+        volatile::unmount(&dir);
         fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     Ok(())

@@ -28,6 +28,7 @@ pub mod state;
 pub mod status;
 pub mod switch;
 pub mod up;
+pub mod volatile;
 
 use std::process::ExitCode;
 
@@ -64,11 +65,13 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             let disks = args.options("--disk")?;
             let bare = args.flag("--bare");
             let registry = args.flag("--registry");
+            let volatile = args.flag("--volatile");
             let count = args.word().unwrap_or_else(|| "1".into());
             args.finish()?;
             let mut plan = up::Plan::new(&name, &count, &disks)?;
             plan.images = !bare;
             plan.registry = registry;
+            plan.volatile = volatile;
             let fleet = up::up(&plan)?;
             status::print(&fleet);
         }

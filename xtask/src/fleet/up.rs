@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use super::state::Fleet;
-use super::{certs, cgroup, down, host, lock, network, registry, switch};
+use super::{certs, cgroup, down, host, lock, network, registry, switch, volatile};
 use crate::docker::Docker;
 use crate::image::{self, FLAVOURS};
 use crate::sys::ProcessRef;
@@ -23,6 +23,8 @@ pub struct Plan {
     pub images: bool,
     /// Whether to run a registry for images, too.
     pub registry: bool,
+    /// Whether its daemons wait for no disk.
+    pub volatile: bool,
     /// The fleet ends with this process, however that ends.
     pub owner: Option<ProcessRef>,
 }
@@ -35,7 +37,9 @@ impl Plan {
             .ok()
             .filter(|n| (1..=MOST).contains(n))
             .with_context(|| format!("how many hosts? A number from 1 to {MOST}, not {count}"))?;
-        let mut plan = Plan { name: name.into(), disks: vec![None; count], images: true, registry: false, owner: None };
+        let disks_of = vec![None; count];
+        let mut plan =
+            Plan { name: name.into(), disks: disks_of, images: true, registry: false, volatile: false, owner: None };
         for disk in disks {
             let (host, size) = disk.split_once('=').map_or((None, disk.as_str()), |(h, s)| (Some(h), s));
             let digits = size.trim_end_matches(['M', 'G']);
@@ -92,6 +96,9 @@ fn create(plan: &Plan, archives: &[Vec<u8>]) -> Result<Fleet> {
         let mut fleet = Fleet::new(&plan.name, &subnet, &plan.disks, plan.owner.clone());
         fleet.registry = plan.registry.then(|| registry::address(&subnet));
         fs::create_dir_all(&fleet.dir).with_context(|| format!("making {}", fleet.dir.display()))?;
+        if plan.volatile {
+            volatile::mount(&fleet.dir)?;
+        }
         fleet.save()?;
         fleet
     };

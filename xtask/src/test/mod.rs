@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
 use crate::fleet::state::{self, Fleet};
-use crate::fleet::{down, switch, up};
+use crate::fleet::{down, switch, up, volatile};
 use crate::packages;
 use crate::sys::{self, ProcessRef};
 use crate::{build, clock};
@@ -65,8 +65,10 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let mut run = Run::new(program, first)?;
     run.checks();
     if !fast {
-        // The fleet's tests mostly wait.
-        run.beside(vec![clients(&build::target_dir()?), documentation()], Run::fleet);
+        run.cargo("documentation", "doc --no-deps", &[("RUSTDOCFLAGS", Path::new("-D warnings"))]);
+        // The fleet's tests mostly wait, and their bounds are for a machine that has nothing else to do: what runs
+        // beside them gets what they leave.
+        run.beside(vec![clients(&build::target_dir()?)], Run::fleet);
     }
     run.finish()
 }
@@ -106,14 +108,11 @@ impl Job {
 
 /// Clients that others wrote, from PyPI. They are installed once, as our own dependencies are built once.
 fn clients(target: &Path) -> Job {
-    let mut command = Command::new("bash");
+    let mut command = Command::new("nice");
+    command.args(["-n", "19", "bash"]);
     command.arg(build::root().join("tests/clients/run.sh"));
     command.arg(target.join("debug/portreeve")).arg(GENERATED_REQUESTS).arg(target.join("clients"));
     Job { name: "clients of others", words: format!("tests/clients/run.sh ... {GENERATED_REQUESTS}"), command }
-}
-
-fn documentation() -> Job {
-    Job::cargo("documentation", "doc --no-deps", &[("RUSTDOCFLAGS", Path::new("-D warnings"))])
 }
 
 impl Run {
@@ -121,6 +120,12 @@ impl Run {
     fn new(program: PathBuf, first: Option<PathBuf>) -> Result<Run> {
         let name = format!("test-{}", std::process::id());
         let place = std::env::temp_dir().join(format!("portreeve-{name}"));
+        fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
+        if sys::is_root()
+            && let Err(error) = volatile::mount(&place)
+        {
+            say!("the tests' files are on this machine's disk, which may slow them down: {error:#}");
+        }
         let temp = place.join("tmp");
         fs::create_dir_all(&temp).with_context(|| format!("making {}", temp.display()))?;
         state::record(&place.join("owner"), &ProcessRef::this()?)?;
@@ -179,6 +184,7 @@ impl Run {
         self.step("daemons up", |run| {
             let mut plan = up::Plan::new(&run.name, HOSTS, &[DISK.into()])?;
             plan.registry = true;
+            plan.volatile = true;
             plan.owner = Some(ProcessRef::this()?);
             fleet = Some(up::up(&plan)?);
             Ok(())
@@ -282,6 +288,7 @@ impl Run {
         }
         self.step("nothing left on this machine", |run| run.leaks.check());
         // its content has just been reported if there was any
+        volatile::unmount(&self.place);
         let _ = fs::remove_dir_all(&self.place);
         say!("\n{}", self.lines.join("\n"));
         say!("in all {:.0} s; {} ignored", self.start.elapsed().as_secs_f64(), self.totals.ignored);
