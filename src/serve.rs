@@ -240,7 +240,7 @@ impl Waker for QueueWaker {
 /// The proxy's counts, as the controllers read them.
 impl ActivityView for Activity {
     fn seen(&self, key: &Key) -> ActivitySeen {
-        ActivitySeen { idle: self.idle(key), open: self.open_count(key) }
+        ActivitySeen { idle: self.idle(key), open: self.open_count(key), yields: false }
     }
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);

@@ -8,6 +8,7 @@
 //! cache changes ──▶ queue ──▶ namespace: the end of Namespaces
 //! ```
 
+mod crowd;
 pub mod host;
 pub mod instance;
 mod loads;
@@ -30,8 +31,10 @@ use crate::model::{
     ConditionStatus, DockerHost, DockerHostSpec, DockerHostStatus, Instance, Key, Kind, Resource, is_true,
 };
 use crate::runtime::{Queue, Runner, RunnerStats};
+use crate::scheduler::{Amount, free};
 use crate::store::SharedStore;
 
+use crowd::Crowd;
 use host::{Absences, Relist};
 use instance::{ActivitySeen, Prober, Site, VALUE_REASONS, Want, want};
 use loads::Loads;
@@ -67,6 +70,7 @@ pub struct Context {
     /// Held while a node and ports are chosen and committed.
     pub binding: tokio::sync::Mutex<()>,
     pub repeats: Repeats,
+    pub crowd: Crowd,
     /// Pulls that reconciles wait for now.
     pub pulling: AtomicU32,
 }
@@ -101,6 +105,7 @@ impl Context {
             absences: Absences::default(),
             binding: tokio::sync::Mutex::new(()),
             repeats: Repeats::default(),
+            crowd: Crowd::default(),
             pulling: AtomicU32::new(0),
         }
     }
@@ -150,6 +155,10 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
     loop {
         let key = tokio::select! {
             () = shutdown.cancelled() => return,
+            asked = ctx.crowd.asked() => {
+                asked.into_iter().for_each(|key| queue.add_now(key));
+                continue;
+            }
             key = changes.next() => key,
         };
         match key.kind {
@@ -159,8 +168,12 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                     queue.add_now(key);
                     // One that is gone has given back ports and memory.
                     add_unbound(&ctx, &queue);
+                    add_waiting(&ctx, &queue);
                     continue;
                 };
+                if instance.status.allocated_resources.is_none() {
+                    add_waiting(&ctx, &queue);
+                }
                 // A status that a reconcile wrote itself is no news, and must not end its back-off.
                 let wish = Wish::of(&instance);
                 if wishes.get(&key) == Some(&wish) {
@@ -195,6 +208,7 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
                 if offers.get(&key.name) != Some(&offer) {
                     offers.insert(key.name.clone(), offer);
                     add_unbound(&ctx, &queue);
+                    add_waiting(&ctx, &queue);
                 }
             }
             Kind::Secret | Kind::ConfigMap => {
@@ -269,5 +283,27 @@ fn add_unbound(ctx: &Context, queue: &Queue<Key>) {
     let waits = |i: &Arc<Instance>| want(i, ctx.activity.seen(&i.key()), now) == Want::Run;
     for (i, instance) in ctx.cache.on_node("").into_iter().filter(waits).enumerate() {
         queue.add_after(instance.key(), Duration::from_millis(i as u64 / 10));
+    }
+}
+
+/// Instances that wait for room where they are bound: those for whom there is some now, who came first before others. Who
+/// needs more than there is keeps nobody waiting who needs less.
+fn add_waiting(ctx: &Context, queue: &Queue<Key>) {
+    if ctx.crowd.is_empty() {
+        return;
+    }
+    let fleet = ctx.loads.fleet();
+    let mut left: HashMap<String, Amount> = HashMap::new();
+    for (key, needs) in ctx.crowd.waiting() {
+        let Some(instance) = ctx.cache.instance(&key) else {
+            ctx.crowd.settled(&key, |_| false);
+            continue;
+        };
+        let Some(on) = fleet.host(&instance.status.node) else { continue };
+        let left = left.entry(instance.status.node.clone()).or_insert_with(|| free(&on.host, &on.load));
+        if left.has(needs) {
+            *left = left.minus(needs);
+            queue.add_now(key);
+        }
     }
 }

@@ -33,6 +33,9 @@ pub struct DockerHostSpec {
     /// What instances may use in all. Default: what the daemon reports, less 512Mi.
     #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
+    /// How often its memory and its cores may be promised to instances that are awake.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub overcommit: Overcommit,
     /// The id of the only daemon to talk to. Default: that of the daemon that answered first; to accept another in
     /// its place, say its id here.
     #[serde(default, rename = "daemonID", skip_serializing_if = "is_default")]
@@ -122,6 +125,17 @@ impl Capacity {
     }
 }
 
+/// Factors of a host's capacity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Overcommit {
+    /// Of the memory: above 1, instances that use all that they may have end one another. From 0.1 to 10. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// Of the cores, which those who want them at the same time share. From 0.1 to 100. Default: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+}
+
 /// What is reserved of a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Allocation {
@@ -198,6 +212,18 @@ pub const DAEMON_SHARED: &str = "DaemonShared";
 pub const DAEMON_CHANGED: &str = "DaemonChanged";
 
 impl DockerHost {
+    /// Bytes of memory that instances which are awake may hold in all; `None`: not known yet.
+    pub fn memory_limit(&self) -> Option<i128> {
+        let memory = self.status.capacity.memory.as_ref()?;
+        Some(times(memory.value(), self.spec.overcommit.memory.as_ref(), 1))
+    }
+
+    /// Thousandths of a core that they may hold in all.
+    pub fn cpu_limit(&self) -> Option<i128> {
+        let cpu = self.status.capacity.cpu.as_ref()?;
+        Some(times(cpu.milli(), self.spec.overcommit.cpu.as_ref(), 4))
+    }
+
     /// Whether an operator has given up what is on it, should it not answer.
     pub fn is_out_of_service(&self) -> bool {
         let word = |t: &Taint| t.key == OUT_OF_SERVICE && t.effect == TaintEffect::NoExecute;
@@ -220,6 +246,11 @@ impl DockerHostSpec {
     pub fn ports(&self) -> (u16, u16) {
         parse_port_range(&self.port_range).unwrap_or((30000, 39999))
     }
+}
+
+fn times(amount: i64, factor: Option<&Quantity>, default: i64) -> i128 {
+    let milli = factor.map_or(default * 1000, Quantity::milli);
+    i128::from(amount) * i128::from(milli) / 1000
 }
 
 pub(crate) fn parse_port_range(text: &str) -> Option<(u16, u16)> {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Adopt, EnvFrom, EnvVar, InstanceStatus, Kind, Placement, Quantity, Span};
+use super::{Adopt, AllocatedResources, EnvFrom, EnvVar, InstanceStatus, Kind, Placement, Quantity, Span};
 
 /// The finalizer that keeps an Instance until its container is really gone.
 pub const FINALIZER: &str = "portreeve.dev/container";
@@ -319,6 +319,14 @@ impl InstanceSpec {
 
     pub fn cpu_milli(&self) -> i64 {
         self.resources.cpu.as_ref().map_or(500, Quantity::milli)
+    }
+
+    /// What it is to hold of its node while it is awake.
+    pub fn asks(&self) -> AllocatedResources {
+        AllocatedResources {
+            memory: Quantity::from_bytes(self.memory_bytes()),
+            cpu: Quantity::from_milli(self.cpu_milli()),
+        }
     }
 
     pub fn pids(&self) -> i64 {

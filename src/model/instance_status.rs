@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{Adopted, Condition, Time};
+use super::{Adopted, Condition, Quantity, Time};
 
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +88,10 @@ pub struct InstanceStatus {
     /// place. Forgotten when the app runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refused_ports: Vec<u16>,
+    /// What the instance holds of its node's memory and CPU: from when it is placed or wakes until it has fallen asleep or
+    /// stopped. While a larger limit in the spec waits for room it is the smaller one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated_resources: Option<AllocatedResources>,
     /// The node's GPU devices bound to the instance, whether it runs or not: `0`, `GPU-8dbd3a9f`, `nvidia.com/gpu=0`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub gpus: Vec<String>,
@@ -125,6 +129,22 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Memory and CPU that a node has set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AllocatedResources {
+    /// Bytes of memory.
+    pub memory: Quantity,
+    /// Cores.
+    pub cpu: Quantity,
+}
+
+impl AllocatedResources {
+    /// Whether this is at least as much of both.
+    pub fn covers(&self, other: &AllocatedResources) -> bool {
+        self.memory.value() >= other.memory.value() && self.cpu.milli() >= other.cpu.milli()
+    }
 }
 
 /// What a container was made from.

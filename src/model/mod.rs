@@ -32,7 +32,7 @@ pub use adoption::{Adopt, Adopted, HostContainer, HostContainerList, RELEASE_ANN
 pub use conditions::{Condition, ConditionStatus, condition, is_true, set_condition};
 pub use docker_host::{
     Allocation, CREDENTIALS_INVALID, Capacity, DAEMON_CHANGED, DAEMON_SHARED, DockerHost, DockerHostSpec,
-    DockerHostStatus, HostSsh, HostTls, LOGIN_REFUSED, UNREACHABLE,
+    DockerHostStatus, HostSsh, HostTls, LOGIN_REFUSED, Overcommit, UNREACHABLE,
 };
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};

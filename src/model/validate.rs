@@ -285,6 +285,14 @@ pub fn validate_docker_host(host: &DockerHost) -> Vec<FieldError> {
             "must be FIRST-LAST, such as 30000-39999",
         ));
     }
+    for (field, factor, most) in [("memory", &spec.overcommit.memory, 10), ("cpu", &spec.overcommit.cpu, 100)] {
+        if let Some(factor) = factor
+            && !(100..=most * 1000).contains(&factor.milli())
+        {
+            let path = format!("spec.overcommit.{field}");
+            errors.push(FieldError::invalid(path, factor.to_string(), &format!("must be from 0.1 to {most}")));
+        }
+    }
     validate_subnets(spec, &mut errors);
     validate_taints(&spec.taints, &mut errors);
     errors.into()

@@ -18,6 +18,8 @@ pub enum Page {
     Stopped,
     /// It cannot run at present.
     Unavailable,
+    /// Its host has no room for it at present.
+    Full,
     /// It did not become ready in time.
     StillStarting,
     /// Too many requests wait for it.
@@ -77,6 +79,14 @@ impl Page {
                     "This app cannot run at present. Please try again later."
                 )
             }
+            Page::Full => {
+                text!(
+                    SERVICE_UNAVAILABLE,
+                    Some("30"),
+                    "No room at present",
+                    "All places on this app's host are in use. Please try again in a while."
+                )
+            }
             Page::StillStarting => {
                 text!(
                     GATEWAY_TIMEOUT,
@@ -132,12 +142,13 @@ fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 10] = [
+    const ALL: [Page; 11] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
         Page::Stopped,
         Page::Unavailable,
+        Page::Full,
         Page::StillStarting,
         Page::Busy,
         Page::Closing,

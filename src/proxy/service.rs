@@ -122,7 +122,8 @@ impl Service {
                     self.state.waker.wake(key);
                 }
             }
-            Refusal::Stopped | Refusal::Gone => {}
+            // Who waits for room is wanted by that alone.
+            Refusal::Full | Refusal::Stopped | Refusal::Gone => {}
         }
     }
 
@@ -310,5 +311,6 @@ fn refusal(why: Refusal) -> Page {
         // As for a host that never was: soon there is nothing here.
         Refusal::Gone => Page::NotFound,
         Refusal::Failed | Refusal::Lost => Page::Unavailable,
+        Refusal::Full => Page::Full,
     }
 }

@@ -31,6 +31,8 @@ pub enum Refusal {
     Gone,
     /// It cannot run; the controller tries again in its own time.
     Failed,
+    /// Its node is full, and nobody there can make room.
+    Full,
     /// Its node cannot be reached: what answers at its address may be anything.
     Lost,
 }
@@ -57,6 +59,8 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
             // Bound a moment later: the port is newer than the container.
             _ => Decision::Wake,
         },
+        // It goes on waiting by itself.
+        Phase::Pending if is_because(instance, "NoRoom") => Decision::Refuse(Refusal::Full),
         Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
         Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
         // Power is no longer Stopped (see above), so the controller is about to leave this phase.
@@ -133,6 +137,15 @@ mod tests {
         assert_eq!(decide(&inst, "web"), Decision::Wake);
         inst.status.conditions[0].reason = "PortTaken".into();
         assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Failed), "whoever has it may keep it");
+    }
+
+    #[test]
+    fn a_visitor_waits_while_room_is_made_and_not_where_there_is_none() {
+        let mut inst = instance(Phase::Pending, ConditionStatus::False);
+        inst.status.conditions[0].reason = "MakingRoom".into();
+        assert_eq!(decide(&inst, "web"), Decision::Wake);
+        inst.status.conditions[0].reason = "NoRoom".into();
+        assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Full));
     }
 
     #[test]

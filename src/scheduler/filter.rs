@@ -22,6 +22,7 @@ pub enum Refusal {
     NoFreeSubnet,
     TooManyInstances,
     NotEnoughMemory,
+    NotEnoughCpu,
     NotEnoughGpus,
 }
 
@@ -39,6 +40,7 @@ impl std::fmt::Display for Refusal {
             Refusal::NoFreeSubnet => f.write_str("without a free subnet"),
             Refusal::TooManyInstances => f.write_str("with too many instances"),
             Refusal::NotEnoughMemory => f.write_str("without enough memory"),
+            Refusal::NotEnoughCpu => f.write_str("without enough CPU"),
             Refusal::NotEnoughGpus => f.write_str("without enough free GPUs"),
         }
     }
@@ -87,10 +89,11 @@ pub fn refuse(instance: &Instance, on: &HostLoad) -> Result<Subnet, Refusal> {
     if load.instances >= capacity.most_instances() {
         return Err(Refusal::TooManyInstances);
     }
-    if let Some(memory) = &capacity.memory
-        && load.memory + i128::from(spec.memory_bytes()) > i128::from(memory.value())
-    {
+    if host.memory_limit().is_some_and(|most| load.memory + i128::from(spec.memory_bytes()) > most) {
         return Err(Refusal::NotEnoughMemory);
+    }
+    if host.cpu_limit().is_some_and(|most| load.cpu_milli + i128::from(spec.cpu_milli()) > most) {
+        return Err(Refusal::NotEnoughCpu);
     }
     if spec.gpus > 0 && on.free_gpus().count() < spec.gpus as usize {
         return Err(Refusal::NotEnoughGpus);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::filter::refuse;
 use super::{Fleet, HostLoad, place};
-use crate::model::{BoundPort, DockerHost, Instance, Key, Phase, Quantity, TaintEffect, untolerated};
+use crate::model::{BoundPort, DockerHost, Instance, Key, Quantity, TaintEffect, untolerated};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -82,7 +82,7 @@ fn instance(number: usize, placed: &Placed) -> Instance {
     status.gpus = (0..2).filter(|n| placed.gpus >> n & 1 == 1).map(|n| n.to_string()).collect();
     // One number is no host at all.
     status.node = if placed.node == 5 { String::new() } else { format!("h{}", placed.node) };
-    status.phase = if placed.asleep { Phase::Asleep } else { Phase::Running };
+    status.allocated_resources = (!placed.asleep).then(|| instance.spec.asks());
     status.subnet = format!("10.213.0.{}/28", placed.subnet * 16);
     status.ports = placed.ports.iter().map(|p| BoundPort { name: "p".into(), host_port: *p }).collect();
     instance
@@ -91,9 +91,8 @@ fn instance(number: usize, placed: &Placed) -> Instance {
 /// The host that has the least score, by looking at each.
 fn searched(instance: &Instance, fleet: &Fleet) -> Option<String> {
     let score = |on: &HostLoad| {
-        let share = |used: i128, all: i64| used as f64 / all as f64;
-        let capacity = &on.host.status.capacity;
-        let (memory, cpu) = (capacity.memory.as_ref().unwrap().value(), capacity.cpu.as_ref().unwrap().milli());
+        let share = |used: i128, all: i128| used as f64 / all as f64;
+        let (memory, cpu) = (on.host.memory_limit().unwrap(), on.host.cpu_limit().unwrap());
         let shares = (
             share(on.load.memory + i128::from(instance.spec.memory_bytes()), memory),
             share(on.load.cpu_milli + i128::from(instance.spec.cpu_milli()), cpu),

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{Allocation, DockerHost, Instance, Key, Phase, Quantity, Resource, Subnet, SubnetPool, SubnetSet};
+use crate::model::{Allocation, DockerHost, Instance, Key, Quantity, Resource, Subnet, SubnetPool, SubnetSet};
 
 use super::order::Order;
 
 /// What is bound to one host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
-    /// Bytes reserved by instances that are not asleep or stopped. A sum of limits that may be absurd must stay exact, so
+    /// Bytes that instances hold, which those that are asleep or stopped do not. A sum of limits that may be absurd must stay exact, so
     /// that what is taken off again leaves what was there.
     pub memory: i128,
     pub cpu_milli: i128,
@@ -167,7 +167,9 @@ impl Share {
         if status.node.is_empty() {
             return None;
         }
-        let (memory, cpu_milli) = reserved(instance);
+        // One that is asleep or stopped holds none.
+        let held = status.allocated_resources.as_ref();
+        let (memory, cpu_milli) = held.map_or((0, 0), |held| (held.memory.value(), held.cpu.milli()));
         Some(Share {
             node: status.node.as_str().into(),
             memory,
@@ -280,25 +282,4 @@ pub fn allocated(bound: &[Arc<Instance>]) -> Allocation {
     let mut load = Load::default();
     bound.iter().filter_map(|instance| Share::of(instance)).for_each(|share| load.add(&share));
     load.allocated()
-}
-
-/// Bytes and thousandths of a CPU.
-fn reserved(instance: &Instance) -> (i64, i64) {
-    if reserves(instance) { (instance.spec.memory_bytes(), instance.spec.cpu_milli()) } else { (0, 0) }
-}
-
-/// Whether an instance holds memory and CPU of its host. One that is asleep or stopped does not.
-fn reserves(instance: &Instance) -> bool {
-    match instance.status.phase {
-        Phase::Asleep | Phase::Stopped => false,
-        Phase::Pending
-        | Phase::Pulling
-        | Phase::Starting
-        | Phase::Running
-        | Phase::Stopping
-        | Phase::Upgrading
-        | Phase::Moving
-        | Phase::Failed
-        | Phase::Lost => true,
-    }
 }

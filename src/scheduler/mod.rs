@@ -13,7 +13,9 @@ mod laws;
 mod load;
 mod order;
 mod place;
+mod room;
 
 pub use filter::Refusal;
 pub use load::{Fleet, HostLoad, Load, allocated};
 pub use place::{PlacedPort, Placement, Unplaced, place, place_at, place_elsewhere};
+pub use room::{Amount, Idler, Room, free, room};

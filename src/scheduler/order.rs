@@ -47,9 +47,8 @@ pub struct Order {
 }
 
 fn capacity(host: &HostLoad) -> Capacity {
-    let told = &host.host.status.capacity;
-    let some = |all: Option<i64>| all.filter(|all| *all > 0).unwrap_or(1);
-    (some(told.memory.as_ref().map(|q| q.value())), some(told.cpu.as_ref().map(|q| q.milli())))
+    let some = |all: Option<i128>| all.and_then(|all| i64::try_from(all).ok()).filter(|all| *all > 0).unwrap_or(1);
+    (some(host.host.memory_limit()), some(host.host.cpu_limit()))
 }
 
 fn share((memory, cpu): (i128, i128), capacity: Capacity) -> f64 {

@@ -198,6 +198,7 @@ mod tests {
     fn bind(mut instance: Instance, placement: &Placement) -> Instance {
         instance.status.node = placement.node.clone();
         instance.status.phase = Phase::Running;
+        instance.status.allocated_resources = Some(instance.spec.asks());
         instance.status.subnet = placement.subnet.to_string();
         instance.status.gpus = placement.gpus.clone();
         instance.status.ports =
@@ -249,6 +250,24 @@ mod tests {
             why(json!({"image": "a", "placement": {"nodeSelector": {"zone": "b"}}}), nothing),
             "0/1 hosts fit: 1 did not match spec.placement.nodeSelector"
         );
+        let cores = json!({"image": "a", "resources": {"memory": "1Mi", "cpu": "16"}});
+        assert_eq!(why(cores, nothing), "0/1 hosts fit: 1 without enough CPU", "four times its cores");
+        let overcommit = |host: &mut DockerHost, memory: &str, cpu: &str| {
+            host.spec.overcommit.memory = memory.parse().ok();
+            host.spec.overcommit.cpu = cpu.parse().ok();
+        };
+        let mut generous = (*host("a", "4Gi", "30000-30009")).clone();
+        overcommit(&mut generous, "1.5", "4.5");
+        let fleet = Fleet::new([Arc::new(generous.clone())], []);
+        let asks = |memory: &str, cpu: &str| {
+            let mut asks = instance("x", 0);
+            asks.spec =
+                serde_json::from_value(json!({"image": "a", "resources": {"memory": memory, "cpu": cpu}})).unwrap();
+            place(&asks, &fleet).map(drop).map_err(|why| why.to_string())
+        };
+        assert_eq!(asks("6Gi", "18"), Ok(()));
+        assert_eq!(asks("6145Mi", "1"), Err("0/1 hosts fit: 1 without enough memory".into()));
+        assert_eq!(asks("1Gi", "18001m"), Err("0/1 hosts fit: 1 without enough CPU".into()));
         assert_eq!(
             why(json!({"image": "a"}), |host| host.status.capacity.instances = Some(1)),
             "0/1 hosts fit: 1 with too many instances"
@@ -301,7 +320,7 @@ mod tests {
         let mut first = bind(first, &placed);
         let second = instance("second", 1);
         assert!(place(&second, &Fleet::new([only.clone()], [&first])).is_err(), "no memory");
-        first.status.phase = Phase::Asleep;
+        first.status.allocated_resources = None;
         let placed = place(&second, &Fleet::new([only.clone()], [&first])).unwrap();
         assert_ne!(placed.ports[0].host_port, first.status.ports[0].host_port);
     }
@@ -381,13 +400,14 @@ mod tests {
                 inst.spec.resources.memory = Some(crate::model::Quantity::from_bytes(memory));
                 inst.spec.resources.cpu = Some(crate::model::Quantity::from_milli(cpu));
                 inst.status.node = "a".into();
-                inst.status.phase = Phase::Running;
+                inst.status.allocated_resources = Some(inst.spec.asks());
                 inst
             };
-            let all = bound.iter().map(|(memory, _)| i128::from(*memory)).sum::<i128>() + i128::from(asks.0);
+            let sum = |of: fn(&(i64, i64)) -> i64| bound.iter().chain([&asks]).map(|size| i128::from(of(size))).sum::<i128>();
+            let fits = sum(|size| size.0) <= 4 << 30 && sum(|size| size.1) <= 4 * 4000;
             let bound: Vec<_> = bound.into_iter().enumerate().map(|(i, size)| sized(format!("i{i}"), size)).collect();
             let placed = place(&sized("new".into(), asks), &Fleet::new([host("a", "4Gi", "")], &bound));
-            prop_assert_eq!(placed.is_ok(), all <= 4 << 30);
+            prop_assert_eq!(placed.is_ok(), fits);
         }
 
         #[test]

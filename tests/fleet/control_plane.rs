@@ -25,7 +25,7 @@ use crate::engine::variable;
 use crate::http::{self, Answer};
 
 /// Bound on everything that a test waits for: two cores may build, test and run three daemons at once.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(100);
 
 pub struct ControlPlane {

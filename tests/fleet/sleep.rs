@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::control_plane::{ControlPlane, PATIENCE, instance_with, now, serves};
+use crate::control_plane::{ControlPlane, PATIENCE, condition, instance_with, now, serves, within};
 
 /// An instance that sleeps two seconds after its last use, and keeps count of its starts.
 fn sleeper(plane: &mut ControlPlane, name: &str) -> Value {
@@ -69,6 +69,46 @@ fn an_open_websocket_keeps_an_instance_awake_and_a_new_one_wakes_it() {
     let mut socket = WebSocket::open(&plane, name);
     assert_eq!(socket.echo(b"three"), b"three");
     assert_eq!(plane.page(name, "/").field("boots"), "2");
+}
+
+#[test]
+fn who_is_asked_for_on_a_full_host_is_given_the_place_of_the_one_idle_for_longest() {
+    let mut plane = ControlPlane::start(32_120);
+    let mut host: Value = serde_json::from_str(&plane.run(&["get", "dh", "local", "-o", "json"])).expect("JSON");
+    host["spec"]["capacity"] = json!({"memory": "80Mi"});
+    host["metadata"] = json!({"name": "local"});
+    plane.apply(&host);
+    let names = ["packed-0", "packed-1", "packed-2"];
+    let volumes = json!([{"name": "data", "mountPath": "/data"}]);
+    for name in names {
+        plane.apply(&instance_with(name, &json!({"idle": {"after": "10m"}, "volumes": volumes})));
+        plane.until_serves(name);
+        plane.page(name, "/");
+        if name == names[0] {
+            plane.run(&["sleep", name]);
+            plane.until(name, "it sleeps", asleep);
+        }
+    }
+    let answer = plane.request("GET", names[0], "/", "").expect("an answer");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "30"), "{}", answer.text());
+    let told = plane.get(names[0]);
+    assert_eq!(condition(&told, "Ready")["reason"], "NoRoom", "both were used just now: {told:#}");
+
+    // a minute later they were not
+    let served = within(PATIENCE, || match plane.request("GET", names[0], "/", "") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{:?}", other.map(|a| a.text()))),
+    });
+    served.unwrap_or_else(|why| plane.fail(names[0], &why));
+    plane.until_serves(names[0]);
+    let first = falls_asleep(&plane, names[1]);
+    assert_eq!(first["State"]["Running"], false);
+    assert!(serves(&plane.get(names[2])), "it was used later");
+    let told = plane.get(names[1]);
+    let why = condition(&told, "Ready")["message"].to_string();
+    assert!(why.contains("made room"), "{why}");
+    let host = plane.run(&["get", "dh", "local", "-o", "wide"]);
+    assert!(host.contains("64Mi/80Mi"), "{host}");
 }
 
 #[test]

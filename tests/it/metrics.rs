@@ -278,6 +278,10 @@ fn what_is_reserved_of_a_host_follows_its_instances() {
 
         world.fleet.host("a").go_away(5 * MINUTE);
         world.change("x", |i| i.spec.resources.memory = Some("1Gi".parse().unwrap())).await;
+        // What it may use is what it was given, until it is given more.
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(allocated(&world, "a").await, allocation("256Mi", "250m", 1));
+        tokio::time::sleep(4 * MINUTE).await;
         until(&world, "a", allocation("1Gi", "250m", 1)).await;
         world.crash().await;
         world.start();

@@ -12,7 +12,9 @@ use portreeve::controllers::instance::{
 };
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
-use portreeve::model::{BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Reclaim, Resource, Subnet};
+use portreeve::model::{
+    AllocatedResources, BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Quantity, Reclaim, Resource, Subnet,
+};
 use portreeve::scheduler::{PlacedPort, Placement};
 use proptest::prelude::*;
 use serde_json::json;
@@ -53,7 +55,7 @@ impl Model {
             volumes: BTreeMap::new(),
             image_present: Some(false),
             values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
-            activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0 },
+            activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0, yields: false },
             startup: None,
             leave: None,
             loss: None,
@@ -97,8 +99,12 @@ impl Model {
                 if network {
                     self.desired.status.subnet = placed.subnet.to_string();
                 }
+                if self.seen.node != NodeSeen::Reachable {
+                    self.desired.status.allocated_resources = Some(self.desired.spec.asks());
+                }
                 self.seen.node = NodeSeen::Reachable;
             }
+            Action::Reserve { .. } => self.desired.status.allocated_resources = Some(self.desired.spec.asks()),
             Action::Leave => {
                 assert!(self.seen.containers.is_empty(), "it left its container behind");
                 assert!(!self.seen.network.is_ours(), "it left its network behind");
@@ -120,10 +126,16 @@ impl Model {
                 assert!(self.seen.containers.iter().all(|c| c.name != spec.name), "the name is taken");
                 assert!(self.seen.network.is_right(&self.desired), "made before its network");
                 assert_eq!(self.seen.image_present, Some(true), "made before its image");
+                assert_eq!(
+                    self.desired.status.allocated_resources,
+                    Some(self.desired.spec.asks()),
+                    "made before its room"
+                );
                 self.ids += 1;
                 self.seen.containers.push(made(&spec, &format!("new{}", self.ids)));
             }
             Action::Start { id } => {
+                assert!(self.desired.status.allocated_resources.is_some(), "started without room");
                 let c = self.container(&id);
                 c.state = RunState::Running;
                 c.started_at = Some(now());
@@ -139,6 +151,11 @@ impl Model {
             }
             Action::Rename { id, name } => self.container(&id).name = name,
             Action::UpdateLimits { id, limits } => {
+                let held = self.desired.status.allocated_resources.as_ref();
+                assert!(
+                    held.is_some_and(|held| held.memory.value() >= limits.memory),
+                    "it takes what it does not hold"
+                );
                 let c = self.container(&id);
                 c.limits = limits;
                 c.restart_policy = "no".into();
@@ -295,6 +312,7 @@ proptest! {
         image in any::<bool>(),
         stray in any::<bool>(),
         retain in any::<bool>(),
+        held in prop::sample::select(vec![None, Some(64), Some(256), Some(512)]),
     ) {
         // A container of the current spec was made after its volume; one that is gone since is lost, told elsewhere.
         let volume = if containers.iter().any(|f| f.current_spec) { Presence::Ours } else { volume };
@@ -302,6 +320,10 @@ proptest! {
         let mut desired = instance(power, true, deleting, reclaim);
         desired.status.phase = phase;
         desired.status.subnet = subnet.into();
+        desired.status.allocated_resources = held.map(|mib| AllocatedResources {
+            memory: Quantity::from_bytes(mib << 20),
+            cpu: Quantity::from_milli(500),
+        });
         desired.status.refused_subnets = if refused { vec!["10.213.0.0/28".into()] } else { vec![] };
         let spec = container_spec("c", &desired);
         let mut model = Model::new(desired);
@@ -309,7 +331,7 @@ proptest! {
         model.seen.network = network.clone();
         model.seen.image_present = Some(image);
         model.seen.volumes.insert("pr.default.alice.home".into(), volume);
-        model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open };
+        model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open, yields: false };
         model.seen.strays = if stray { vec!["stray".into()] } else { vec![] };
         for (i, f) in containers.iter().enumerate() {
             let mut c = made(&spec, &format!("old{i}"));
@@ -336,6 +358,7 @@ proptest! {
         let awake = status.phase == Phase::Running;
         prop_assert!(awake || matches!(status.phase, Phase::Asleep | Phase::Stopped), "{:?}", status.phase);
         prop_assert_eq!(model.seen.containers.iter().any(|c| c.state == RunState::Running), awake);
+        prop_assert_eq!(&status.allocated_resources, &awake.then(|| model.desired.spec.asks()));
         prop_assert!(!awake || model.seen.network.is_right(&model.desired), "{:?} {:?}", model.seen.network, status);
         if older {
             prop_assert_eq!(&model.seen.network, &network, "what is older than subnets of ours stays");
@@ -389,7 +412,7 @@ fn a_reason_for_an_end_that_comes_late_is_still_told() {
 fn what_starts_is_not_put_to_sleep_before_it_was_up() {
     let mut model = Model::new(instance(Power::Auto, true, false, Reclaim::Retain));
     let after = model.desired.spec.idle_after();
-    let unused = ActivitySeen { idle: Some(after * 3), open: 0 };
+    let unused = ActivitySeen { idle: Some(after * 3), open: 0, yields: false };
     for phase in [Phase::Pending, Phase::Pulling, Phase::Starting, Phase::Upgrading] {
         model.desired.status.phase = phase;
         assert_eq!(want(&model.desired, unused, now()), Want::Run, "{phase:?}");
@@ -405,6 +428,6 @@ fn what_starts_is_not_put_to_sleep_before_it_was_up() {
     assert_eq!(want(&model.desired, unused, now()), Want::Run, "it has just come up");
     // It has been unused for long, whenever it last came up: one that ends and starts again still falls asleep.
     assert_eq!(want(&model.desired, unused, now() + Duration::from_secs(60)), Want::Sleep);
-    let used = ActivitySeen { idle: Some(Duration::ZERO), open: 0 };
+    let used = ActivitySeen { idle: Some(Duration::ZERO), open: 0, yields: false };
     assert_eq!(want(&model.desired, used, now() + after), Want::Run);
 }

@@ -15,6 +15,8 @@ mod loss;
 mod moving;
 #[path = "sim/ports.rs"]
 mod ports;
+#[path = "sim/room.rs"]
+mod room;
 #[path = "sim/sick.rs"]
 mod sick;
 #[path = "sim/subnets.rs"]
@@ -35,6 +37,7 @@ use portreeve::model::{
 use serde_json::{Value, json};
 
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates, Rng};
+use crate::support::witness::Witness;
 use crate::support::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -109,6 +112,14 @@ async fn disagreement(world: &World) -> Option<String> {
             }
             if c.running && c.networks != [name.clone()] {
                 return Some(format!("{} is on {:?}", c.name, c.networks));
+            }
+            let (spec, status) = (&instance.spec, &instance.status);
+            let (limits, held) = ((spec.memory_bytes(), spec.cpu_milli(), spec.pids()), &status.allocated_resources);
+            if c.running && (c.limits != limits || c.restart_policy != "no" || c.image != spec.image) {
+                return Some(format!("{} has {:?}, {:?}, {:?}", c.name, c.limits, c.restart_policy, c.image));
+            }
+            if *held != c.running.then(|| spec.asks()) {
+                return Some(format!("{} holds {held:?}, phase {:?}", c.name, status.phase));
             }
             // Of one that rests the network may be another: it is repaired before the next start.
             if c.running && snapshot.networks.get(&name) != Some(&instance.status.subnet) {
@@ -272,11 +283,17 @@ fn any_fault_at_any_action_leads_to_the_same_world() {
 /// Instances of all lives so far that ended on another host than one that they had lost.
 static RECREATED: AtomicUsize = AtomicUsize::new(0);
 
+/// Lives in which a host was full at some time.
+static FULL: AtomicUsize = AtomicUsize::new(0);
+/// Of the memory that a host has, two find room beside one another, and three do not.
+const BIG: &str = "3Gi";
+
 /// One seeded life: users, faults, meddling hands and crashes for a while, then peace.
 async fn life(seed: u64) -> Vec<String> {
     let mut rng = Rng::new(seed);
     let hosts = ["h1", "h2", "h3"];
     let mut world = World::new(&hosts[..1 + rng.below(3) as usize], seed).await;
+    let witness = Witness::of(&world.store).await;
     world.start();
     let names = ["a", "b", "c", "d", "e", "f"];
     for (_, engine) in world.fleet.all() {
@@ -299,6 +316,9 @@ async fn life(seed: u64) -> Vec<String> {
                     spec["volumes"] = json!([]);
                     spec["placement"] = json!({"onHostLoss": "Recreate", "hostLossAfter": "10s"});
                 }
+                if rng.percent(25) {
+                    spec["resources"] = json!({"memory": BIG});
+                }
                 world.apply(name, spec).await;
             }
             5 | 6 => {
@@ -308,7 +328,10 @@ async fn life(seed: u64) -> Vec<String> {
             7 => world.change(name, |i| i.spec.power = Power::Stopped).await,
             8 => world.change(name, |i| i.spec.power = Power::Running).await,
             9 => world.delete(name).await,
-            10 => world.change(name, |i| i.spec.resources.memory = Some("300Mi".parse().unwrap())).await,
+            10 => {
+                let memory = if rng.percent(50) { "300Mi" } else { BIG };
+                world.change(name, |i| i.spec.resources.memory = Some(memory.parse().unwrap())).await;
+            }
             11 => engine.kill_by_hand(&object),
             12 => engine.remove_by_hand(&object),
             13 => engine.rename_by_hand(&object, &format!("mine-{n}")),
@@ -337,6 +360,9 @@ async fn life(seed: u64) -> Vec<String> {
         engine.set_fault_rates(FaultRates::default());
         engine.come_back();
     }
+    for name in names {
+        world.change(name, |i| i.spec.resources.memory = Some("200Mi".parse().unwrap())).await;
+    }
     converged(&world, 30 * MINUTE).await;
     // Drift whose event was lost is found by the look at everything that follows events, and a late effect may still come.
     tokio::time::sleep(22 * MINUTE).await;
@@ -346,6 +372,8 @@ async fn life(seed: u64) -> Vec<String> {
     let lost: Vec<_> = world.instances().await.iter().filter_map(lost).collect();
     assert!(lost.iter().all(|reason| reason == "Recreated"), "no host is lost any more: {lost:?}");
     RECREATED.fetch_add(lost.len(), Ordering::Relaxed);
+    let seen = witness.end(&world.store).await;
+    FULL.fetch_add(usize::from(seen.memory > 5 << 30), Ordering::Relaxed);
     let ops = world
         .fleet
         .all()
@@ -379,6 +407,9 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
     });
     let recreated = RECREATED.load(Ordering::Relaxed);
     eprintln!("{recreated} instances were made anew on another host");
+    let full = FULL.load(Ordering::Relaxed);
+    eprintln!("{full} lives had a host with no room for one more");
+    assert!(full >= 100, "a host was full in {full} of a thousand lives: too few to show anything");
     assert!(recreated >= 100, "{recreated} instances of a thousand lives lost their host: too few to show anything");
 }
 

@@ -20,6 +20,11 @@ pub enum Action {
     Bind {
         network: bool,
     },
+    /// Commit what the instance holds of its node's memory and CPU, before anything uses them. `runs`: what is there
+    /// already holds them, so nobody asks whether there is room.
+    Reserve {
+        runs: bool,
+    },
     /// Commit that a container that runs already is the instance's, with the node and the host ports that it has.
     Adopt(Box<Offer>),
     /// Commit that the instance has left its node, with where it goes; nothing of it is left there.
@@ -89,7 +94,9 @@ impl Action {
     /// The reason of the Event and condition when it fails.
     pub fn failure_reason(&self) -> &'static str {
         match self {
-            Action::Bind { .. } | Action::Adopt(_) | Action::Leave | Action::LeaveLost => "BindFailed",
+            Action::Bind { .. } | Action::Reserve { .. } | Action::Adopt(_) | Action::Leave | Action::LeaveLost => {
+                "BindFailed"
+            }
             Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
@@ -115,6 +122,7 @@ impl fmt::Display for Action {
             Action::Bind { network: true } => f.write_str("bind a node, host ports and a subnet"),
             Action::Bind { network: false } => f.write_str("bind a node and host ports"),
             Action::Adopt(offer) => write!(f, "adopt a container of {}", offer.spec.image),
+            Action::Reserve { .. } => f.write_str("reserve memory and CPU"),
             Action::Leave => f.write_str("leave the node"),
             Action::LeaveLost => f.write_str("leave the lost node"),
             Action::Mark(status) => write!(f, "mark {:?}", status.phase),

@@ -147,6 +147,7 @@ mod tests {
         }))
         .unwrap();
         let adopt = Adopt { node: "h1".into(), container_id: id() };
+        instance.status.allocated_resources = Some(instance.spec.asks());
         instance.status.adopted = Some(adopted("c", &instance, &adopt, &offer()));
         instance
     }

@@ -3,6 +3,7 @@
 
 mod binding;
 mod pulling;
+mod reserving;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,10 @@ use super::network::network_spec;
 use super::observe::activity;
 use super::plan::{Want, want};
 use super::probe::ProbeTarget;
-use super::report::{after_failure, failure_reason, refuse_subnet};
+use super::report::{NO_ROOM, after_failure, failure_reason, refuse_subnet};
 use super::values::{self, OpenError, Opened};
+
+pub use reserving::LEFT_ALONE;
 
 /// How long one step waits for an app before everything is looked at again.
 const AWAIT_SLICE: Duration = Duration::from_secs(1);
@@ -46,6 +49,8 @@ enum Step {
     Next,
     /// The world is another: look again now.
     LookAgain,
+    /// Nothing of what comes after it can be done for so long.
+    Wait(Duration),
 }
 
 enum StepError {
@@ -97,6 +102,11 @@ impl<'a> Executor<'a> {
             match self.step(action).await {
                 Ok(Step::Next) => {}
                 Ok(Step::LookAgain) => return again,
+                Ok(Step::Wait(time)) => {
+                    // It was not carried out.
+                    self.ctx.repeats.forget(&self.key);
+                    return Ok(Outcome::Recheck(time));
+                }
                 Err(StepError::Store(StoreError::Conflict { .. })) => return again,
                 Err(StepError::Store(e)) => return Err(Error::retry(e)),
                 Err(StepError::Told(why)) => return Err(Error::retry(why)),
@@ -210,6 +220,7 @@ impl<'a> Executor<'a> {
                 if matches!(
                     reason.as_str(),
                     "Unschedulable"
+                        | NO_ROOM
                         | "HostUnreachable"
                         | "CrashLoopBackOff"
                         | "StartupProbeFailed"
@@ -231,6 +242,7 @@ impl<'a> Executor<'a> {
         match action {
             Action::Bind { network } => return self.bind(*network).await,
             Action::Adopt(offer) => return self.adopt(offer).await,
+            Action::Reserve { runs } => return self.reserve(*runs).await,
             Action::Leave => return self.leave().await,
             Action::LeaveLost => return self.leave_lost().await,
             Action::Mark(status) => {
@@ -252,7 +264,7 @@ impl<'a> Executor<'a> {
                 if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
                     return Ok(Step::LookAgain);
                 }
-                if self.instance.is_sent_to_sleep() {
+                if self.instance.is_sent_to_sleep() || seen.yields {
                     // What was used before does not wake it again.
                     self.ctx.activity.rest(&self.key);
                 }
@@ -335,6 +347,7 @@ impl<'a> Executor<'a> {
             Action::RemoveNetwork { name } => engine.remove_network(name).await?,
             Action::RemoveVolume { name } => engine.remove_volume(name).await?,
             Action::Bind { .. }
+            | Action::Reserve { .. }
             | Action::Adopt(_)
             | Action::Leave
             | Action::LeaveLost

@@ -11,12 +11,12 @@
 
 use std::ops::Deref;
 
-use crate::model::{DockerHost, Instance, Phase, TaintEffect, untolerated};
+use crate::model::{DockerHost, Instance, Phase, TaintEffect, condition, untolerated};
 use crate::scheduler::{Fleet, Placement, place_elsewhere};
 
 use super::action::{Action, Plan};
 use super::plan::{Observed, Want, clear_node};
-use super::report::Report;
+use super::report::{NO_ROOM, Report};
 
 /// The reason of the Ready condition while it leaves.
 pub const REASON: &str = "Moving";
@@ -30,12 +30,18 @@ pub struct Leave {
     pub elsewhere: Result<(), String>,
 }
 
-/// Whether the instance should leave its node.
+/// Whether the instance should leave its node: because it must, or because it would have to wait there for room that
+/// another has.
 pub fn leave<F: Deref<Target = Fleet>>(
     instance: &Instance,
     host: &DockerHost,
     fleet: impl FnOnce() -> F,
 ) -> Option<Leave> {
+    let waits = condition(&instance.status.conditions, "Ready").is_some_and(|c| c.reason == NO_ROOM);
+    if waits && instance.local_data().is_none() && instance.status.phase == Phase::Pending {
+        let why = format!("{} has no room for it", instance.status.node);
+        return elsewhere(instance, &fleet()).is_ok().then_some(Leave { why, elsewhere: Ok(()) });
+    }
     let why = if instance.evicted_from() == Some(&instance.status.node) {
         format!("evicted from {}", instance.status.node)
     } else {

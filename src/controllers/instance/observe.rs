@@ -14,6 +14,7 @@ use crate::scheduler::place;
 
 use super::super::Context;
 use super::adoption::dress;
+use super::apply::LEFT_ALONE;
 use super::candidate;
 use super::desired::{container_spec, named_volumes};
 use super::loss::{Loss, given_up, loss};
@@ -119,13 +120,17 @@ const SPREAD: Duration = Duration::from_secs(10 * 60);
 pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
-    let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep();
+    let asked = ctx.crowd.is_asked(&key, ctx.clock.monotonic());
+    let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep() && !asked;
     if seen.idle.is_none() && desired.spec.power == Power::Auto && may_run {
         let made_before = !desired.status.container_id.is_empty();
         let by = if made_before { spread(desired) } else { Duration::ZERO };
         ctx.activity.touch_ahead(&key, by);
         seen = ctx.activity.seen(&key);
     }
+    // Who uses it now is not put off for another.
+    seen.yields =
+        asked && seen.open == 0 && seen.idle.is_none_or(|idle| idle >= LEFT_ALONE.min(desired.spec.idle_after()));
     seen
 }
 

@@ -107,6 +107,8 @@ pub struct ActivitySeen {
     pub idle: Option<Duration>,
     /// Requests and connections that are open now.
     pub open: usize,
+    /// Whether its memory is wanted for another on its node, and nobody uses it.
+    pub yields: bool,
 }
 
 /// What the instance should be doing.
@@ -126,7 +128,7 @@ pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want 
         // Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
         Power::Auto if comes_up(&desired.status) => Want::Run,
         // While it wakes, the status still names the run before.
-        Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => Want::Sleep,
+        Power::Auto if (desired.is_sent_to_sleep() || activity.yields) && is_up(desired.status.phase) => Want::Sleep,
         Power::Auto => match until_sleep(desired, activity, now) {
             Some(Duration::ZERO) => Want::Sleep,
             Some(_) => Want::Run,
@@ -300,6 +302,7 @@ fn plan_rest(
 ) -> Plan {
     let (reason, message) = match phase {
         Phase::Asleep if desired.is_sent_to_sleep() => ("Asleep", "put to sleep; wakes on the next request".to_owned()),
+        Phase::Asleep if seen.activity.yields || has_made_room(desired) => ("Asleep", MADE_ROOM.to_owned()),
         Phase::Asleep => {
             let after = desired.spec.idle.after.as_ref().map_or("30m".to_owned(), ToString::to_string);
             ("Asleep", format!("not used for {after}; wakes on the next request"))
@@ -343,6 +346,7 @@ fn plan_rest(
             }
         }
         report.status.crashes = 0;
+        report.status.allocated_resources = None;
         if phase == Phase::Asleep
             && let Some(idle) = seen.activity.idle.filter(|_| desired.status.phase != Phase::Asleep)
         {
@@ -360,6 +364,15 @@ fn plan_rest(
         report.status = status;
     }
     Plan { status: report.take(), actions, recheck }
+}
+
+/// Why it sleeps although it was used not so long ago.
+const MADE_ROOM: &str = "made room on its node for another; wakes on the next request";
+
+/// Whether that is told of the sleep that it sleeps.
+fn has_made_room(desired: &Instance) -> bool {
+    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.message == MADE_ROOM);
+    told && matches!(desired.status.phase, Phase::Stopping | Phase::Asleep)
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {

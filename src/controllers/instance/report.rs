@@ -7,6 +7,11 @@ use crate::model::{Condition, ConditionStatus, Instance, InstanceStatus, Phase, 
 
 use super::action::Action;
 
+/// The reason of a condition: its node is full, and others there fall asleep to make room.
+pub const MAKING_ROOM: &str = "MakingRoom";
+/// The reason of a condition: its node is full, and nobody there can make room.
+pub const NO_ROOM: &str = "NoRoom";
+
 /// A status in the making.
 pub struct Report {
     pub status: InstanceStatus,

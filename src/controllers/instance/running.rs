@@ -13,7 +13,7 @@ use super::desired::{container_spec, limits, named_volumes};
 use super::network::NetworkSeen;
 use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, until_sleep};
 use super::probe::ProbeTarget;
-use super::report::{Report, told_failing};
+use super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
 use super::values;
 
 /// An app that ran this long before it ended has recovered: its next end is a first one again.
@@ -29,12 +29,60 @@ pub fn crash_delay(crashes: i64) -> Duration {
     }
 }
 
-pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, mut report: Report, now: Timestamp) -> Plan {
+pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, report: Report, now: Timestamp) -> Plan {
     let spec = container_spec(&site.cluster, desired);
     let (best, others) = choose(&seen.containers, &spec);
     let mut actions = remove_strays(seen);
     actions.extend(others.iter().map(|c| Action::RemoveStray { id: c.id.clone() }));
+    // One that was adopted was there before anybody asked, often without a limit, and counts then as all that its host has.
+    let runs = |c: &ContainerInfo| matches!(c.state, RunState::Running | RunState::Restarting);
+    let runs = best.is_some_and(|c| runs(c) || desired.is_adopted(&c.id));
+    with_room(desired, runs, plan_up(desired, seen, report, spec, best, actions, now))
+}
 
+/// Puts the reservation of memory and CPU into the plan: before what takes more of them, after what gives some back.
+fn with_room(desired: &Instance, runs: bool, mut plan: Plan) -> Plan {
+    let (asks, held) = (desired.spec.asks(), desired.status.allocated_resources.as_ref());
+    let limits = plan.actions.iter().position(|a| matches!(a, Action::UpdateLimits { .. }));
+    let takes = |a: &Action| {
+        matches!(
+            a,
+            Action::Start { .. } | Action::CreateContainer(_) | Action::Pull { .. } | Action::UpdateLimits { .. }
+        )
+    };
+    let at = match held {
+        Some(held) if *held == asks => return plan,
+        // It has its old limits still.
+        Some(held) if limits.is_some() && held.covers(&asks) => return plan,
+        Some(held) if held.covers(&asks) => 0,
+        // What can run with what it holds does not wait for more.
+        Some(_) if let Some(limits) = limits => {
+            let update = plan.actions.remove(limits);
+            plan.actions.push(update);
+            plan.actions.len() - 1
+        }
+        _ if runs && held.is_none() => 0,
+        _ if !plan.actions.iter().any(takes) => return plan,
+        _ => 0,
+    };
+    plan.actions.insert(at, Action::Reserve { runs: runs && held.is_none() });
+    for action in &mut plan.actions[at..] {
+        if let Action::Mark(status) = action {
+            status.allocated_resources = Some(asks.clone());
+        }
+    }
+    plan
+}
+
+fn plan_up(
+    desired: &Instance,
+    seen: &Observed,
+    mut report: Report,
+    spec: ContainerSpec,
+    best: Option<&ContainerInfo>,
+    mut actions: Vec<Action>,
+    now: Timestamp,
+) -> Plan {
     if let Some(lost) = lost_volume(desired, seen) {
         report.phase(Phase::Failed).not_ready("VolumeLost", lost);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
@@ -176,7 +224,8 @@ fn plan_container(
     };
     let check = old.is_some() && !spec.env_sources.is_empty();
     if !(pull && told_failing(desired, &["ImagePullFailed", "NoSpace"])
-        || check && told_failing(desired, &["InvalidConfiguration", "CreateFailed"]))
+        || check && told_failing(desired, &["InvalidConfiguration", "CreateFailed"])
+        || told_failing(desired, &[NO_ROOM, MAKING_ROOM]))
     {
         replacing(&mut report);
     }
@@ -324,7 +373,7 @@ fn plan_running(
         if is_true(&desired.status.conditions, "Ready") {
             report.status.observed_generation = desired.status.observed_generation;
         }
-        if !told_failing(desired, &["RenameFailed", "UpdateFailed", "NoSpace"]) {
+        if !told_failing(desired, &["RenameFailed", "UpdateFailed", "NoSpace", NO_ROOM, MAKING_ROOM]) {
             report.up_to_date(false, "Updating", "the container is being updated");
         }
     } else {

@@ -93,7 +93,7 @@ fn a_pull_outlasts_writes_to_its_record_and_many_waiters_tell_of_it_seldom() {
         world.start();
         for n in 0..80 {
             let mut small = spec("large:1");
-            small["resources"] = json!({"memory": "64Mi"});
+            small["resources"] = json!({"memory": "64Mi", "cpu": "100m"});
             world.apply(&format!("i{n}"), small).await;
         }
         tokio::time::sleep(Duration::from_secs(15)).await;

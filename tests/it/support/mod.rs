@@ -8,6 +8,7 @@ pub mod faulty_store;
 pub mod protobuf;
 pub mod sim_engine;
 pub mod wire_conformance;
+pub mod witness;
 pub mod world;
 
 /// Says that a test cannot show what it is for, because something is not installed. Where everything is to be shown

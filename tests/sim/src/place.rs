@@ -90,6 +90,7 @@ fn bound(count: usize, hosts: &[Arc<DockerHost>]) -> Result<Vec<Instance>> {
             status.subnet = format!("10.213.{}.{}/28", turn / 16, turn % 16 * 16);
             let port = 30_000 + u16::try_from(turn)?;
             status.ports = vec![BoundPort { name: "http".into(), host_port: port }];
+            status.allocated_resources = Some(instance.spec.asks());
             Ok(instance)
         })
         .collect()
@@ -160,6 +161,7 @@ fn decide(fleet: &mut Fleet) -> Result<Value> {
         let ports = placed.ports.into_iter();
         status.ports = ports.map(|p| BoundPort { name: p.name, host_port: p.host_port }).collect();
         status.subnet = placed.subnet.to_string();
+        status.allocated_resources = Some(new.spec.asks());
         let key = Key::instance("default", format!("new-{n:06}"));
         fleet.set_instance(&key, Some(new));
         Ok(())

@@ -17,13 +17,15 @@ use super::{Executor, Step, StepError};
 use crate::docker::engine::EngineError;
 use crate::docker::labels;
 use crate::model::{
-    BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, Instance, InstanceStatus, Phase, Span, Subnet,
+    AllocatedResources, BoundPort, ConditionStatus, EVICT_ANNOTATION, ImageStatus, Instance, InstanceStatus, Phase,
+    Span, Subnet,
 };
 use crate::scheduler::{HostLoad, Placement, Unplaced, place, place_at};
 use crate::store::{StoreError, typed};
 
-/// Writes down where it goes. `subnet`: its network, too.
-fn take_place(report: &mut Report, placement: &Placement, subnet: bool) {
+/// Writes down where it goes, and what it holds there. `subnet`: its network, too.
+fn take_place(report: &mut Report, placement: &Placement, asks: Option<AllocatedResources>, subnet: bool) {
+    report.status.allocated_resources = asks.or(report.status.allocated_resources.take());
     let status = &mut report.status;
     status.node = placement.node.clone();
     status.address = placement.address.clone();
@@ -50,6 +52,7 @@ fn forget_place(status: &mut InstanceStatus) {
     status.ports.clear();
     status.refused_ports.clear();
     status.gpus.clear();
+    status.allocated_resources = None;
     status.subnet.clear();
     status.refused_subnets.clear();
     status.container_id.clear();
@@ -100,7 +103,7 @@ impl Executor<'_> {
             }
         };
         report.phase(Phase::Pending).not_ready("Pending", "adopted, not yet looked at");
-        take_place(&mut report, &placement, true);
+        take_place(&mut report, &placement, Some(self.instance.spec.asks()), true);
         let bound = Instance { status: report.status.clone(), ..self.instance.clone() };
         report.status.adopted = Some(adopted(&self.ctx.site.cluster, &bound, &adopt, offer));
         let id = adopt.container_id.get(..12).unwrap_or_default();
@@ -185,7 +188,9 @@ impl Executor<'_> {
         } else {
             report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
         }
-        take_place(&mut report, &placement, network || !rebinding);
+        // What it holds of a node that it is bound to already is for `reserve` to say.
+        let asks = (!rebinding).then(|| self.instance.spec.asks());
+        take_place(&mut report, &placement, asks, network || !rebinding);
         self.write_status(report.take()).await?;
         self.ctx.cache.wait_for(self.revision).await;
         self.event(EventType::Normal, "Scheduled", format!("bound to {}: {}", placement.node, placement.message));
@@ -205,7 +210,7 @@ impl Executor<'_> {
         let message = match (want, elsewhere(&self.instance, &self.ctx.loads.fleet())) {
             (Want::Run, Ok(placement)) => {
                 report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
-                take_place(&mut report, &placement, true);
+                take_place(&mut report, &placement, Some(self.instance.spec.asks()), true);
                 format!("moved from {old} to {}: {}", placement.node, placement.message)
             }
             // Nothing of it is left on the old node: it waits for a host as a new one does.
@@ -240,7 +245,7 @@ impl Executor<'_> {
         let (reason, told, why) = match loss {
             Some(Loss::Recreate(placement)) => {
                 report.phase(Phase::Pending).not_ready("Pending", "bound, not yet made");
-                take_place(&mut report, &placement, true);
+                take_place(&mut report, &placement, Some(self.instance.spec.asks()), true);
                 ("Recreated", format!("{lost}: made anew on {}", placement.node), format!(" ({})", placement.message))
             }
             Some(Loss::GivenUp) if self.instance.metadata.deletion_timestamp.is_none() => {

@@ -24,6 +24,10 @@ pub struct SeenContainer {
     pub running: bool,
     pub ports: Vec<PortMap>,
     pub networks: Vec<String>,
+    pub image: String,
+    /// Bytes, thousandths of a core, processes.
+    pub limits: (i64, i64, i64),
+    pub restart_policy: String,
 }
 
 /// All that a daemon holds, without ids and times: equal worlds have equal snapshots.
@@ -371,6 +375,9 @@ impl SimEngine {
                 running: c.state == RunState::Running,
                 ports: c.spec.ports.clone(),
                 networks: c.endpoints.keys().cloned().collect(),
+                image: c.spec.image.clone(),
+                limits: (c.limits.memory, c.limits.cpu_milli, c.limits.pids),
+                restart_policy: c.restart_policy.clone(),
             })
             .collect();
         containers.sort();
