@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{Adopted, Condition, Quantity, Time};
+use super::{Adopted, Condition, MicroTime, Quantity, Time};
 
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,7 +76,7 @@ pub struct InstanceStatus {
     pub start_seen_at: Option<Time>,
     /// When the container ended that was last stopped on purpose, by its daemon's clock: this end is no crash.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub ended_at: Option<Time>,
+    pub ended_at: Option<MicroTime>,
     /// The image of the container that is there.
     #[serde(default, skip_serializing_if = "is_default")]
     pub image: ImageStatus,

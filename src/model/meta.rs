@@ -1,69 +1,13 @@
 //! Object metadata by the Kubernetes API conventions.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use jiff::Timestamp;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Key, Kind};
-
-/// A point in time to the second, written as RFC 3339 with `Z`, as Kubernetes writes `metav1.Time`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(Timestamp);
-
-impl Time {
-    pub fn timestamp(self) -> Timestamp {
-        self.0
-    }
-}
-
-impl From<Timestamp> for Time {
-    /// Truncates to the second, so that a value equals itself after a round trip through the store.
-    fn from(t: Timestamp) -> Time {
-        Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
-    }
-}
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl fmt::Debug for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Time, D::Error> {
-        let text = String::deserialize(d)?;
-        text.parse::<Timestamp>().map(Time::from).map_err(|e| D::Error::custom(format!("not an RFC 3339 time: {e}")))
-    }
-}
-
-impl JsonSchema for Time {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Time".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "date-time"})
-    }
-}
+use super::{Key, Kind, Time};
 
 /// Standard object metadata.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -225,18 +169,4 @@ pub(crate) fn is_zero(n: &i64) -> bool {
 /// Whether a value is its type's default: such values are not written.
 pub(crate) fn is_default<T: Default + PartialEq>(v: &T) -> bool {
     *v == T::default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_is_written_to_the_second_and_reads_back() {
-        let t = Time::from("2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap());
-        let text = serde_json::to_string(&t).unwrap();
-        assert_eq!(text, "\"2026-01-02T03:04:05Z\"");
-        assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), t);
-        assert!(serde_json::from_str::<Time>("\"yesterday\"").is_err());
-    }
 }

@@ -24,6 +24,7 @@ pub mod schema;
 mod secret;
 mod subnet;
 mod taint;
+mod time;
 mod validate;
 mod validate_taints;
 
@@ -43,7 +44,7 @@ pub use instance::*;
 pub use instance_status::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
 pub use label::{is_label_key, is_label_value, is_subdomain};
-pub use meta::{ObjectMeta, OwnerReference, Resource, Time};
+pub use meta::{ObjectMeta, OwnerReference, Resource};
 pub use namespace::{
     NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, SYSTEM_NAMESPACE, TERMINATING, namespace_use_mark,
 };
@@ -55,6 +56,7 @@ pub use secret::{
 };
 pub use subnet::{Subnet, SubnetPool, SubnetSet};
 pub use taint::{OUT_OF_SERVICE, Operator, Taint, TaintEffect, Toleration, untolerated};
+pub use time::{MicroTime, Time};
 pub use validate::{validate_docker_host, validate_host_name, validate_instance, validate_name};
 
 /// The largest object that is stored, serialised, in bytes.

@@ -46,7 +46,7 @@ pub fn window(container: &ContainerInfo, status: &InstanceStatus) -> Option<Wind
             let finished = container.finished_at.unwrap_or(started);
             // The end that was told last may be the one of this very run.
             let told = status.last_exit.as_ref().map(|exit| exit.finished_at).filter(|end| *end < finished.into());
-            let before = told.max(status.ended_at).map(Time::timestamp);
+            let before = told.max(status.ended_at.map(|end| end.timestamp().into())).map(Time::timestamp);
             Some(Window { since: Some(beginning(started, finished, before)), until: None })
         }
         // Its start has failed.

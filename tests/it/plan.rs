@@ -296,7 +296,7 @@ fn network() -> impl Strategy<Value = NetworkSeen> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
     #[test]
     fn whatever_is_seen_the_plans_lead_to_rest_and_planning_again_changes_nothing(
         power in prop::sample::select(vec![Power::Auto, Power::Running, Power::Stopped]),
@@ -405,6 +405,25 @@ fn a_reason_for_an_end_that_comes_late_is_still_told() {
     assert_eq!(model.desired.status.crashes, crashes, "it is no other end");
     let ready = model.desired.status.conditions.iter().find(|c| c.type_ == "Ready").expect("Ready");
     assert!(ready.message.contains("memory limit"), "{}", ready.message);
+}
+
+/// One that is woken and dies at once does so in the second in which it fell asleep.
+#[test]
+fn an_end_in_the_second_of_another_is_one_of_its_own() {
+    let mut model = Model::new(instance(Power::Running, true, false, Reclaim::Retain));
+    model.settle();
+    let at = |micros: i64| Timestamp::from_microsecond(NOW * 1_000_000 + micros).unwrap();
+    model.desired.status.ended_at = Some(at(100).into());
+    let end = |model: &mut Model, micros: i64| {
+        let app = &mut model.seen.containers[0];
+        (app.state, app.exit_code, app.finished_at) = (RunState::Exited, 1, Some(at(micros)));
+        model.step();
+    };
+    end(&mut model, 100);
+    assert_eq!(model.desired.status.restarts, 0, "it is the one that was asked for");
+    model.settle();
+    end(&mut model, 200);
+    assert_eq!(model.desired.status.restarts, 1);
 }
 
 /// A start may take longer than the time without use: who asked for it sees it up, and has that time from then on.

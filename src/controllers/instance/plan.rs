@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
 use crate::model::{
-    ConditionStatus, FINALIZER, Instance, InstanceStatus, Phase, Power, Reclaim, Resource, Time, WAKE_ANNOTATION,
+    ConditionStatus, FINALIZER, Instance, InstanceStatus, MicroTime, Phase, Power, Reclaim, Resource, WAKE_ANNOTATION,
     condition,
 };
 use crate::scheduler::{Placement, Unplaced};
@@ -354,7 +354,7 @@ fn plan_rest(
         }
         report.status.container_id = best.map(|c| c.id.clone()).unwrap_or_default();
         report.status.ended_at =
-            best.filter(|c| c.state == RunState::Exited).and_then(|c| c.finished_at).map(Time::from);
+            best.filter(|c| c.state == RunState::Exited).and_then(|c| c.finished_at).map(MicroTime::from);
     } else {
         let status = desired.status.clone();
         if actions.iter().any(|a| matches!(a, Action::Stop { .. })) {

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
 use crate::docker::labels;
-use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, Phase, Power, Resource, Time, is_true};
+use crate::model::{
+    ImagePullPolicy, Instance, InstanceStatus, LastExit, MicroTime, Phase, Power, Resource, Time, is_true,
+};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
@@ -50,6 +52,9 @@ fn with_room(desired: &Instance, runs: bool, mut plan: Plan) -> Plan {
             Action::Start { .. } | Action::CreateContainer(_) | Action::Pull { .. } | Action::UpdateLimits { .. }
         )
     };
+    // What runs as it should holds what it has been given, by whomever.
+    let changes = |a: &Action| matches!(a, Action::CreateContainer(_) | Action::UpdateLimits { .. });
+    let runs = runs && (held.is_none() || !plan.actions.iter().any(changes));
     let at = match held {
         Some(held) if *held == asks => return plan,
         // It has its old limits still.
@@ -61,11 +66,11 @@ fn with_room(desired: &Instance, runs: bool, mut plan: Plan) -> Plan {
             plan.actions.push(update);
             plan.actions.len() - 1
         }
-        _ if runs && held.is_none() => 0,
+        _ if runs => 0,
         _ if !plan.actions.iter().any(takes) => return plan,
         _ => 0,
     };
-    plan.actions.insert(at, Action::Reserve { runs: runs && held.is_none() });
+    plan.actions.insert(at, Action::Reserve { runs });
     for action in &mut plan.actions[at..] {
         if let Action::Mark(status) = action {
             status.allocated_resources = Some(asks.clone());
@@ -319,7 +324,7 @@ fn plan_start(
         desired.status.phase == Phase::Failed && desired.status.observed_generation == desired.metadata.generation;
     if !retrying {
         // Should the start not take place, the end that is seen again is no new one.
-        report.status.ended_at = container.finished_at.map(Time::from);
+        report.status.ended_at = container.finished_at.map(MicroTime::from);
         report.phase(Phase::Starting).not_ready("Starting", "the container is being started");
         actions.push(Action::Mark(report.snapshot()));
     }
@@ -343,9 +348,11 @@ fn new_crash(desired: &Instance, container: &ContainerInfo, now: Timestamp) -> O
         | Phase::Pulling => {}
         Phase::Asleep | Phase::Stopped | Phase::Stopping | Phase::Moving => return None,
     }
-    let finished_at = Time::from(container.finished_at?);
+    let ended = container.finished_at?;
+    let finished_at = Time::from(ended);
+    // One that wakes and dies within a second has another end in the same.
     if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at)
-        || desired.status.ended_at == Some(finished_at)
+        || desired.status.ended_at == Some(ended.into())
     {
         return None;
     }
