@@ -23,6 +23,11 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Toleration>,
+    /// The key of a label of the instance. It is put where the fewest instances of its namespace are that have the same value
+    /// of that label, and are spread by it as well: on another DockerHost each, as far as there are hosts that fit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(max = 317))]
+    pub spread_by: String,
     /// What becomes of the instance while its DockerHost cannot be reached. Wait: nothing; what runs there goes on when the
     /// host is back. Recreate: after hostLossAfter it is made anew on another host, and the copy on the lost one is
     /// removed when that host is back; until then it may still run there. Only for instances that keep nothing on a
@@ -44,6 +49,11 @@ pub enum OnHostLoss {
 }
 
 impl Placement {
+    /// The label that it is spread by, of these; `None`: it is not, or has no such label.
+    pub fn spread<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> Option<(&'a str, &'a str)> {
+        labels.get_key_value(&self.spread_by).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// How long its host must have been lost before the instance is made anew elsewhere.
     pub fn host_loss_after(&self) -> Duration {
         self.host_loss_after.as_ref().map_or(Duration::from_secs(60), Span::duration)

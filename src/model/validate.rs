@@ -10,7 +10,9 @@ use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::subnet::validate_subnets;
 use super::validate_taints::{validate_taints, validate_tolerations};
-use super::{DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity, Reclaim, is_subdomain};
+use super::{
+    DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity, Reclaim, is_label_key, is_subdomain,
+};
 
 /// Characters of a label's value.
 const MOST_LABEL: usize = 63;
@@ -168,6 +170,10 @@ fn validate_volumes(instance: &Instance, errors: &mut FieldErrors) {
 /// What is made anew on another host begins without what it wrote on the one that is lost: that must be nothing.
 fn validate_host_loss(instance: &Instance, errors: &mut FieldErrors) {
     let placement = &instance.spec.placement;
+    if !placement.spread_by.is_empty() && !is_label_key(&placement.spread_by) {
+        let (field, value) = ("spec.placement.spreadBy", quoted(&placement.spread_by));
+        errors.push(FieldError::invalid(field, value, "must be the key of a label, such as app or example.com/tier"));
+    }
     if let Some(after) = placement.host_loss_after.as_ref().filter(|a| a.duration().as_secs() < 10) {
         let (field, value) = ("spec.placement.hostLossAfter", quoted(&after.to_string()));
         errors.push(FieldError::invalid(field, value, "must be at least 10s"));

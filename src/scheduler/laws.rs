@@ -26,12 +26,23 @@ struct Placed {
     ports: Vec<u16>,
     gpus: u8,
     subnet: u8,
+    /// Of its image and its label.
+    kind: u8,
 }
 
 fn placed() -> impl Strategy<Value = Placed> {
     let size = prop_oneof![8 => 1i64..4, 1 => Just(i64::MAX)];
-    (0usize..6, any::<bool>(), size, 1i64..4, proptest::collection::vec(30_000u16..30_006, 0..3), 0u8..4, 0u8..6)
-        .prop_map(|(node, asleep, memory, cpu, ports, gpus, subnet)| Placed {
+    (
+        0usize..6,
+        any::<bool>(),
+        size,
+        1i64..4,
+        proptest::collection::vec(30_000u16..30_006, 0..3),
+        0u8..4,
+        0u8..6,
+        any::<u8>(),
+    )
+        .prop_map(|(node, asleep, memory, cpu, ports, gpus, subnet, kind)| Placed {
             node,
             asleep,
             memory,
@@ -39,6 +50,7 @@ fn placed() -> impl Strategy<Value = Placed> {
             ports,
             gpus,
             subnet,
+            kind,
         })
 }
 
@@ -69,8 +81,9 @@ fn host(number: usize, (memory, cpu, what): (i64, i64, u8)) -> Arc<DockerHost> {
 
 fn instance(number: usize, placed: &Placed) -> Instance {
     let mut instance: Instance = serde_json::from_value(json!({
-        "metadata": {"name": format!("i{number}"), "namespace": "default", "uid": format!("u{number}")},
-        "spec": {"image": "app"},
+        "metadata": {"name": format!("i{number}"), "namespace": "default", "uid": format!("u{number}"),
+                     "labels": {"app": format!("a{}", placed.kind % 2)}},
+        "spec": {"image": format!("app:{}", placed.kind % 3), "placement": {"spreadBy": if placed.kind.is_multiple_of(5) { "app" } else { "" }}},
     }))
     .unwrap();
     let resources = &mut instance.spec.resources;
@@ -83,6 +96,9 @@ fn instance(number: usize, placed: &Placed) -> Instance {
     // One number is no host at all.
     status.node = if placed.node == 5 { String::new() } else { format!("h{}", placed.node) };
     status.allocated_resources = (!placed.asleep).then(|| instance.spec.asks());
+    if !placed.kind.is_multiple_of(7) {
+        status.image.reference = instance.spec.image.clone();
+    }
     status.subnet = format!("10.213.0.{}/28", placed.subnet * 16);
     status.ports = placed.ports.iter().map(|p| BoundPort { name: "p".into(), host_port: *p }).collect();
     instance
@@ -100,10 +116,23 @@ fn searched(instance: &Instance, fleet: &Fleet) -> Option<String> {
         let disliked = untolerated(&on.host.spec.taints, &[], &[TaintEffect::PreferNoSchedule]).is_some();
         (disliked, shares.0.max(shares.1))
     };
-    let fits = fleet.hosts().filter(|on| refuse(instance, on).is_ok());
+    let name = |on: &HostLoad| on.host.metadata.name.clone();
+    let mut fits: Vec<_> = fleet.hosts().filter(|on| refuse(instance, on).is_ok()).collect();
+    let disliked = fits.iter().map(|on| score(on).0).min()?;
+    fits.retain(|on| score(on).0 == disliked);
+    if let Some(alike) = fleet.alike(instance) {
+        let fewest = fits.iter().map(|on| alike(&name(on))).min()?;
+        fits.retain(|on| alike(&name(on)) == fewest);
+    }
     // Of equals the first, which is that by name.
-    let least = fits.reduce(|least, on| if score(on) < score(least) { on } else { least });
-    least.map(|on| on.host.metadata.name.clone())
+    let least = |hosts: Vec<&HostLoad>| {
+        hosts.into_iter().map(|on| (score(on).1, name(on))).reduce(|a, b| if b.0 < a.0 { b } else { a })
+    };
+    let first = least(fits.clone())?;
+    let has = |on: &str| fleet.has_image(on, &instance.spec.image);
+    fits.retain(|on| score(on).1 <= first.0 && has(&name(on)));
+    let there = least(fits).filter(|_| !has(&first.1));
+    Some(there.unwrap_or(first).1)
 }
 
 proptest! {

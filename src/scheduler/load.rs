@@ -158,6 +158,9 @@ pub struct Share {
     ports: Box<[u16]>,
     gpus: Box<[Box<str>]>,
     subnet: Option<Subnet>,
+    /// Of its container there; empty: it has none yet.
+    image: Box<str>,
+    group: Option<Box<str>>,
 }
 
 impl Share {
@@ -177,7 +180,48 @@ impl Share {
             ports: status.ports.iter().map(|p| p.host_port).collect(),
             gpus: status.gpus.iter().map(|gpu| gpu.as_str().into()).collect(),
             subnet: status.subnet.parse().ok(),
+            image: status.image.reference.as_str().into(),
+            group: group(instance),
         })
+    }
+}
+
+/// A name for those among whom it is spread.
+fn group(instance: &Instance) -> Option<Box<str>> {
+    let meta = &instance.metadata;
+    let (key, value) = instance.spec.placement.spread(&meta.labels)?;
+    // None of them can have such a character.
+    Some(format!("{}\n{key}\n{value}", meta.namespace).into())
+}
+
+/// How many instances of something there are on each host. Invariant: no count is zero.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts(HashMap<Box<str>, BTreeMap<Arc<str>, u32>>);
+
+impl Counts {
+    fn add(&mut self, of: &str, node: &Arc<str>) {
+        let hosts = match self.0.get_mut(of) {
+            Some(hosts) => hosts,
+            None => self.0.entry(of.into()).or_default(),
+        };
+        *hosts.entry(node.clone()).or_default() += 1;
+    }
+
+    fn remove(&mut self, of: &str, node: &Arc<str>) {
+        let Some(hosts) = self.0.get_mut(of) else { return };
+        if let Some(count) = hosts.get_mut(node) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(node);
+            }
+        }
+        if hosts.is_empty() {
+            self.0.remove(of);
+        }
+    }
+
+    fn on(&self, of: &str, node: &str) -> u32 {
+        self.0.get(of).and_then(|hosts| hosts.get(node)).copied().unwrap_or(0)
     }
 }
 
@@ -189,6 +233,8 @@ pub struct Fleet {
     /// What is bound to hosts that have no record.
     elsewhere: HashMap<Arc<str>, Load>,
     shares: HashMap<Key, Share>,
+    images: Counts,
+    groups: Counts,
 }
 
 impl Fleet {
@@ -213,6 +259,21 @@ impl Fleet {
 
     pub fn host(&self, name: &str) -> Option<&HostLoad> {
         self.hosts.get(name)
+    }
+
+    /// The hosts where the image is, as far as the containers of instances show.
+    pub fn with_image(&self, image: &str) -> impl Iterator<Item = &str> {
+        self.images.0.get(image).into_iter().flat_map(|hosts| hosts.keys().map(|name| &**name))
+    }
+
+    pub fn has_image(&self, node: &str, image: &str) -> bool {
+        self.images.on(image, node) > 0
+    }
+
+    /// How many are on the host of those among whom the instance is spread; `None`: it is not.
+    pub fn alike(&self, instance: &Instance) -> Option<impl Fn(&str) -> u32> {
+        let group = group(instance)?;
+        Some(move |node: &str| self.groups.on(&group, node))
     }
 
     /// What the host's record is now; `None`: there is none.
@@ -244,6 +305,8 @@ impl Fleet {
         }
         if let Some(old) = self.shares.remove(key) {
             self.change(&old.node, |load| load.remove(&old));
+            self.images.remove(&old.image, &old.node);
+            old.group.iter().for_each(|group| self.groups.remove(group, &old.node));
         }
         let Some(mut now) = now else { return };
         // One text for all that are on a host.
@@ -251,6 +314,10 @@ impl Fleet {
             now.node = name.clone();
         }
         self.change(&now.node, |load| load.add(&now));
+        if !now.image.is_empty() {
+            self.images.add(&now.image, &now.node);
+        }
+        now.group.iter().for_each(|group| self.groups.add(group, &now.node));
         self.shares.insert(key.clone(), now);
     }
 

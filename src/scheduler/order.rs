@@ -55,6 +55,12 @@ fn share((memory, cpu): (i128, i128), capacity: Capacity) -> f64 {
     (memory as f64 / capacity.0 as f64).max(cpu as f64 / capacity.1 as f64)
 }
 
+/// The larger of its shares with so much more on it: how full it would be of what it may promise.
+pub fn score(host: &HostLoad, memory: i64, cpu_milli: i64) -> f64 {
+    let load = &host.load;
+    share((load.memory + i128::from(memory), load.cpu_milli + i128::from(cpu_milli)), capacity(host))
+}
+
 fn fullness(host: &HostLoad, capacity: Capacity) -> Fullness {
     let sums = (host.load.memory, host.load.cpu_milli);
     (Number(share(sums, capacity)), sums.0, sums.1)

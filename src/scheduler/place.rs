@@ -1,11 +1,12 @@
 //! Filter, then the least loaded host, then free ports.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::model::{Instance, Subnet, TaintEffect, untolerated};
 
 use super::filter::refuse;
-use super::{Fleet, HostLoad, Refusal};
+use super::{Fleet, HostLoad, Refusal, order};
 
 /// Where an instance goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +64,11 @@ pub fn place_elsewhere(instance: &Instance, fleet: &Fleet, but: &str) -> Result<
             None => Err(refused(hosts, (hosts > 0).then_some((Refusal::NotTheNamedNode, hosts)))),
         };
     }
-    match least_loaded(instance, fleet, but) {
-        Some((on, subnet)) => Ok(placement(instance, on, subnet, hosts)),
+    match best(instance, fleet, but) {
+        Some((on, why)) => {
+            let subnet = choose_subnet(instance, on).ok_or_else(|| refused(hosts, [(Refusal::NoFreeSubnet, 1)]))?;
+            Ok(placement(instance, on, subnet, &why, hosts))
+        }
         None => {
             let others = fleet.hosts().filter(|on| on.host.metadata.name != but);
             Err(refused(hosts, others.filter_map(|on| Some((refuse(instance, on).err()?, 1)))))
@@ -75,7 +79,7 @@ pub fn place_elsewhere(instance: &Instance, fleet: &Fleet, but: &str) -> Result<
 /// On just this host, which need not be as the fleet has it: one of so many.
 pub fn place_at(instance: &Instance, on: &HostLoad, hosts: usize) -> Result<Placement, Unplaced> {
     match refuse(instance, on) {
-        Ok(subnet) => Ok(placement(instance, on, subnet, hosts)),
+        Ok(subnet) => Ok(placement(instance, on, subnet, LEAST_LOADED, hosts)),
         Err(why) => {
             let others = hosts.saturating_sub(1);
             let others = (others > 0).then_some((Refusal::NotTheNamedNode, others));
@@ -92,24 +96,59 @@ fn refused(hosts: usize, why: impl IntoIterator<Item = (Refusal, usize)>) -> Unp
     Unplaced { hosts, refusals }
 }
 
-/// The host with the smallest larger share of memory and CPU, with the instance on it, of those that do not refuse it; one
-/// that asks to be left alone only when there is no other.
-fn least_loaded<'a>(instance: &Instance, fleet: &'a Fleet, but: &str) -> Option<(&'a HostLoad, Subnet)> {
-    let spec = &instance.spec;
+/// Why a host was chosen.
+const LEAST_LOADED: &str = "is the least loaded that fits";
+
+/// Of those that do not refuse it the host with the fewest of those among whom it is spread; of those the least loaded one, and
+/// of equals one that has the image. One that asks to be left alone only when there is no other.
+fn best<'a>(instance: &Instance, fleet: &'a Fleet, but: &str) -> Option<(&'a HostLoad, Cow<'static, str>)> {
+    let (memory, cpu) = (instance.spec.memory_bytes(), instance.spec.cpu_milli());
+    let score = |on: &HostLoad| order::score(on, memory, cpu);
     let found = |disliked: bool| {
-        let takes = |name: &str| {
-            let host = fleet.host(name).filter(|_| name != but);
-            host.is_some_and(|on| is_disliked(instance, on) == disliked && refuse(instance, on).is_ok())
+        let takes = |on: &HostLoad| {
+            on.host.metadata.name != but && is_disliked(instance, on) == disliked && refuse(instance, on).is_ok()
         };
-        let on = fleet.host(fleet.order.least(spec.memory_bytes(), spec.cpu_milli(), takes)?)?;
-        Some((on, choose_subnet(instance, on)?))
+        let Some(alike) = fleet.alike(instance) else {
+            let least = fleet.order.least(memory, cpu, |name| fleet.host(name).is_some_and(takes))?;
+            let on = fleet.host(least)?;
+            return Some(with_image(instance, fleet, on, score, takes).unwrap_or((on, LEAST_LOADED.into())));
+        };
+        // Few ask for it, and every host may be the one.
+        let fit: Vec<_> = fleet.hosts().filter(|on| takes(on)).collect();
+        let fewest = fit.iter().map(|on| alike(&on.host.metadata.name)).min()?;
+        let has_fewest = |on: &HostLoad| alike(&on.host.metadata.name) == fewest;
+        let fit = fit.into_iter().filter(|on| has_fewest(on));
+        let on = fit.reduce(|least, on| if score(on) < score(least) { on } else { least })?;
+        let (on, _) =
+            with_image(instance, fleet, on, score, |on| has_fewest(on) && takes(on)).unwrap_or((on, "".into()));
+        let (key, value) = instance.spec.placement.spread(&instance.metadata.labels)?;
+        Some((on, format!("has the fewest with {key}={value} of those that fit, {fewest}").into()))
     };
     found(false).or_else(|| found(true))
 }
 
-fn placement(instance: &Instance, on: &HostLoad, subnet: Subnet, hosts: usize) -> Placement {
+/// One that has the image, where the least loaded one has not.
+fn with_image<'a>(
+    instance: &Instance,
+    fleet: &'a Fleet,
+    least: &HostLoad,
+    score: impl Fn(&HostLoad) -> f64,
+    takes: impl Fn(&HostLoad) -> bool,
+) -> Option<(&'a HostLoad, Cow<'static, str>)> {
+    let image = &instance.spec.image;
+    if fleet.has_image(&least.host.metadata.name, image) {
+        return None;
+    }
+    let most = score(least);
+    let mut there = fleet.with_image(image).filter_map(|name| fleet.host(name));
+    // More than equality would fill few hosts with many small instances before the others get any.
+    let on = there.find(|on| score(on) <= most && takes(on))?;
+    Some((on, "has the image, and is as little loaded as any that fits".into()))
+}
+
+fn placement(instance: &Instance, on: &HostLoad, subnet: Subnet, why: &str, hosts: usize) -> Placement {
     let node = on.host.metadata.name.clone();
-    let message = format!("{node} is the least loaded that fits (of {hosts} hosts)");
+    let message = format!("{node} {why} (of {hosts} hosts)");
     let (address, ports, gpus) = (on.address.clone(), choose_ports(instance, on), choose_gpus(instance, on));
     Placement { node, address, ports, gpus, subnet, message }
 }
@@ -323,6 +362,59 @@ mod tests {
         first.status.allocated_resources = None;
         let placed = place(&second, &Fleet::new([only.clone()], [&first])).unwrap();
         assert_ne!(placed.ports[0].host_port, first.status.ports[0].host_port);
+    }
+
+    #[test]
+    fn of_equally_loaded_hosts_one_that_has_the_image_is_taken() {
+        let hosts = || [host("a", "64Gi", ""), host("b", "64Gi", ""), host("c", "64Gi", "")];
+        let mut there = instance("there", 0);
+        there.spec.placement.node = "b".into();
+        let placed = place(&there, &Fleet::new(hosts(), [])).unwrap();
+        let mut there = bind(there, &placed);
+        there.status.allocated_resources = None;
+        let asks = instance("asks", 0);
+        let place = |bound: &[Instance]| place(&asks, &Fleet::new(hosts(), bound)).unwrap();
+        assert_eq!(place(&[there.clone()]).node, "a", "its container is not made, nor is the image fetched");
+        there.status.image.reference = "app".into();
+        let found = place(&[there.clone()]);
+        assert_eq!(found.node, "b");
+        assert_eq!(found.message, "b has the image, and is as little loaded as any that fits (of 3 hosts)");
+        there.status.image.reference = "app:2".into();
+        assert_eq!(place(&[there.clone()]).message, "a is the least loaded that fits (of 3 hosts)");
+        there.status.image.reference = "app".into();
+        there.status.allocated_resources = Some(there.spec.asks());
+        assert_eq!(place(&[there]).node, "a", "b is fuller now");
+    }
+
+    #[test]
+    fn those_that_are_spread_are_on_a_host_each_as_far_as_there_are_hosts() {
+        let hosts = [host("a", "4Gi", ""), host("b", "8Gi", ""), host("c", "512Mi", "")];
+        let spread = |name: &str, value: &str| {
+            let mut instance = instance(name, 0);
+            instance.metadata.labels = [("app".to_owned(), value.to_owned())].into();
+            instance.spec.placement.spread_by = "app".into();
+            instance
+        };
+        let mut bound: Vec<Instance> = vec![];
+        let mut nodes = vec![];
+        for name in ["one", "two", "three", "four", "five", "six"] {
+            let placed = place(&spread(name, "web"), &Fleet::new(hosts.clone(), &bound)).unwrap();
+            nodes.push(placed.node.clone());
+            if name == "four" {
+                assert_eq!(placed.message, "b has the fewest with app=web of those that fit, 1 (of 3 hosts)");
+            }
+            bound.push(bind(spread(name, "web"), &placed));
+            bound.last_mut().unwrap().status.image.reference = "app".into();
+        }
+        assert_eq!(nodes, ["b", "a", "c", "b", "a", "c"]);
+        let fleet = Fleet::new(hosts.clone(), &bound);
+        assert!(place(&spread("other", "db"), &fleet).unwrap().message.ends_with("fit, 0 (of 3 hosts)"));
+        let mut without = spread("without", "web");
+        without.metadata.labels.clear();
+        assert!(place(&without, &fleet).unwrap().message.contains("least loaded"), "it has no such label");
+        let mut elsewhere = spread("elsewhere", "web");
+        elsewhere.metadata.namespace = "team".into();
+        assert!(place(&elsewhere, &fleet).unwrap().message.contains("fit, 0"), "of its own namespace");
     }
 
     #[test]
