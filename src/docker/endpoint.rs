@@ -7,12 +7,12 @@ use crate::model::{DaemonEndpoint, DockerHostSpec};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Unix(PathBuf),
-    /// Always with mutual TLS: whoever reaches a daemon without owns its machine.
+    /// With mutual TLS, unless somebody has said that there is none: whoever reaches such a daemon owns its machine.
     Tcp {
         /// Without brackets.
         host: String,
         port: u16,
-        tls: TlsFrom,
+        tls: Option<TlsFrom>,
     },
     Ssh(SshTo),
 }
@@ -51,8 +51,9 @@ impl Endpoint {
             Ok(DaemonEndpoint::Unix(path)) => Ok(Endpoint::Unix(path.into())),
             Ok(DaemonEndpoint::Tcp { host, port }) => {
                 let tls = match spec.tls.as_ref() {
-                    Some(tls) if !tls.secret.is_empty() => TlsFrom::Secret(tls.secret.clone()),
-                    Some(tls) if !tls.directory.is_empty() => TlsFrom::Directory(tls.directory.clone()),
+                    Some(tls) if !tls.secret.is_empty() => Some(TlsFrom::Secret(tls.secret.clone())),
+                    Some(tls) if !tls.directory.is_empty() => Some(TlsFrom::Directory(tls.directory.clone())),
+                    Some(tls) if tls.insecure_plaintext => None,
                     _ => {
                         let why = "a tcp endpoint needs tls.directory or tls.secret";
                         return Err(format!("endpoint {:?}: {why}", spec.endpoint));
@@ -116,7 +117,10 @@ mod tests {
             ..Default::default()
         };
         let made = Endpoint::of(&spec("w1", "", "tcp://10.0.0.3:2376"));
-        assert!(matches!(made, Ok(Endpoint::Tcp { tls: TlsFrom::Secret(name), .. }) if name == "w1"));
+        assert!(matches!(made, Ok(Endpoint::Tcp { tls: Some(TlsFrom::Secret(name)), .. }) if name == "w1"));
+        let both = HostTls { secret: "w1".into(), insecure_plaintext: true, ..Default::default() };
+        let both = DockerHostSpec { endpoint: "tcp://10.0.0.3:2376".into(), tls: Some(both), ..Default::default() };
+        assert!(matches!(Endpoint::of(&both), Ok(Endpoint::Tcp { tls: Some(_), .. })), "in doubt with TLS");
         let login = |ssh: &str| match Endpoint::of(&spec("", ssh, "ssh://root@10.0.0.3:222")) {
             Ok(Endpoint::Ssh(to)) => {
                 assert_eq!((to.user.as_deref(), to.host.as_str(), to.port), (Some("root"), "10.0.0.3", Some(222)));

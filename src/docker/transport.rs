@@ -81,7 +81,7 @@ impl Transport {
         let way = Way::to(endpoint, secrets);
         let certificates = match &way {
             Way::Tls { credentials, .. } => Some(credentials.clone()),
-            Way::Unix(_) | Way::Ssh { .. } | Way::Unusable(_) => None,
+            Way::Unix(_) | Way::Plain { .. } | Way::Ssh { .. } | Way::Unusable(_) => None,
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -201,6 +201,7 @@ struct Connector {
 #[derive(Clone)]
 enum Way {
     Unix(Arc<std::path::PathBuf>),
+    Plain { tcp: HttpConnector, address: Uri },
     Tls { tcp: HttpConnector, address: Uri, name: ServerName<'static>, credentials: Arc<TlsCredentials> },
     Ssh { to: Arc<SshTo>, secrets: Arc<dyn SecretSource>, logins: Arc<Semaphore> },
     Unusable(String),
@@ -226,11 +227,12 @@ impl Way {
                 tcp.set_keepalive_retries(Some(3));
                 let authority = endpoint.authority();
                 let address = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query("/").build();
-                match (address, ServerName::try_from(host.clone())) {
-                    (Ok(address), Ok(name)) => {
+                match (address, ServerName::try_from(host.clone()), tls) {
+                    (Ok(address), Ok(name), Some(tls)) => {
                         let credentials = Arc::new(TlsCredentials::new(tls.clone(), secrets.clone()));
                         Way::Tls { tcp, address, name, credentials }
                     }
+                    (Ok(address), Ok(_), None) => Way::Plain { tcp, address },
                     _ => Way::Unusable(format!("{authority} is no address")),
                 }
             }
@@ -252,6 +254,10 @@ impl Way {
                 Ok(Wire(Box::new(TokioIo::new(stream))))
             }
             Way::Ssh { to, secrets, .. } => Ok(Wire(Box::new(TokioIo::new(ssh::connect(to, secrets).await?)))),
+            Way::Plain { tcp, address } => {
+                let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;
+                Ok(Wire(Box::new(stream)))
+            }
             Way::Tls { tcp, address, name, credentials } => {
                 let config = credentials.config().await?;
                 let stream = tower::Service::call(tcp, address.clone()).await.map_err(io::Error::other)?;

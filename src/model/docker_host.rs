@@ -63,8 +63,10 @@ pub struct DockerHostSpec {
     pub taints: Vec<Taint>,
 }
 
-/// Credentials for a daemon's mutual TLS: exactly one of directory and secret. They are read anew for each connection.
+/// Credentials for a daemon's mutual TLS: exactly one of directory and secret, or else that there is none. They are read anew
+/// for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct HostTls {
     /// A directory on the control plane's machine with ca.pem, and cert.pem with key.pem
     /// (or client-cert.pem with client-key.pem). previous-cert.pem with previous-key.pem are shown to a daemon that
@@ -76,6 +78,10 @@ pub struct HostTls {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 253))]
     pub secret: String,
+    /// No TLS at all. Whoever reaches such an endpoint is root on its machine, and whoever is on the way reads and changes
+    /// everything, Secrets too: only where the network itself admits and encrypts (WireGuard). Default: false.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub insecure_plaintext: bool,
 }
 
 /// How to log in by ssh. The host's key must be known in any case. Read anew for each connection.

@@ -145,10 +145,15 @@ pub(super) fn validate_endpoint(spec: &DockerHostSpec, errors: &mut FieldErrors)
 }
 
 fn validate_tls(tls: Option<&HostTls>, errors: &mut FieldErrors) {
-    let Some(HostTls { directory, secret }) = tls.filter(|t| !(t.directory.is_empty() && t.secret.is_empty())) else {
+    let given = |t: &&HostTls| t.insecure_plaintext || !t.directory.is_empty() || !t.secret.is_empty();
+    let Some(HostTls { directory, secret, insecure_plaintext }) = tls.filter(given) else {
         let why = "a tcp endpoint needs mutual TLS: one of tls.directory and tls.secret";
         return errors.push(FieldError::required("spec.tls", why));
     };
+    if *insecure_plaintext && !(directory.is_empty() && secret.is_empty()) {
+        let why = "there is no TLS to have credentials for, or there is no plaintext";
+        errors.push(FieldError::forbidden("spec.tls.insecurePlaintext", why));
+    }
     match (directory.is_empty(), secret.is_empty()) {
         (false, false) => {
             errors.push(FieldError::forbidden("spec.tls.secret", "only one of directory and secret may be set"));
@@ -320,5 +325,18 @@ mod tests {
         ] {
             assert_eq!(told(endpoint, more.clone()), fields, "{endpoint} {more}");
         }
+    }
+
+    #[test]
+    fn a_tcp_endpoint_is_without_tls_only_where_that_is_said() {
+        let errors = |tls: HostTls| {
+            let mut host = host("tcp://10.0.0.3:2375", "");
+            host.spec.tls = Some(tls);
+            validate_docker_host(&host).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(errors(HostTls { insecure_plaintext: true, ..HostTls::default() }), [""; 0]);
+        assert!(errors(HostTls::default())[0].starts_with("spec.tls: Required value"));
+        let both = HostTls { insecure_plaintext: true, directory: "/certs".into(), ..HostTls::default() };
+        assert!(errors(both)[0].starts_with("spec.tls.insecurePlaintext: Forbidden"));
     }
 }

@@ -116,6 +116,40 @@ async fn a_pull_that_fails_says_why_although_the_daemon_says_200() {
     assert!(error.message.contains("127.0.0.1:9"), "the daemon's own words: {error}");
 }
 
+/// The daemon's socket on a port of loopback, as `dockerd -H tcp://` would have it.
+async fn without_tls(socket: std::path::PathBuf) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::UnixStream::connect(socket).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_daemon_without_tls_is_spoken_to_where_that_is_said() {
+    let first = variable("PORTREEVE_TEST_DOCKER");
+    let Some(socket) = first.strip_prefix("unix://") else { return };
+    let port = without_tls(socket.into()).await;
+    let mut host = host(&format!("tcp://127.0.0.1:{port}"));
+    for (said, spoken) in [(true, true), (false, false)] {
+        host.spec.tls = Some(HostTls { insecure_plaintext: said, ..HostTls::default() });
+        assert_eq!(portreeve::model::validate_docker_host(&host).is_empty(), spoken);
+        let engine = Pool::new(SystemClock::new()).engine(&host);
+        let answered = match engine {
+            Ok(engine) => engine.info().await.map(drop).is_ok(),
+            Err(_) => false,
+        };
+        assert_eq!(answered, spoken);
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_unreachable_and_soon_not_asked() {
     let pool = Pool::new(SystemClock::new());

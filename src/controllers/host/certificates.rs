@@ -13,6 +13,7 @@ pub const TLS_VALID: &str = "TLSValid";
 pub fn condition(host: &DockerHost, ends: Option<Timestamp>, fault: Option<&str>, now: Timestamp) -> Option<Condition> {
     let tls = host.spec.tls.as_ref()?;
     let (status, reason, message) = match fault {
+        None if is_plain(tls) => (ConditionStatus::False, "Plaintext", PLAINTEXT.to_owned()),
         Some(fault) => (ConditionStatus::False, CREDENTIALS_INVALID, fault.to_owned()),
         None => validity(&host.metadata.name, tls, ends?, now),
     };
@@ -24,6 +25,13 @@ pub fn condition(host: &DockerHost, ends: Option<Timestamp>, fault: Option<&str>
         observed_generation: host.metadata.generation,
         last_transition_time: now.into(),
     })
+}
+
+const PLAINTEXT: &str = "nothing on the way to the daemon is encrypted, and whoever reaches it is root on its machine";
+
+/// Credentials that are named count, whatever else is said.
+fn is_plain(tls: &HostTls) -> bool {
+    tls.insecure_plaintext && tls.directory.is_empty() && tls.secret.is_empty()
 }
 
 fn validity(name: &str, tls: &HostTls, ends: Timestamp, now: Timestamp) -> (ConditionStatus, &'static str, String) {
@@ -42,6 +50,14 @@ fn validity(name: &str, tls: &HostTls, ends: Timestamp, now: Timestamp) -> (Cond
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_tls_is_told_as_long_as_it_is_one() {
+        let mut host = DockerHost::default();
+        host.spec.tls = Some(HostTls { insecure_plaintext: true, ..Default::default() });
+        let told = condition(&host, None, None, Timestamp::UNIX_EPOCH).expect("told");
+        assert_eq!((told.status, told.reason.as_str()), (ConditionStatus::False, "Plaintext"));
+    }
 
     #[test]
     fn the_end_of_a_certificate_is_told_a_month_ahead() {
