@@ -36,7 +36,7 @@ use crate::store::SharedStore;
 
 use crowd::Crowd;
 use host::{Absences, Relist};
-use instance::{ActivitySeen, Prober, Site, VALUE_REASONS, Want, want};
+use instance::{ActivitySeen, MAKING_ROOM, NO_ROOM, Prober, Site, VALUE_REASONS, Want, want};
 use loads::Loads;
 use recorder::Recorder;
 use repeats::Repeats;
@@ -276,6 +276,11 @@ fn waits_for_values(instance: &Instance) -> bool {
     told.filter(|c| c.status == ConditionStatus::False).any(|c| VALUE_REASONS.contains(&c.reason.as_str()))
 }
 
+fn waits_for_room(instance: &Instance) -> bool {
+    let told = instance.status.conditions.iter();
+    told.filter(|c| c.status == ConditionStatus::False).any(|c| c.reason == NO_ROOM || c.reason == MAKING_ROOM)
+}
+
 /// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once. Those that rest
 /// wait for none.
 fn add_unbound(ctx: &Context, queue: &Queue<Key>) {
@@ -295,7 +300,8 @@ fn add_waiting(ctx: &Context, queue: &Queue<Key>) {
     let fleet = ctx.loads.fleet();
     let mut left: HashMap<String, Amount> = HashMap::new();
     for (key, needs) in ctx.crowd.waiting() {
-        let Some(instance) = ctx.cache.instance(&key) else {
+        let Some(instance) = ctx.cache.instance(&key).filter(|i| waits_for_room(i)) else {
+            // Gone, or not wanted any more. Who is about to say that it waits asks once more when it has.
             ctx.crowd.settled(&key, |_| false);
             continue;
         };

@@ -37,6 +37,7 @@ pub use moving::{Leave, elsewhere};
 pub use network::{NetworkSeen, network_spec};
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
 pub use probe::{NetProber, ProbeTarget, Prober};
+pub use report::{MAKING_ROOM, NO_ROOM};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
 

@@ -48,7 +48,7 @@ impl Executor<'_> {
                 let asks = self.instance.spec.asks();
                 let (memory, cpu) = (asks.memory, asks.cpu);
                 let why = format!(
-                    "{node} has not {memory} of memory and {cpu} of CPU to spare, and all that is awake there is in use"
+                    "{node} has not {memory} of memory and {cpu} of CPU to spare, and nothing there may fall asleep for it"
                 );
                 self.tell(NO_ROOM, why).await?;
                 Ok(Step::Wait(WAITING))
