@@ -10,6 +10,7 @@
 //! [`super::checkpoint`], on its thread.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ pub(super) struct Engine {
     file: File,
     dir: PathBuf,
 }
+
+/// More than sled makes while a directory is listed.
+const SNAPSHOTS_MEANWHILE: u32 = 8;
 
 impl Engine {
     /// Opens the files in `dir`, or makes them.
@@ -127,11 +131,23 @@ impl Engine {
 
     /// Makes the files themselves durable: their names and what sled wrote beside its log.
     fn sync_files(&self) -> Result<()> {
-        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(|e| io_error("syncing files", &e));
-        for entry in std::fs::read_dir(&self.dir).map_err(|e| io_error("listing files", &e))? {
-            sync(&entry.map_err(|e| io_error("listing files", &e))?.path())?;
+        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all());
+        let all = || {
+            for entry in std::fs::read_dir(&self.dir)? {
+                sync(&entry?.path())?;
+            }
+            sync(&self.dir)
+        };
+        // sled writes a snapshot under another name, renames it and removes the one before, in its own time: whatever is
+        // gone when its turn comes may be there under another name.
+        let mut synced = all();
+        for _ in 0..SNAPSHOTS_MEANWHILE {
+            if !matches!(&synced, Err(e) if e.kind() == ErrorKind::NotFound) {
+                break;
+            }
+            synced = all();
         }
-        sync(&self.dir)
+        synced.map_err(|e| io_error("syncing files", &e))
     }
 
     /// Bytes that the log takes on disk.

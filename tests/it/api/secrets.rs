@@ -178,16 +178,6 @@ async fn a_ring_without_the_key_of_a_record_is_found_out_before_it_serves() {
     assert!(raw.get("secrets/default/x").await.unwrap().is_none());
 }
 
-/// Every byte of every file under a directory.
-fn content(dir: &std::path::Path) -> Vec<u8> {
-    let mut all = vec![];
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        all.extend(if path.is_dir() { content(&path) } else { std::fs::read(&path).unwrap() });
-    }
-    all
-}
-
 #[tokio::test]
 async fn no_file_of_the_store_holds_a_value() {
     let dir = tempfile::tempdir().unwrap();
@@ -208,7 +198,7 @@ async fn no_file_of_the_store_holds_a_value() {
     let read = sealing.get("secrets/default/db").await.unwrap().unwrap();
     let read: Value = serde_json::from_slice(&read.value).unwrap();
     assert_eq!((&read["data"]["password"], &read["metadata"]["labels"]["tier"]), (&json!(ENCODED), &json!("b")));
-    let files = content(dir.path());
+    let files = crate::support::bytes_below(dir.path());
     let holds = |text: &str| files.windows(text.len()).any(|w| w == text.as_bytes());
     assert!(holds("in-the-open"), "the search finds nothing at all");
     assert!(!holds(VALUE) && !holds(ENCODED));

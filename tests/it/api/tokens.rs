@@ -1,6 +1,5 @@
 //! Access tokens: told once, kept as a hash, good for what their role says and no longer than they are there.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -46,12 +45,6 @@ async fn server() -> ApiServer {
     server
 }
 
-/// The bytes of every file below a directory.
-fn contents(dir: &Path) -> Vec<u8> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { contents(&path) } else { std::fs::read(path).unwrap() }).collect()
-}
-
 #[tokio::test]
 async fn the_secret_is_told_once_and_only_its_hash_is_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -81,7 +74,7 @@ async fn the_secret_is_told_once_and_only_its_hash_is_kept() {
 
     let hash = created["status"]["hash"].as_str().unwrap().as_bytes();
     let random = secret.strip_prefix("prt_ci.").unwrap().as_bytes();
-    let on_disk = contents(server.dir.path());
+    let on_disk = crate::support::bytes_below(server.dir.path());
     assert!(on_disk.windows(hash.len()).any(|w| w == hash), "the hash is not where it was looked for");
     assert!(!on_disk.windows(random.len()).any(|w| w == random), "the secret is on the disk");
 }

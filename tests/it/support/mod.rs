@@ -18,3 +18,17 @@ pub fn without(what: &str) {
     assert!(std::env::var_os("PORTREEVE_TEST_COMPLETE").is_none(), "not on PATH: {what}");
     eprintln!("skipped: not on PATH: {what}");
 }
+
+/// The bytes of every file below a directory, but of those that a store which is open gives up meanwhile.
+pub fn bytes_below(dir: &std::path::Path) -> Vec<u8> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match std::fs::read(&path) {
+            _ if path.is_dir() => all.extend(bytes_below(&path)),
+            Ok(bytes) => all.extend(bytes),
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}", path.display()),
+        }
+    }
+    all
+}
