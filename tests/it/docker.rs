@@ -10,12 +10,12 @@ use portreeve::docker::engine::*;
 use portreeve::docker::{Engines, labels};
 use portreeve::model::DockerHost;
 
-use crate::support::engine_conformance::{self, Subject};
 use crate::support::sim_engine::fault::{CrashPoint, Fault, FaultRates};
 use crate::support::sim_engine::fleet::SimFleet;
 use crate::support::sim_engine::hands::Snapshot;
 use crate::support::sim_engine::image::{SimCommand, SimImage};
 use crate::support::sim_engine::{Pace, SimEngine};
+use crate::support::{engine_conformance, simulated};
 
 const APP: &str = "portreeve/app:1";
 const NAME: &str = "pr.default.alice";
@@ -72,16 +72,7 @@ fn network(name: &str) -> NetworkSpec {
 async fn the_simulated_daemon_conforms() {
     let (_, engine) = daemon();
     engine.forbid_bind("/proc");
-    let subject = Subject {
-        engine: &engine,
-        image: APP,
-        app: "/app",
-        host_ip: "10.0.0.1",
-        host_port: 30000,
-        bind: "/srv/conformance",
-        bad_bind: "/proc/conformance",
-    };
-    engine_conformance::holds(&subject).await;
+    engine_conformance::holds(&simulated(&engine, APP)).await;
     assert_eq!(engine.snapshot(), Snapshot::default());
 }
 

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 
 use crate::docker::app;
-use crate::support::engine_conformance::{self, Subject};
 use crate::support::sim_engine::SimEngine;
+use crate::support::{engine_conformance, simulated};
 
 use crate::support::sim_engine::wire::Host;
 use crate::support::sim_engine::wire::call::Call;
@@ -83,16 +83,7 @@ fn spec(name: &str) -> ContainerSpec {
 #[tokio::test]
 async fn our_client_finds_in_it_what_it_finds_in_a_daemon() {
     let served = Served::new(Pace::None);
-    let subject = Subject {
-        engine: &*served.engine,
-        image: APP,
-        app: "/app",
-        host_ip: "10.0.0.1",
-        host_port: 30000,
-        bind: "/srv/conformance",
-        bad_bind: "/proc/conformance",
-    };
-    engine_conformance::holds(&subject).await;
+    engine_conformance::holds(&simulated(&*served.engine, APP)).await;
 }
 
 #[tokio::test]

@@ -19,6 +19,22 @@ pub fn without(what: &str) {
     eprintln!("skipped: not on PATH: {what}");
 }
 
+/// A simulated daemon to hold to what daemons do; its image holds the app.
+pub fn simulated<'a>(
+    engine: &'a dyn portreeve::docker::engine::Engine,
+    image: &'a str,
+) -> engine_conformance::Subject<'a> {
+    engine_conformance::Subject {
+        engine,
+        image,
+        app: "/app",
+        host_ip: "10.0.0.1",
+        host_port: 30000,
+        bind: "/srv/conformance",
+        bad_bind: "/proc/conformance",
+    }
+}
+
 /// The bytes of every file below a directory, but of those that a store which is open gives up meanwhile.
 pub fn bytes_below(dir: &std::path::Path) -> Vec<u8> {
     let mut all = vec![];
