@@ -42,6 +42,8 @@ impl Crowd {
     /// Asks others to fall asleep, again or for the first time.
     pub fn ask(&self, who: &Key, others: &[Key], now: Duration) {
         let mut state = self.state();
+        // What has ended is asked anew.
+        state.asked.retain(|_, (_, until)| *until > now);
         for other in others {
             if state.asked.insert(other.clone(), (who.clone(), now + ASKED)).is_none() {
                 state.fresh.push(other.clone());
@@ -66,15 +68,7 @@ impl Crowd {
 
     /// Who has asked it.
     pub fn asked_by(&self, key: &Key, now: Duration) -> Option<Key> {
-        let mut state = self.state();
-        match state.asked.get(key) {
-            Some((who, until)) if *until > now => Some(who.clone()),
-            Some(_) => {
-                state.asked.remove(key);
-                None
-            }
-            None => None,
-        }
+        self.state().asked.get(key).filter(|(_, until)| *until > now).map(|(who, _)| who.clone())
     }
 
     /// Those who wait, who came first before others, with what they lack.
@@ -113,8 +107,10 @@ mod tests {
         crowd.ask(&a, &[x.clone(), y.clone()], at(0));
         assert_eq!(crowd.asked_by(&x, at(29)), Some(a.clone()));
         assert!(!crowd.is_asked(&x, at(30)) && !crowd.is_asked(&b, at(0)));
+        assert_eq!(std::mem::take(&mut crowd.state().fresh), [x.clone(), y.clone()]);
 
         crowd.ask(&a, &[x.clone(), y.clone()], at(40));
+        assert_eq!(crowd.state().fresh.len(), 2, "asked anew, they are told anew");
         crowd.settled(&b, |_| true);
         assert!(crowd.is_asked(&x, at(41)));
         crowd.settled(&a, |key| *key == y);

@@ -28,7 +28,7 @@ use crate::clock::SharedClock;
 use crate::docker::Engines;
 use crate::docker::inventory::Inventory;
 use crate::model::{
-    ConditionStatus, DockerHost, DockerHostSpec, DockerHostStatus, Instance, Key, Kind, Resource, is_true,
+    Condition, ConditionStatus, DockerHost, DockerHostSpec, DockerHostStatus, Instance, Key, Kind, Resource, is_true,
 };
 use crate::runtime::{Queue, Runner, RunnerStats};
 use crate::scheduler::{Amount, free};
@@ -213,7 +213,7 @@ async fn feed(ctx: Arc<Context>, queue: InstanceQueue, shutdown: CancellationTok
             }
             Kind::Secret | Kind::ConfigMap => {
                 for instance in ctx.cache.users_of(&key) {
-                    if waits_for_values(&instance) {
+                    if is_told(&instance, &VALUE_REASONS) {
                         queue.add_now(instance.key());
                     } else {
                         queue.add(instance.key());
@@ -270,15 +270,10 @@ impl Offer {
     }
 }
 
-/// Whether it is told to lack values, or to have such as it cannot use.
-fn waits_for_values(instance: &Instance) -> bool {
-    let told = instance.status.conditions.iter();
-    told.filter(|c| c.status == ConditionStatus::False).any(|c| VALUE_REASONS.contains(&c.reason.as_str()))
-}
-
-fn waits_for_room(instance: &Instance) -> bool {
-    let told = instance.status.conditions.iter();
-    told.filter(|c| c.status == ConditionStatus::False).any(|c| c.reason == NO_ROOM || c.reason == MAKING_ROOM)
+/// Whether one of its conditions is not met for one of these reasons.
+fn is_told(instance: &Instance, reasons: &[&str]) -> bool {
+    let unmet = |c: &&Condition| c.status == ConditionStatus::False;
+    instance.status.conditions.iter().filter(unmet).any(|c| reasons.contains(&c.reason.as_str()))
 }
 
 /// Instances that wait for a host: spread over a moment, so that a crowd does not come back all at once. Those that rest
@@ -300,14 +295,14 @@ fn add_waiting(ctx: &Context, queue: &Queue<Key>) {
     let fleet = ctx.loads.fleet();
     let mut left: HashMap<String, Amount> = HashMap::new();
     for (key, needs) in ctx.crowd.waiting() {
-        let Some(instance) = ctx.cache.instance(&key).filter(|i| waits_for_room(i)) else {
+        let Some(instance) = ctx.cache.instance(&key).filter(|i| is_told(i, &[NO_ROOM, MAKING_ROOM])) else {
             // Gone, or not wanted any more. Who is about to say that it waits asks once more when it has.
             ctx.crowd.settled(&key, |_| false);
             continue;
         };
         let Some(on) = fleet.host(&instance.status.node) else { continue };
         let left = left.entry(instance.status.node.clone()).or_insert_with(|| free(&on.host, &on.load));
-        if left.has(needs) {
+        if needs.beyond(*left).is_met() {
             *left = left.minus(needs);
             queue.add_now(key);
         }

@@ -53,7 +53,7 @@ impl Endpoint {
                 let tls = match spec.tls.as_ref() {
                     Some(tls) if !tls.secret.is_empty() => Some(TlsFrom::Secret(tls.secret.clone())),
                     Some(tls) if !tls.directory.is_empty() => Some(TlsFrom::Directory(tls.directory.clone())),
-                    Some(tls) if tls.insecure_plaintext => None,
+                    Some(tls) if tls.is_plaintext() => None,
                     _ => {
                         let why = "a tcp endpoint needs tls.directory or tls.secret";
                         return Err(format!("endpoint {:?}: {why}", spec.endpoint));

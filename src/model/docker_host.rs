@@ -84,6 +84,13 @@ pub struct HostTls {
     pub insecure_plaintext: bool,
 }
 
+impl HostTls {
+    /// Whether there is to be no TLS; credentials that are named count, whatever else is said.
+    pub fn is_plaintext(&self) -> bool {
+        self.insecure_plaintext && self.directory.is_empty() && self.secret.is_empty()
+    }
+}
+
 /// How to log in by ssh. The host's key must be known in any case. Read anew for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -110,8 +110,10 @@ fn best<'a>(instance: &Instance, fleet: &'a Fleet, but: &str) -> Option<(&'a Hos
         };
         let Some(alike) = fleet.alike(instance) else {
             let least = fleet.order.least(memory, cpu, |name| fleet.host(name).is_some_and(takes))?;
-            let on = fleet.host(least)?;
-            return Some(with_image(instance, fleet, on, score, takes).unwrap_or((on, LEAST_LOADED.into())));
+            return Some(match with_image(instance, fleet, fleet.host(least)?, score, takes) {
+                (on, false) => (on, LEAST_LOADED.into()),
+                (on, true) => (on, "has the image, and is as little loaded as any that fits".into()),
+            });
         };
         // Few ask for it, and every host may be the one.
         let fit: Vec<_> = fleet.hosts().filter(|on| takes(on)).collect();
@@ -119,31 +121,29 @@ fn best<'a>(instance: &Instance, fleet: &'a Fleet, but: &str) -> Option<(&'a Hos
         let has_fewest = |on: &HostLoad| alike(&on.host.metadata.name) == fewest;
         let fit = fit.into_iter().filter(|on| has_fewest(on));
         let on = fit.reduce(|least, on| if score(on) < score(least) { on } else { least })?;
-        let (on, _) =
-            with_image(instance, fleet, on, score, |on| has_fewest(on) && takes(on)).unwrap_or((on, "".into()));
+        let (on, _) = with_image(instance, fleet, on, score, |on| has_fewest(on) && takes(on));
         let (key, value) = instance.spec.placement.spread(&instance.metadata.labels)?;
         Some((on, format!("has the fewest with {key}={value} of those that fit, {fewest}").into()))
     };
     found(false).or_else(|| found(true))
 }
 
-/// One that has the image, where the least loaded one has not.
+/// One that has the image in the place of the least loaded one, where that has not and they are equals; and whether it is.
 fn with_image<'a>(
     instance: &Instance,
     fleet: &'a Fleet,
-    least: &HostLoad,
+    least: &'a HostLoad,
     score: impl Fn(&HostLoad) -> f64,
     takes: impl Fn(&HostLoad) -> bool,
-) -> Option<(&'a HostLoad, Cow<'static, str>)> {
+) -> (&'a HostLoad, bool) {
     let image = &instance.spec.image;
     if fleet.has_image(&least.host.metadata.name, image) {
-        return None;
+        return (least, false);
     }
     let most = score(least);
     let mut there = fleet.with_image(image).filter_map(|name| fleet.host(name));
     // More than equality would fill few hosts with many small instances before the others get any.
-    let on = there.find(|on| score(on) <= most && takes(on))?;
-    Some((on, "has the image, and is as little loaded as any that fits".into()))
+    there.find(|on| score(on) <= most && takes(on)).map_or((least, false), |on| (on, true))
 }
 
 fn placement(instance: &Instance, on: &HostLoad, subnet: Subnet, why: &str, hosts: usize) -> Placement {

@@ -33,13 +33,14 @@ impl Amount {
         Amount { memory: self.memory - other.memory, cpu_milli: self.cpu_milli - other.cpu_milli }
     }
 
-    /// Whether this is as much, at least of what is asked for.
-    pub fn has(self, asked: Amount) -> bool {
-        (asked.memory <= 0 || asked.memory <= self.memory)
-            && (asked.cpu_milli <= 0 || asked.cpu_milli <= self.cpu_milli)
+    /// What of this, where it asks for any, is more than there is: to be given less is possible on the fullest host.
+    pub fn beyond(self, free: Amount) -> Amount {
+        let more = |asked: i128, free: i128| if asked > 0 { asked - free } else { 0 };
+        Amount { memory: more(self.memory, free.memory), cpu_milli: more(self.cpu_milli, free.cpu_milli) }
     }
 
-    fn is_met(self) -> bool {
+    /// Whether nothing is lacking.
+    pub fn is_met(self) -> bool {
         self.memory <= 0 && self.cpu_milli <= 0
     }
 

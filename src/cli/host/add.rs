@@ -161,7 +161,7 @@ impl Told {
         let met = |type_| condition(&status.conditions, type_).filter(|c| c.status == ConditionStatus::True);
         let ready = met("Ready");
         let mut checks: Vec<(&'static str, Option<String>)> = vec![];
-        if host.spec.tls.as_ref().is_some_and(|tls| !tls.insecure_plaintext) {
+        if host.spec.tls.as_ref().is_some_and(|tls| !tls.is_plaintext()) {
             checks.push(("TLS", met("TLSValid").map(|c| c.message.clone())));
         }
         checks.push(("daemon", ready.map(|c| format!("{}, API {}, {}", c.message, status.api_version, status.os))));

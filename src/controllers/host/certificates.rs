@@ -13,7 +13,7 @@ pub const TLS_VALID: &str = "TLSValid";
 pub fn condition(host: &DockerHost, ends: Option<Timestamp>, fault: Option<&str>, now: Timestamp) -> Option<Condition> {
     let tls = host.spec.tls.as_ref()?;
     let (status, reason, message) = match fault {
-        None if is_plain(tls) => (ConditionStatus::False, "Plaintext", PLAINTEXT.to_owned()),
+        None if tls.is_plaintext() => (ConditionStatus::False, "Plaintext", PLAINTEXT.to_owned()),
         Some(fault) => (ConditionStatus::False, CREDENTIALS_INVALID, fault.to_owned()),
         None => validity(&host.metadata.name, tls, ends?, now),
     };
@@ -28,11 +28,6 @@ pub fn condition(host: &DockerHost, ends: Option<Timestamp>, fault: Option<&str>
 }
 
 const PLAINTEXT: &str = "nothing on the way to the daemon is encrypted, and whoever reaches it is root on its machine";
-
-/// Credentials that are named count, whatever else is said.
-fn is_plain(tls: &HostTls) -> bool {
-    tls.insecure_plaintext && tls.directory.is_empty() && tls.secret.is_empty()
-}
 
 fn validity(name: &str, tls: &HostTls, ends: Timestamp, now: Timestamp) -> (ConditionStatus, &'static str, String) {
     let left = ends.duration_since(now);

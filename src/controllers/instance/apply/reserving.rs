@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::super::recorder::EventType;
 use super::super::observe::activity;
 use super::super::plan::idle;
-use super::super::report::{MAKING_ROOM, NO_ROOM, Report};
+use super::super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
 use super::{Executor, Step, StepError};
 use crate::model::{Instance, Phase, Power, Resource, is_true};
 use crate::scheduler::{Amount, Idler, Room, free, room};
@@ -63,8 +63,7 @@ impl Executor<'_> {
         if self.instance.status.allocated_resources.is_some() {
             // It goes on as it is, with what it holds.
             report.status.observed_generation = self.instance.status.observed_generation;
-            let is_told = |c: &crate::model::Condition| c.type_ == "UpToDate" && c.reason == reason;
-            let told = self.instance.status.conditions.iter().any(is_told);
+            let told = told_failing(&self.instance, &[reason]);
             report.up_to_date(false, reason, why.clone());
             if !told {
                 self.event(EventType::Warning, reason, why);
@@ -89,13 +88,8 @@ impl Executor<'_> {
             let Some(on) = fleet.host(node) else { return Room::Enough };
             free(&on.host, &on.load)
         };
-        let lacks = self.lacks();
-        // To be given less is possible on the fullest host.
-        let needed = Amount {
-            memory: if lacks.memory > 0 { lacks.memory - left.memory } else { 0 },
-            cpu_milli: if lacks.cpu_milli > 0 { lacks.cpu_milli - left.cpu_milli } else { 0 },
-        };
-        if room(needed, vec![]) == Room::Enough {
+        let needed = self.lacks().beyond(left);
+        if needed.is_met() {
             return Room::Enough;
         }
         let (mut coming, mut idlers) = (Amount::default(), vec![]);
