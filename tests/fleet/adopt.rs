@@ -129,7 +129,7 @@ fn a_running_container_is_taken_over_and_lives_on_as_one_of_ours() {
     }
 
     // It goes, and the data that it found stays; nobody else was touched.
-    plane.run(&["delete", "inst", name, "--timeout", "60s"]);
+    plane.run(&["delete", "inst", name, "--timeout", "240s"]);
     assert!(plane.daemon.containers(name).is_empty());
     for volume in [&unnamed, "adopt-web_data"] {
         assert_eq!(plane.daemon.get(&format!("/volumes/{volume}"))["Name"], *volume);

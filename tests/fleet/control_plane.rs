@@ -278,7 +278,8 @@ impl ControlPlane {
         condition(&object, "Ready")["message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until the instance has been so for some time on end.
+    /// Waits until the instance has been so for some time on end: a daemon that many tests share may be out of reach for
+    /// a while. For what does not come back by itself once it has ceased.
     #[track_caller]
     pub fn comes_to_stay(&self, name: &str, time: Duration, so: impl Fn(&Value) -> bool) {
         let mut since = None;
@@ -293,17 +294,6 @@ impl ControlPlane {
             if so_far >= time { Ok(()) } else { Err(format!("so for {so_far:?} only")) }
         });
         stayed.unwrap_or_else(|why| self.fail(name, &why));
-    }
-
-    /// Looks again and again for so long that the instance is so.
-    #[track_caller]
-    pub fn stays(&self, name: &str, time: Duration, so: impl Fn(&Value) -> bool) {
-        let end = now() + time;
-        while now() < end {
-            let object = self.get(name);
-            assert!(so(&object), "{name}: {:#}\n{}", object["status"], self.tale(name));
-            std::thread::sleep(POLL);
-        }
     }
 
     /// Every state of every instance from now on.
@@ -369,9 +359,14 @@ impl ControlPlane {
             .map_err(|e| format!("{method} {path}: {e}"))
     }
 
+    /// A browser's request, and its reload where the start took longer than a request is held.
     #[track_caller]
     pub fn page(&self, name: &str, path: &str) -> Answer {
-        let answer = self.request("GET", name, path, "").unwrap_or_else(|e| panic!("{e}\n{}", self.tale(name)));
+        let answer = within(PATIENCE, || match self.request("GET", name, path, "") {
+            Ok(held) if held.status == 504 => Err(held.text()),
+            answer => Ok(answer),
+        });
+        let answer = answer.flatten().unwrap_or_else(|e| panic!("{e}\n{}", self.tale(name)));
         assert_eq!(answer.status, 200, "{path}: {}\n{}", answer.text(), self.tale(name));
         answer
     }

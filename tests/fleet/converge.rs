@@ -200,7 +200,7 @@ fn a_deleted_instance_leaves_only_the_data_that_it_was_to_retain() {
     made.sort();
     assert_eq!(made, ["pr.default.deleted.data", "pr.default.deleted.scratch"]);
 
-    plane.run(&["delete", "inst", name, "--timeout", "60s"]);
+    plane.run(&["delete", "inst", name, "--timeout", "240s"]);
     assert!(plane.get(name).is_null());
     assert!(plane.daemon.containers(name).is_empty() && plane.daemon.networks(name).is_empty());
     assert_eq!(plane.daemon.volumes(name), ["pr.default.deleted.data"]);

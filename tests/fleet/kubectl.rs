@@ -36,7 +36,7 @@ fn kubectl_applies_watches_and_deletes_the_quickstart() {
     };
 
     // it begins with what is there, so nothing is missed
-    let mut watch = kubectl(&["get", "inst", "-w", "--no-headers", "--request-timeout=90s"]);
+    let mut watch = kubectl(&["get", "inst", "-w", "--no-headers", "--request-timeout=240s"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().expect("kubectl runs");
     let applied = run(&["apply", "-f", QUICKSTART]);
     assert!(applied.contains("instance.portreeve.dev/hello created"), "{applied}");
@@ -54,7 +54,7 @@ fn kubectl_applies_watches_and_deletes_the_quickstart() {
 
     plane.until("hello", "it serves", serves);
     assert_eq!(plane.page("hello", "/").field("version"), "1");
-    let deleted = run(&["delete", "-f", QUICKSTART, "--timeout=60s"]);
+    let deleted = run(&["delete", "-f", QUICKSTART, "--timeout=240s"]);
     assert!(deleted.contains("hello") && deleted.contains("sleepy"), "{deleted}");
     assert_eq!(run(&["get", "inst", "-o", "name"]), "");
     assert!(plane.daemon.containers("hello").is_empty() && plane.daemon.containers("sleepy").is_empty());
@@ -133,7 +133,8 @@ fn reach(plane: &ControlPlane, name: &str, home: &Path, program: &Path, kubectl:
     let mut held = TcpStream::connect(("127.0.0.1", port)).expect("connected");
     // half a request: the connection is open, and nothing moves
     held.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").expect("sent");
-    plane.stays(name, std::time::Duration::from_secs(6), |o| o["status"]["phase"] == "Running");
+    // twice as long as it runs by itself; it may have fallen asleep before this was opened
+    plane.comes_to_stay(name, std::time::Duration::from_secs(6), |o| o["status"]["phase"] == "Running");
     held.shutdown(Shutdown::Both).expect("closed");
     forward.kill().expect("killed");
     let _ = forward.wait();
@@ -168,7 +169,7 @@ fn reach(plane: &ControlPlane, name: &str, home: &Path, program: &Path, kubectl:
 
     // attach and logs -f tell what is written from now on: here the end of the container
     let (attach, logs) = (kubectl(&["attach", name]), kubectl(&["logs", "-f", name]));
-    // twice as long as it runs by itself; it may have begun to stop before kubectl had connected
+    // as above; it may have begun to stop before kubectl had connected
     plane.comes_to_stay(name, std::time::Duration::from_secs(6), |o| o["status"]["phase"] == "Running");
     plane.run(&["stop", name]);
     let (code, text) = wait(logs);

@@ -40,7 +40,7 @@ fn more_instances_than_the_daemon_has_networks_by_itself_run_at_once() {
         assert_eq!(daemons_subnet(&plane.daemon, name), json!(subnet));
         assert!(subnets.insert(subnet.clone()), "{name} shares {subnet}");
     }
-    plane.run(&["delete", "inst", names[0].as_str(), "--timeout", "60s"]);
+    plane.run(&["delete", "inst", names[0].as_str(), "--timeout", "240s"]);
     assert!(plane.daemon.networks(&names[0]).is_empty());
 }
 

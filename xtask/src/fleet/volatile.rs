@@ -1,5 +1,5 @@
 //! A file system that waits for no disk: what is synced on it has reached this machine's memory, and is lost should the
-//! machine lose power, as it may be. Sixteen tests at once have daemons and servers sync all the time, and on a machine
+//! machine lose power, as it may be. A dozen tests at once have daemons and servers sync all the time, and on a machine
 //! whose disk is slow, or somebody else's too, a container's start then takes longer than anybody waits.
 //!
 //! Not tmpfs: what a container writes there counts as its memory for good, and those with little are killed for it.

@@ -212,7 +212,7 @@ impl Run {
         let mut env = common.to_vec();
         env.push(("PORTREEVE_TEST_DOCKER", Path::new(&first.endpoint)));
         env.push(("PORTREEVE_TEST_ADDRESS", Path::new(&first.address)));
-        let words = format!("{FLEET_TESTS} --test-threads=16");
+        let words = format!("{FLEET_TESTS} --test-threads=12");
         let all = |run: &mut Run| run.cargo("tests with real daemons", &words, &env);
 
         // what speaks to a daemon, once more as to a remote one
