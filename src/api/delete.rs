@@ -10,12 +10,12 @@ use super::create::{ATTEMPTS, success};
 use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::list;
-use super::query::{Query, WriteOptions, is_dry_run};
+use super::query::{Query, WriteOptions, bad_option, is_dry_run};
 use super::reply::Reply;
 use super::views::View;
 use super::{ApiState, cross, namespaces, object};
 use crate::model::{Key, Kind, Time};
-use crate::store::removal::{MARKS, Removal, marked, removal};
+use crate::store::removal::{Cascade, MARKS, Removal, marked, removal};
 use crate::store::{Op, Precondition, Record, StoreError, Txn};
 
 /// Objects of a collection that are deleted at a time.
@@ -27,6 +27,8 @@ const MOST_TOLD: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     pub dry_run: bool,
+    /// What becomes of those who name it as their owner; `None`: what is noted in the object, or they go, too.
+    cascade: Option<Cascade>,
     uid: Option<String>,
     version: Option<String>,
 }
@@ -44,17 +46,12 @@ impl DeleteOptions {
                 dry_run |= is_dry_run(value.as_str().ok_or_else(bad)?)?;
             }
         }
-        let policy = body.get("propagationPolicy").and_then(Value::as_str).or(query.get("propagationPolicy"));
-        if let Some(other) = policy.filter(|p| !matches!(*p, "Background" | "Foreground" | "Orphan")) {
-            let message =
-                format!("Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\"");
-            return Err(super::query::bad_option("propagationPolicy", message));
-        }
         let precondition = |name: &str| {
             let value = body.get("preconditions").and_then(|p| p.get(name)).and_then(Value::as_str);
             value.filter(|v| !v.is_empty()).map(str::to_owned)
         };
-        Ok(DeleteOptions { dry_run, uid: precondition("uid"), version: precondition("resourceVersion") })
+        let (uid, version) = (precondition("uid"), precondition("resourceVersion"));
+        Ok(DeleteOptions { dry_run, cascade: cascade(query, body)?, uid, version })
     }
 
     pub fn check(&self, subject: &Subject, old: &Value) -> Result<(), ApiError> {
@@ -69,6 +66,31 @@ impl DeleteOptions {
         }
         Ok(())
     }
+}
+
+/// `propagationPolicy`, and the word for it before there was one.
+fn cascade(query: &Query, body: &Value) -> Result<Option<Cascade>, ApiError> {
+    let policy = body.get("propagationPolicy").and_then(Value::as_str).or(query.get("propagationPolicy"));
+    let orphans = match body.get("orphanDependents") {
+        Some(Value::Bool(orphans)) => Some(*orphans),
+        None | Some(Value::Null) => None,
+        Some(_) => return Err(ApiError::bad_request("orphanDependents in DeleteOptions is true or false")),
+    };
+    Ok(Some(match (policy, orphans) {
+        (Some(_), Some(_)) => {
+            let message = "Invalid value: orphanDependents and deletionPropagation cannot be both set".to_owned();
+            return Err(bad_option("propagationPolicy", message));
+        }
+        (Some("Background"), None) | (None, Some(false)) => Cascade::Background,
+        (Some("Foreground"), None) => Cascade::Foreground,
+        (Some("Orphan"), None) | (None, Some(true)) => Cascade::Orphan,
+        (Some(other), None) => {
+            let message =
+                format!("Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\"");
+            return Err(bad_option("propagationPolicy", message));
+        }
+        (None, None) => return Ok(None),
+    }))
 }
 
 /// What a deletion has come to.
@@ -99,9 +121,10 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
         let Some(mut shown) = shown(state, key.kind, &record).await? else { continue };
         options.check(&subject, &shown)?;
         let now = Time::from(state.clock.now()).to_string();
-        let Removal { op, finalizers } = removal(&record, &now)?;
         let is_namespace = key.kind == Kind::Namespace;
-        if object::is_deleting(&shown) && (is_namespace || !finalizers.is_empty()) {
+        // A Namespace takes along what is in it, whatever is asked for.
+        let Removal { op, finalizers } = removal(&record, &now, options.cascade.filter(|_| !is_namespace))?;
+        if object::is_deleting(&shown) && (is_namespace || op.is_none()) {
             return Ok(Removed::Marked(shown));
         }
         if is_namespace {
@@ -112,10 +135,15 @@ async fn remove(state: &ApiState, key: &Key, options: &DeleteOptions) -> Result<
             Txn { when: vec![Precondition::Unchanged { key: name.clone(), modified: record.modified }], then: vec![] };
         let gone = finalizers.is_empty() && (!is_namespace || namespaces::vacate(state, key, &shown, &mut txn).await?);
         if !gone {
-            let marked = object::decode(key.kind, &Record { value: marked(&record, &now)?, ..record.clone() })?;
-            for mark in MARKS {
-                let value = object::meta(&marked).and_then(|m| m.get(mark)).cloned().unwrap_or_default();
-                object::meta_mut(&mut shown).insert(mark.into(), value);
+            let value = match &op {
+                Some(Op::Put { value, .. }) => value.clone(),
+                _ => marked(&record, &now)?,
+            };
+            let marked = object::decode(key.kind, &Record { value, ..record.clone() })?;
+            for mark in MARKS.into_iter().chain(["finalizers"]) {
+                if let Some(value) = object::meta(&marked).and_then(|m| m.get(mark)) {
+                    object::meta_mut(&mut shown).insert(mark.into(), value.clone());
+                }
             }
         }
         if is_namespace && !gone {

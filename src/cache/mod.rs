@@ -94,6 +94,22 @@ impl Cache {
         self.view().users_of(source)
     }
 
+    /// The owners that an object names, by key alone, in the order of their keys.
+    pub fn owners(&self, key: &Key) -> BTreeSet<Key> {
+        self.view().owners(key)
+    }
+
+    /// The objects that name one of this key as an owner, whether there is one or not, in the order of their keys. Which
+    /// uid they mean is for the reader to look at. Events are left out.
+    pub fn dependents(&self, owner: &Key) -> BTreeSet<Key> {
+        self.view().dependents(owner)
+    }
+
+    /// Whether an object is being deleted and waits for what is done about its dependents.
+    pub fn waits_for_dependents(&self, key: &Key) -> bool {
+        self.view().waits_for_dependents(key)
+    }
+
     /// Whether the store has an object of this key, readable or not. What looks for things without a record must ask
     /// this: an instance whose record cannot be decoded still owns its container.
     pub fn has_record(&self, key: &Key) -> bool {

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::model::{ConfigMap, DockerHost, Instance, Key, Kind, Resource, SealedSecret, Time};
+use serde::Deserialize;
+
+use crate::model::{ConfigMap, DockerHost, Instance, Key, Kind, ObjectMeta, Resource, SealedSecret, Time};
+use crate::store::removal::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use crate::store::{Record, Revision, typed};
 
 pub(super) struct View {
@@ -23,6 +26,19 @@ pub(super) struct View {
     /// Who names a Secret or ConfigMap, whether it is there or not.
     by_source: HashMap<Key, BTreeSet<Key>>,
     by_route: HashMap<String, BTreeSet<Claim>>,
+    /// Of objects that have any.
+    bonds: HashMap<Key, Bond>,
+    /// Who names an object as their owner, whether it is there or not.
+    by_owner: HashMap<Key, BTreeSet<Key>>,
+}
+
+/// What ties an object to others.
+#[derive(Default, PartialEq, Eq)]
+struct Bond {
+    /// Those that it names; their uids are not looked at.
+    owners: BTreeSet<Key>,
+    /// Whether it is being deleted and waits for what is done about its dependents.
+    waits: bool,
 }
 
 /// An instance's claim on a host name; the least of them has it.
@@ -39,6 +55,15 @@ pub(super) struct Read {
     modified: Revision,
     /// `None` of a kind that nobody reads from the cache (its keys are told to subscribers), and of what cannot be read.
     object: Option<Object>,
+    /// `None` when it cannot be read.
+    bond: Option<Bond>,
+}
+
+/// As much of an object as all have.
+#[derive(Deserialize)]
+struct Bare {
+    #[serde(default)]
+    metadata: ObjectMeta,
 }
 
 enum Object {
@@ -50,16 +75,36 @@ enum Object {
 impl Read {
     /// What cannot be read is logged.
     pub fn of(key: &Key, record: &Record) -> Read {
-        let names = |names: BTreeSet<String>| Object::Names(Arc::new(names));
-        let object = match key.kind {
-            Kind::Instance => read(key, record).map(|instance| Object::Instance(Arc::new(instance))),
-            Kind::DockerHost => read(key, record).map(|host| Object::Host(Arc::new(host))),
-            Kind::Secret => read::<SealedSecret>(key, record).map(|secret| names(secret.keys)),
+        let names = |meta: &ObjectMeta, names: BTreeSet<String>| (Object::Names(Arc::new(names)), Bond::of(key, meta));
+        let read = match key.kind {
+            Kind::Instance => read(key, record).map(|instance: Instance| {
+                let bond = Bond::of(key, &instance.metadata);
+                (Object::Instance(Arc::new(instance)), bond)
+            }),
+            Kind::DockerHost => read(key, record).map(|host: DockerHost| {
+                let bond = Bond::of(key, &host.metadata);
+                (Object::Host(Arc::new(host)), bond)
+            }),
+            Kind::Secret => read::<SealedSecret>(key, record).map(|secret| names(&secret.metadata, secret.keys)),
             Kind::ConfigMap => read::<ConfigMap>(key, record)
-                .map(|map| names(map.data.into_keys().chain(map.binary_data.into_keys()).collect())),
-            Kind::Namespace | Kind::Event | Kind::AccessToken => None,
+                .map(|map| names(&map.metadata, map.data.into_keys().chain(map.binary_data.into_keys()).collect())),
+            // Events are many, and nobody's to keep: none is collected but by its age.
+            Kind::Event => return Read { modified: record.modified, object: None, bond: Some(Bond::default()) },
+            Kind::Namespace | Kind::AccessToken => {
+                let bare = serde_json::from_slice::<Bare>(&record.value).ok();
+                let bond = bare.map(|bare| Bond::of(key, &bare.metadata));
+                return Read { modified: record.modified, object: None, bond };
+            }
         };
-        Read { modified: record.modified, object }
+        let (object, bond) = read.unzip();
+        Read { modified: record.modified, object, bond }
+    }
+}
+
+impl Bond {
+    fn of(key: &Key, meta: &ObjectMeta) -> Bond {
+        let owners = meta.owner_references.iter().filter_map(|owner| owner.key(key)).collect();
+        Bond { owners, waits: meta.is_held_by(FOREGROUND_FINALIZER) || meta.is_held_by(ORPHAN_FINALIZER) }
     }
 }
 
@@ -74,6 +119,8 @@ impl View {
             by_node: HashMap::new(),
             by_source: HashMap::new(),
             by_route: HashMap::new(),
+            bonds: HashMap::new(),
+            by_owner: HashMap::new(),
         }
     }
 
@@ -117,6 +164,18 @@ impl View {
         self.sources.get(source).cloned()
     }
 
+    pub fn owners(&self, key: &Key) -> BTreeSet<Key> {
+        self.bonds.get(key).map(|bond| bond.owners.clone()).unwrap_or_default()
+    }
+
+    pub fn dependents(&self, owner: &Key) -> BTreeSet<Key> {
+        self.by_owner.get(owner).cloned().unwrap_or_default()
+    }
+
+    pub fn waits_for_dependents(&self, key: &Key) -> bool {
+        self.bonds.get(key).is_some_and(|bond| bond.waits)
+    }
+
     pub fn has_record(&self, key: &Key) -> bool {
         self.known.contains_key(key)
     }
@@ -132,8 +191,9 @@ impl View {
     /// Takes in what the store now has at `key`; `None`: nothing. An object that could not be read keeps its last readable
     /// version: to drop it would look like its deletion.
     pub fn apply(&mut self, key: &Key, now: Option<Read>) {
-        let Some(Read { modified, object }) = now else {
+        let Some(Read { modified, object, bond }) = now else {
             self.known.remove(key);
+            self.set_bond(key, Bond::default());
             match key.kind {
                 Kind::Instance => self.set_instance(key, None),
                 Kind::DockerHost => drop(self.hosts.remove(&key.name)),
@@ -143,11 +203,26 @@ impl View {
             return;
         };
         self.known.insert(key.clone(), modified);
+        if let Some(bond) = bond {
+            self.set_bond(key, bond);
+        }
         match object {
             Some(Object::Instance(instance)) => self.set_instance(key, Some(instance)),
             Some(Object::Host(host)) => drop(self.hosts.insert(key.name.clone(), host)),
             Some(Object::Names(names)) => drop(self.sources.insert(key.clone(), names)),
             None => {}
+        }
+    }
+
+    fn set_bond(&mut self, key: &Key, now: Bond) {
+        for owner in self.bonds.remove(key).map(|old| old.owners).unwrap_or_default() {
+            remove(&mut self.by_owner, &owner, key);
+        }
+        for owner in &now.owners {
+            self.by_owner.entry(owner.clone()).or_default().insert(key.clone());
+        }
+        if now != Bond::default() {
+            self.bonds.insert(key.clone(), now);
         }
     }
 

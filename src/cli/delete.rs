@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::apply::place;
@@ -19,13 +19,15 @@ use crate::model::Span;
 
 /// Delete objects.
 ///
-/// An Instance is gone once its container is. Volumes stay unless the spec says `reclaim: Delete`.
+/// An Instance is gone once its container is. Volumes stay unless the spec says `reclaim: Delete`. Objects that name a
+/// deleted one as their only owner go, too: see --cascade.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   portreeve delete inst alice bob
   portreeve delete -f alice.yaml
   portreeve delete inst -l tier=trial --wait=false
-  portreeve delete inst --all -n staging --dry-run")]
+  portreeve delete inst --all -n staging --dry-run
+  portreeve delete cm defaults --cascade=orphan")]
 pub struct DeleteArgs {
     /// Kind and names: `inst alice`, `inst/alice dh/local`
     #[arg(value_name = "KIND NAME", required_unless_present = "filename", conflicts_with = "filename")]
@@ -42,6 +44,9 @@ pub struct DeleteArgs {
     /// All objects of the kind in the namespace
     #[arg(long, conflicts_with = "filename")]
     pub all: bool,
+    /// What becomes of objects that they own: deleted after them, deleted before them, or left alone
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t)]
+    pub cascade: Cascade,
     /// Wait until they are gone
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub wait: bool,
@@ -56,6 +61,15 @@ pub struct DeleteArgs {
     pub dry_run: bool,
 }
 
+/// `propagationPolicy`, by the words of kubectl.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Cascade {
+    #[default]
+    Background,
+    Foreground,
+    Orphan,
+}
+
 struct Victim {
     resource: ResourceType,
     namespace: String,
@@ -68,7 +82,7 @@ pub async fn run(args: &DeleteArgs, session: &Session) -> Result<Exit> {
         eprintln!("No resources found");
     }
     let (mut exit, mut going) = (Exit::Done, vec![]);
-    let mut options = json!({"propagationPolicy": "Background"});
+    let mut options = json!({"propagationPolicy": format!("{:?}", args.cascade)});
     if args.dry_run {
         options["dryRun"] = json!(["All"]);
     }

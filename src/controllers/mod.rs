@@ -6,9 +6,11 @@
 //! proxy wakes  ──┤
 //! resync       ──┘             host::watch: one task per DockerHost: status, events, relists
 //! cache changes ──▶ queue ──▶ namespace: the end of Namespaces
+//! cache changes ──▶ queue ──▶ garbage: dependents of what is gone
 //! ```
 
 mod crowd;
+pub mod garbage;
 pub mod host;
 pub mod instance;
 mod loads;
@@ -62,7 +64,7 @@ pub struct Context {
     pub prober: Arc<dyn Prober>,
     pub activity: Arc<dyn ActivityView>,
     pub clock: SharedClock,
-    pub recorder: Recorder,
+    pub recorder: Arc<Recorder>,
     pub loads: Loads,
     pub inventory: Inventory,
     pub relist: Relist,
@@ -99,7 +101,7 @@ impl Context {
             prober,
             activity,
             clock,
-            recorder,
+            recorder: Arc::new(recorder),
             inventory: Inventory::default(),
             relist: Relist::default(),
             absences: Absences::default(),
@@ -138,6 +140,7 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
         runner.run(reconcile, shutdown.clone()),
         feed(ctx.clone(), queue.clone(), shutdown.clone()),
         namespace::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), shutdown.clone()),
+        garbage::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), ctx.recorder.clone(), shutdown.clone()),
         host::run(ctx, queue, stats, shutdown),
     );
 }

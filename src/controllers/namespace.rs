@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::model::{Condition, Key, Kind, NAMESPACE_FINALIZER, Namespace, Time, namespace_use_mark, set_condition};
 use crate::runtime::{Error, Outcome, Queue, Runner};
-use crate::store::removal::removal;
+use crate::store::removal::{Cascade, removal};
 use crate::store::{ListRequest, Op, Precondition, Record, SharedStore, StoreError, Txn, typed};
 
 /// Objects read, and deleted in one transaction, at a time.
@@ -142,7 +142,7 @@ impl Ending {
             let (mut txn, mut held) = (Txn::default(), vec![]);
             let (mut bytes, mut last) = (0, None);
             for record in &page.records {
-                let step = removal(record, &now)?;
+                let step = removal(record, &now, Some(Cascade::Background))?;
                 if let Some(Op::Put { value, .. }) = &step.op {
                     bytes += value.len();
                     if bytes > MOST_BYTES && last.is_some() {

@@ -150,6 +150,11 @@ impl Kind {
         KINDS.iter().find(|k| k.group == group && k.plural == plural).map(|k| k.kind)
     }
 
+    /// The kind that an object's `apiVersion` and `kind` say.
+    pub fn from_api(api_version: &str, name: &str) -> Option<Kind> {
+        Kind::all().find(|kind| kind.info().name == name && kind.api_version() == api_version)
+    }
+
     /// `portreeve.dev/v1`, or `v1` for the core group.
     pub fn api_version(self) -> String {
         let info = self.info();

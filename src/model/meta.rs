@@ -85,6 +85,23 @@ pub struct OwnerReference {
     pub block_owner_deletion: Option<bool>,
 }
 
+impl OwnerReference {
+    /// The owner that it names in an object of this key. `None`: of no kind that is stored here, or in a namespace though
+    /// the object is in none; nothing can be known of such an owner.
+    pub fn key(&self, dependent: &Key) -> Option<Key> {
+        let kind = Kind::from_api(&self.api_version, &self.kind)?;
+        let reachable = !kind.info().namespaced || !dependent.namespace.is_empty();
+        reachable.then(|| Key::new(kind, &dependent.namespace, &self.name))
+    }
+}
+
+impl ObjectMeta {
+    /// Whether it is being deleted and waits, by this finalizer, for what is done about its dependents.
+    pub fn is_held_by(&self, finalizer: &str) -> bool {
+        self.deletion_timestamp.is_some() && self.finalizers.iter().any(|f| f == finalizer)
+    }
+}
+
 /// What one manager set of an object. Described here and read by the API alone: see [`ObjectMeta::managed_fields`].
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::splice::{member, with_member};
 use super::{ListRequest, Op, Precondition, Record, Result, Revision, Store, StoreError, Txn};
-use crate::model::{Key, Resource};
+use crate::model::{Key, OwnerReference, Resource};
 
 /// Objects of one kind, as of one revision.
 #[derive(Clone, Debug)]
@@ -196,6 +196,19 @@ pub async fn replace_finalizers(
     let metadata = with_member(metadata, "finalizers", wanted.as_deref()).map_err(|e| unreadable(&record, e))?;
     let value = with_member(&record.value, "metadata", Some(&metadata)).map_err(|e| unreadable(&record, e))?;
     write(store, &record, value.into()).await
+}
+
+/// Writes `metadata.ownerReferences` of what a record holds, if it is still that; every other byte of it stays.
+///
+/// # Errors
+/// `Conflict` when the object has changed since or is gone.
+pub async fn replace_owners(store: &dyn Store, record: &Record, owners: &[OwnerReference]) -> Result<Revision> {
+    let bad = |e| unreadable(record, e);
+    let metadata = member(&record.value, "metadata").map_err(bad)?.unwrap_or(b"{}");
+    let wanted = (!owners.is_empty()).then(|| serde_json::to_vec(owners).expect("a struct of texts and flags"));
+    let metadata = with_member(metadata, "ownerReferences", wanted.as_deref()).map_err(bad)?;
+    let value = with_member(&record.value, "metadata", Some(&metadata)).map_err(bad)?;
+    write(store, record, value.into()).await
 }
 
 async fn splice_status(store: &dyn Store, record: &Record, status: &Value) -> Result<Revision> {

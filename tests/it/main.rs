@@ -8,6 +8,7 @@ mod docker;
 mod docker_wire;
 mod engine_server;
 mod examples;
+mod garbage;
 mod images;
 mod kube_rs;
 mod kubectl;

@@ -299,11 +299,43 @@ async fn deleting_waits_for_finalizers_and_is_idempotent() {
     client.delete(&path).await.expect(404);
 
     client.post(HOSTS, &host("h")).await.expect(201);
-    let body = json!({"propagationPolicy": "Foreground"}).to_string();
+    let body = json!({"propagationPolicy": "Background"}).to_string();
     let gone = client.send(Method::DELETE, &format!("{HOSTS}/h"), &[("content-type", "application/json")], body).await;
     let gone = gone.expect(200);
     assert_eq!((&gone["status"], &gone["details"]["name"]), (&json!("Success"), &json!("h")));
     assert!(gone["details"]["uid"].is_string());
+}
+
+#[tokio::test]
+async fn what_becomes_of_dependents_is_noted_as_a_finalizer_and_may_be_said_anew() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    let path = format!("{INSTANCES}/a");
+    client.post(INSTANCES, &instance("a")).await.expect(201);
+    let delete = async |options: Value| {
+        client.send(Method::DELETE, &path, &[("content-type", "application/json")], options.to_string()).await
+    };
+    for bad in
+        [json!({"propagationPolicy": "Sideways"}), json!({"propagationPolicy": "Orphan", "orphanDependents": true})]
+    {
+        delete(bad).await.expect(422);
+    }
+    delete(json!({"orphanDependents": "yes"})).await.expect(400);
+    let kept = client.get(&path).await.expect(200);
+    assert!(kept["metadata"]["deletionTimestamp"].is_null(), "bad options change nothing");
+
+    let dry = delete(json!({"propagationPolicy": "Orphan", "dryRun": ["All"]})).await.expect(200);
+    assert_eq!(dry["metadata"]["finalizers"], json!(["portreeve.dev/container", "orphan"]));
+    let first = delete(json!({"orphanDependents": true})).await.expect(200);
+    assert_eq!(first["metadata"]["finalizers"], dry["metadata"]["finalizers"], "the word for it before");
+    let again = delete(json!({"propagationPolicy": "Foreground"})).await.expect(200);
+    assert_eq!(again["metadata"]["finalizers"], json!(["portreeve.dev/container", "foregroundDeletion"]));
+    assert_eq!(again["metadata"]["deletionTimestamp"], first["metadata"]["deletionTimestamp"]);
+    assert_eq!(again["metadata"]["generation"], first["metadata"]["generation"]);
+    // Nobody names it, so that only its container is left to wait for; a delete that says nothing leaves it at that.
+    server.until_finalizers(&path, &json!(["portreeve.dev/container"])).await;
+    delete(json!(null)).await.expect(200);
+    server.until_finalizers(&path, &json!(["portreeve.dev/container"])).await;
 }
 
 #[tokio::test]

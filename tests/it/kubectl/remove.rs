@@ -15,6 +15,7 @@ async fn remove() {
         delete_all_of_a_kind,
         delete_a_missing_name,
         delete_with_each_cascade,
+        delete_with_dependents,
         delete_at_once,
         delete_dry_runs_delete_nothing,
         delete_keeps_to_finalizers,
@@ -100,6 +101,29 @@ async fn delete_with_each_cascade(k: &Shell<'_>) {
         k.ok_while_finishing(&format!("delete inst alice --cascade={cascade}"), "", "alice").await;
         assert!(k.is_gone("instances/alice").await, "{cascade}");
     }
+}
+
+/// Each owner with a ConfigMap that names it.
+async fn delete_with_dependents(k: &Shell<'_>) {
+    three(k).await;
+    for name in ["a", "b", "c"] {
+        let uid = k.object(&format!("configmaps/{name}")).await["metadata"]["uid"].clone();
+        let owner =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true});
+        let metadata = json!({"name": format!("{name}-child"), "ownerReferences": [owner]});
+        k.make(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata})).await;
+    }
+    k.ok("delete cm a --cascade=orphan --timeout=20s").await;
+    k.ok("delete cm b --cascade=foreground --timeout=20s").await;
+    assert_eq!(
+        k.names("configmaps").await,
+        ["a-child", "c", "c-child"],
+        "one is left alone, one goes before its owner"
+    );
+    assert!(k.object("configmaps/a-child").await["metadata"]["ownerReferences"].is_null());
+    k.ok("delete cm c").await;
+    k.ok("wait --for=delete cm/c-child --timeout=20s").await;
+    assert_eq!(k.names("configmaps").await, ["a-child"]);
 }
 
 async fn delete_at_once(k: &Shell<'_>) {

@@ -1,4 +1,5 @@
-//! A real API server on a loopback port, over the memory store, with the controller that ends Namespaces.
+//! A real API server on a loopback port, over the memory store, with the controllers that end Namespaces and collect
+//! dependents.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use portreeve::api::{ApiState, Attach, AttachError, AuditLog, Credentials, attach, serve};
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
-use portreeve::controllers::namespace;
+use portreeve::controllers::recorder::Recorder;
+use portreeve::controllers::{garbage, namespace};
 use portreeve::docker::engine::ContainerSpec;
 use portreeve::docker::labels;
 use portreeve::model::{Key, Kind};
@@ -81,6 +83,9 @@ impl ApiServer {
         put(&store, json!({"kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})).await;
         tokio::spawn(cache.clone().run(store.clone(), shutdown.clone()));
         tokio::spawn(namespace::run(store.clone(), cache.clone(), clock.clone(), shutdown.clone()));
+        let (recorder, _) = Recorder::new(store.clone(), clock.clone());
+        let told = Arc::new(recorder);
+        tokio::spawn(garbage::run(store.clone(), cache.clone(), clock.clone(), told, shutdown.clone()));
         let ring = Arc::new(Keyring::ephemeral().expect("a key"));
         let opened = SealingStore::over(store.clone(), ring, &Kind::Secret.prefix(None));
         let mut state = ApiState::new(opened, cache.clone(), clock.clone(), &credentials, attach, "localhost");
@@ -96,6 +101,16 @@ impl ApiServer {
         let kubeconfig = credentials.kubeconfig_path.clone();
         let client = Client::from_kubeconfig(&kubeconfig);
         ApiServer { dir, store, cache, fleet, kubeconfig, shutdown, client, serving }
+    }
+
+    /// Waits until an object has these finalizers left.
+    pub async fn until_finalizers(&self, path: &str, wanted: &Value) {
+        let left = async {
+            while self.client.get(path).await.expect(200)["metadata"]["finalizers"] != *wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, left).await.expect("the others are taken off");
     }
 
     /// The lines of the audit log, once there are so many.
