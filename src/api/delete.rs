@@ -191,9 +191,11 @@ pub async fn delete_collection(call: &Call, view: View, options: &DeleteOptions)
     let (kind, selector) = (view.source(), call.selector(view)?);
     let namespace = call.place.namespace.as_deref();
     let (state, window) = (&call.state, list::Window::default());
-    let listing = list::collect(state, &state.sealed, view, namespace, &selector, &window).await?;
-    let count = listing.items.len();
-    let keys = listing.items.into_iter().map(|object| object::key_of(kind, &object));
+    let listing = list::collect(state, &state.sealed, view, namespace, &selector, &window, |object| {
+        object::key_of(kind, &object)
+    });
+    let listing = listing.await?;
+    let (count, keys) = (listing.items.len(), listing.items.into_iter());
     // Several at once, so that they share the store's syncs.
     let mut removed = stream::iter(keys)
         .map(|key| async move {

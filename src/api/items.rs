@@ -3,7 +3,8 @@
 //! To read an object into a tree and to write it again costs twenty times what it costs to find the place of the version.
 //! So it is done only for the rare object that was not written by this API. What an answer consists of is found before its
 //! head goes out, so that what cannot be shown is an error; the bytes are put together piece by piece, as the client
-//! takes them.
+//! takes them. What is not shown as it is stored (rows, metadata, views) is a text, too, as soon as it is made: no list of any
+//! length is ever a tree.
 //!
 //! ```text
 //! list ──Item for each record──▶ body ──64 KiB at a time──▶ connection
@@ -15,6 +16,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use serde_json::Value;
 
 use super::error::ApiError;
 use super::object;
@@ -42,6 +44,11 @@ impl Item {
             return Ok(Item { stored: record.value.clone(), slot: Some((slot, revision)) });
         }
         Ok(Item { stored: object::decode_at(kind, record, revision)?.to_string().into(), slot: None })
+    }
+
+    /// Something that is no stored object: a row of a Table, an object of a view. Its text takes a tenth of what its tree does.
+    pub fn made(value: &Value) -> Item {
+        Item { stored: value.to_string().into(), slot: None }
     }
 
     /// Bytes of it.
@@ -82,8 +89,12 @@ pub fn shows(selector: &Selector, kind: Kind, record: &Record) -> Result<bool, A
 const OPEN: &[u8] = br#""resourceVersion":""#;
 const TAIL: &[u8] = b"]}";
 
-/// A list: `head` is its text up to and with the bracket that opens the items. Its length is known beforehand.
-pub fn body(head: String, items: Vec<Item>) -> Body {
+/// A list: the members of `head`, and the items in a member of that name behind them. Its length is known beforehand.
+pub fn body(head: &Value, member: &str, items: Vec<Item>) -> Body {
+    let mut head = head.to_string();
+    // Up to where the items begin: they come before the brace that closes it.
+    head.pop();
+    let head = format!("{head},\"{member}\":[");
     let commas = items.len().saturating_sub(1);
     let left = head.len() + items.iter().map(Item::len).sum::<usize>() + commas + TAIL.len();
     Body::new(Pieces { head: Some(head), items: items.into_iter(), left: left as u64 })
@@ -139,7 +150,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use hyper::body::Body as _;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn record(n: u64, value: impl Into<Bytes>) -> Record {
         let revision = Revision(n);
@@ -169,7 +180,7 @@ mod tests {
         for count in 0..=records.len() {
             let shown = &records[..count];
             let items = shown.iter().map(|r| Item::of(Kind::ConfigMap, "v1", r, r.modified).unwrap()).collect();
-            let body = body("{\"items\":[".into(), items);
+            let body = body(&json!({"kind": "ConfigMapList"}), "items", items);
             let told = body.size_hint().exact().unwrap();
             let text = body.collect().await.unwrap().to_bytes();
             assert_eq!(told, text.len() as u64);

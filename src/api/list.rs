@@ -13,6 +13,7 @@ use super::negotiate::{self, Form};
 use super::query::{Query, bad_option};
 use super::reply::Reply;
 use super::selector::Selector;
+use super::table::{self, Include};
 use super::views::{self, View};
 use super::{ApiState, object};
 use crate::model::{Key, Kind};
@@ -43,6 +44,14 @@ pub struct Listing<T> {
     pub next: Option<String>,
     /// How many follow; unknown with a selector.
     pub remaining: Option<usize>,
+}
+
+impl<T> Listing<T> {
+    /// The same part of the collection, shown in another way.
+    pub fn with<S>(self, items: Vec<S>) -> Listing<S> {
+        let Listing { revision, next, remaining, .. } = self;
+        Listing { items, revision, next, remaining }
+    }
 }
 
 /// The place of the next page, as the client carries it: opaque, and checked when it comes back.
@@ -130,22 +139,23 @@ pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> Strin
 }
 
 /// Reads a window of a collection from `store`, all pages of it from one revision. After each page the other tasks of
-/// the thread get a turn.
-pub async fn collect(
+/// the thread get a turn. `shape`: what is kept of each object.
+pub async fn collect<T>(
     state: &ApiState,
     store: &SharedStore,
     view: View,
     namespace: Option<&str>,
     selector: &Selector,
     window: &Window,
-) -> Result<Listing<Value>, ApiError> {
+    shape: impl Fn(Value) -> T,
+) -> Result<Listing<T>, ApiError> {
     let prefix = prefix(view.source(), namespace, selector);
     // A view may hide records, as a selector does.
     let all_shown = selector.is_empty() && matches!(view, View::Records(_));
     let facts = Facts::of(state);
     let show = |record: &Record| {
         let object = view.show(object::decode(view.source(), record)?, namespace, &facts);
-        Ok(object.filter(|o| selector.matches(o)))
+        Ok(object.filter(|o| selector.matches(o)).map(&shape))
     };
     gather(store, prefix, all_shown, window, DECODED, show).await
 }
@@ -219,36 +229,77 @@ async fn gather<T>(
     }
 }
 
-/// GET of a collection.
-pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
-    let namespace = call.place.namespace.as_deref();
-    let selector = views::aliased(&call.state, view, call.selector(view)?, namespace).await?;
-    let window = window(&call.query, &prefix(view.source(), namespace, &selector), call.state.store.revision())?;
-    let told = |e: ApiError| {
-        let expired = e.code() == http::StatusCode::GONE && window.after.is_some();
+/// What of a collection a request asks for.
+struct Asked {
+    selector: Selector,
+    window: Window,
+}
+
+impl Asked {
+    async fn of(call: &Call, view: View) -> Result<Asked, ApiError> {
+        let namespace = call.place.namespace.as_deref();
+        let selector = views::aliased(&call.state, view, call.selector(view)?, namespace).await?;
+        let prefix = prefix(view.source(), namespace, &selector);
+        let window = window(&call.query, &prefix, call.state.store.revision())?;
+        Ok(Asked { selector, window })
+    }
+
+    fn told(&self, e: ApiError) -> ApiError {
+        let expired = e.code() == http::StatusCode::GONE && self.window.after.is_some();
         if expired {
             ApiError::expired("The provided continue parameter is too old: list again from the start")
         } else {
             e
         }
-    };
-    let head = json!({"kind": format!("{}List", view.kind()), "apiVersion": view.api_version()});
-    if let View::Records(kind) = view
-        && negotiate::form(&call.headers)? == Form::Json
-    {
-        let listing = collect_stored(&call.state, kind, namespace, &selector, &window).await.map_err(told)?;
-        let (mut head, meta) = (head, list_meta(&listing));
-        head["metadata"] = meta;
-        let mut head = head.to_string();
-        // Up to where the items begin: they come before the brace that closes it.
-        head.pop();
-        return Ok(Reply::made(items::body(head + ",\"items\":[", listing.items)));
     }
-    let listing = collect(&call.state, &call.state.store, view, namespace, &selector, &window).await.map_err(told)?;
-    let mut body = head;
-    body["metadata"] = list_meta(&listing);
-    body["items"] = listing.items.into();
-    Ok(Reply::ok(body))
+}
+
+/// What a GET of a collection asks for; `shape`: what is kept of each object.
+pub async fn asked<T>(call: &Call, view: View, shape: impl Fn(Value) -> T) -> Result<Listing<T>, ApiError> {
+    let asked = Asked::of(call, view).await?;
+    let (state, namespace) = (&call.state, call.place.namespace.as_deref());
+    let found = collect(state, &state.store, view, namespace, &asked.selector, &asked.window, shape).await;
+    found.map_err(|e| asked.told(e))
+}
+
+/// GET of a collection.
+pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
+    let form = negotiate::form(&call.headers)?;
+    let listing = match (view, form) {
+        (View::Records(kind), Form::Json) => {
+            let asked = Asked::of(call, view).await?;
+            let namespace = call.place.namespace.as_deref();
+            let found = collect_stored(&call.state, kind, namespace, &asked.selector, &asked.window).await;
+            found.map_err(|e| asked.told(e))?
+        }
+        _ => {
+            let shape = shape(call, view, form)?;
+            asked(call, view, |object| Item::made(&shape(object))).await?
+        }
+    };
+    Ok(reply(view, form, listing))
+}
+
+/// What a form makes of an object in a list.
+pub fn shape(call: &Call, view: View, form: Form) -> Result<impl Fn(Value) -> Value, ApiError> {
+    let (include, facts) = (Include::of(&call.query)?, Facts::of(&call.state));
+    Ok(move |object| match form {
+        Form::Json => object,
+        Form::Table(version) => table::row(view, object, version, include, &facts),
+        Form::Metadata(version) => table::metadata_only(object, version),
+    })
+}
+
+/// A list of what is shaped already.
+pub fn reply(view: View, form: Form, listing: Listing<Item>) -> Reply {
+    let meta = list_meta(&listing);
+    let named = |kind: &str, api_version: String| json!({"kind": kind, "apiVersion": api_version, "metadata": meta});
+    let (head, member) = match form {
+        Form::Json => (named(&format!("{}List", view.kind()), view.api_version()), "items"),
+        Form::Table(version) => (table::head(view, version, meta.clone()), "rows"),
+        Form::Metadata(version) => (named("PartialObjectMetadataList", format!("meta.k8s.io/{version}")), "items"),
+    };
+    Reply::made(items::body(&head, member, listing.items))
 }
 
 fn list_meta<T>(listing: &Listing<T>) -> Value {

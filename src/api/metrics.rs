@@ -15,11 +15,12 @@ use async_trait::async_trait;
 use axum::response::Response;
 use http::Method;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::columns::Facts;
 use super::error::ApiError;
 use super::handler::Call;
+use super::items::Item;
 use super::reply::Reply;
 use super::table::Include;
 use super::views::{self, View, metrics as shape};
@@ -85,10 +86,11 @@ pub async fn answer(call: &Call, view: View, method: &Method) -> Result<Response
             return Err(ApiError::method_not_allowed("live use is measured when it is asked for: list it again"));
         }
         None => {
-            let mut reply = list::list(call, view).await?;
-            let items = reply.body["items"].take();
-            reply.body["items"] = measured(call, view, items.as_array().map_or(&[][..], Vec::as_slice)).await.into();
-            reply
+            // No more of them is needed.
+            let found = list::asked(call, view, |mut of| json!({"metadata": of["metadata"].take()})).await?;
+            let (measured, shape) = (measured(call, view, &found.items).await, list::shape(call, view, form)?);
+            let items = measured.into_iter().map(|metrics| Item::made(&shape(metrics))).collect();
+            list::reply(view, form, found.with(items))
         }
         Some(name) => Reply::ok(one(call, view, name).await?),
     };

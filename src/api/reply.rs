@@ -53,9 +53,9 @@ impl Reply {
         response
     }
 
-    /// An object or a list, as the form says. `Status` bodies stay as they are.
+    /// An object, as the form says. A `Status` stays as it is, and so does what a deletion of a collection tells.
     pub fn render(mut self, view: View, form: Form, include: table::Include, facts: &Facts) -> Response {
-        let status = self.body.get("kind").is_some_and(|k| k == "Status");
+        let status = self.body.get("kind").is_some_and(|k| k == "Status") || self.body.get("items").is_some();
         if !status && self.made.is_none() {
             self.body = match form {
                 Form::Json => self.body,

@@ -30,50 +30,43 @@ impl Include {
     }
 }
 
-/// The Table of an object or a list.
-pub fn table(view: View, body: Value, version: &str, include: Include, facts: &Facts) -> Value {
-    let mut body = body;
-    let row = |object: Value| {
-        let cells = view.cells(&object, facts);
-        let object = match include {
-            Include::None => Value::Null,
-            Include::Metadata => metadata_only(object, version),
-            Include::Object => object,
-        };
-        json!({"cells": cells, "object": object})
+/// The row of an object.
+pub fn row(view: View, object: Value, version: &str, include: Include, facts: &Facts) -> Value {
+    let cells = view.cells(&object, facts);
+    let object = match include {
+        Include::None => Value::Null,
+        Include::Metadata => metadata_only(object, version),
+        Include::Object => object,
     };
-    let (meta, rows): (Value, Vec<Value>) = match body.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => (body["metadata"].take(), items.into_iter().map(row).collect()),
-        _ => {
-            let version = body.pointer("/metadata/resourceVersion").cloned();
-            let bookmark = body.get("metadata").is_some_and(|m| m.get("name").is_none());
-            let rows = if bookmark {
-                vec![
-                    json!({"cells": vec![""; view.column_definitions().as_array().map_or(0, Vec::len)], "object": body}),
-                ]
-            } else {
-                vec![row(body)]
-            };
-            (json!({"resourceVersion": version}), rows)
-        }
-    };
+    json!({"cells": cells, "object": object})
+}
+
+/// A Table without its rows.
+pub fn head(view: View, version: &str, meta: Value) -> Value {
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
-        "columnDefinitions": view.column_definitions(), "rows": rows,
+        "columnDefinitions": view.column_definitions(),
     })
 }
 
-/// An object or a list without spec and status.
+/// The Table of one object, or of a bookmark.
+pub fn table(view: View, body: Value, version: &str, include: Include, facts: &Facts) -> Value {
+    let at = body.pointer("/metadata/resourceVersion").cloned();
+    let mut table = head(view, version, json!({"resourceVersion": at}));
+    let bookmark = body.get("metadata").is_some_and(|m| m.get("name").is_none());
+    let row = if bookmark {
+        json!({"cells": vec![""; view.column_definitions().as_array().map_or(0, Vec::len)], "object": body})
+    } else {
+        row(view, body, version, include, facts)
+    };
+    table["rows"] = json!([row]);
+    table
+}
+
+/// An object without spec and status.
 pub fn metadata_only(mut body: Value, version: &str) -> Value {
-    let api_version = format!("meta.k8s.io/{version}");
-    match body.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => {
-            let items: Vec<Value> = items.into_iter().map(|item| metadata_only(item, version)).collect();
-            json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": api_version,
-                "metadata": body["metadata"].take(), "items": items,
-            })
-        }
-        _ => json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": body["metadata"].take()}),
-    }
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": body["metadata"].take(),
+    })
 }
