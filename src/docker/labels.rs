@@ -24,11 +24,6 @@ pub fn object_name(key: &Key) -> String {
     format!("pr.{}.{}", key.namespace, key.name)
 }
 
-/// A named volume of an instance: `pr.default.alice.home`.
-pub fn volume_name(key: &Key, volume: &str) -> String {
-    format!("pr.{}.{}.{volume}", key.namespace, key.name)
-}
-
 /// The labels that say whose an object is.
 pub fn owner_labels(cluster: &str, key: &Key, uid: &str) -> BTreeMap<String, String> {
     [(CLUSTER, cluster), (NAMESPACE, &key.namespace), (NAME, &key.name), (UID, uid)]
@@ -60,7 +55,7 @@ mod tests {
     fn names_lead_back_to_their_instance() {
         let key = Key::instance("team-a", "alice");
         assert_eq!(key_of_name(&object_name(&key)), Some(key.clone()));
-        assert_eq!(key_of_name(&volume_name(&key, "home")), Some(key));
+        assert_eq!(key_of_name(&format!("{}.home", object_name(&key))), Some(key));
         for other in ["", "bridge", "pr", "pr.a", "pr..b", "x.a.b"] {
             assert_eq!(key_of_name(other), None, "{other}");
         }

@@ -366,6 +366,14 @@ impl Volume {
 }
 
 impl Instance {
+    /// The name of a volume in Docker: one of the instance's own, or that of one that was there.
+    pub fn volume_name(&self, volume: &Volume) -> String {
+        if !volume.volume_name.is_empty() {
+            return volume.volume_name.clone();
+        }
+        format!("pr.{}.{}.{}", self.metadata.namespace, self.metadata.name, volume.name)
+    }
+
     /// Whether this very container is to be made anew. The container after it has another id, so a mark counts once.
     pub fn is_condemned(&self, container_id: &str) -> bool {
         self.recreation().is_some_and(|(id, _)| !id.is_empty() && id == container_id)

@@ -39,11 +39,28 @@ fn pod_spec() -> Value {
             ("requests", amounts("What is reserved of the host; nothing while the instance is asleep or stopped.")),
         ],
     );
+    let mount = object(
+        "Where a volume is.",
+        [
+            ("name", text("Name of the volume.")),
+            ("mountPath", text("Path inside the container.")),
+            ("readOnly", flag("Whether it is only read.")),
+        ],
+    );
+    let of_instance = |field: &str| of_kind(Kind::Instance, &format!("/properties/spec/properties/{field}"));
     let container = object(
         "The container.",
         [
             ("name", choice(&["main"], "main")),
             ("image", text("The image, as the Instance names it.")),
+            ("imagePullPolicy", choice(&["Always", "IfNotPresent", "Never"], "When the image is pulled.")),
+            ("command", of_instance("command")),
+            ("args", of_instance("args")),
+            ("workingDir", of_instance("workingDir")),
+            ("env", of_instance("env")),
+            ("envFrom", of_instance("envFrom")),
+            ("volumeMounts", keyed("mountPath", "The volumes that it has.", mount)),
+            ("startupProbe", startup_probe()),
             ("ports", keyed("containerPort", "The ports that the app listens on.", port)),
             ("resources", resources),
         ],
@@ -53,10 +70,30 @@ fn pod_spec() -> Value {
         [
             ("containers", keyed("name", "The containers: one.", container)),
             ("nodeName", text("The DockerHost that it runs on.")),
+            ("nodeSelector", of_kind(Kind::Instance, "/properties/spec/properties/placement/properties/nodeSelector")),
+            ("volumes", keyed("name", "What is mounted.", volume())),
             ("restartPolicy", choice(&["Always"], "Always: the controller starts it again.")),
             ("tolerations", of_kind(Kind::Instance, "/properties/spec/properties/placement/properties/tolerations")),
         ],
     )
+}
+
+fn volume() -> Value {
+    let claim = object("A Docker volume.", [("claimName", text("Its name in Docker."))]);
+    let path = object("A directory of the host.", [("path", text("Its path."))]);
+    object(
+        "One volume: one of the two.",
+        [("name", text("Name of the volume.")), ("persistentVolumeClaim", claim), ("hostPath", path)],
+    )
+}
+
+fn startup_probe() -> Value {
+    let http = object(
+        "A request that has to succeed.",
+        [("path", text("Its path.")), ("port", text("The name of the port.")), ("scheme", choice(&["HTTP"], "HTTP"))],
+    );
+    let tcp = object("A connection that has to come about.", [("port", text("The name of the port."))]);
+    object("What tells that the app is up: one of the two.", [("httpGet", http), ("tcpSocket", tcp)])
 }
 
 fn pod_status() -> Value {
@@ -99,8 +136,10 @@ fn pod_status() -> Value {
     let condition = object(
         "One condition.",
         [
-            ("type", choice(&["Ready"], "Ready")),
-            ("status", choice(&["True", "False"], "Whether the app answers.")),
+            ("type", choice(&["PodScheduled", "ContainersReady", "Ready"], "What of it; the last two are one here.")),
+            ("status", choice(&["True", "False", "Unknown"], "Whether it holds.")),
+            ("reason", text("Why, for programs.")),
+            ("message", text("Why, for people.")),
             ("lastTransitionTime", time("Since when.")),
         ],
     );
@@ -116,9 +155,12 @@ fn pod_status() -> Value {
             ),
             ("message", text("Why the Instance is ready or not.")),
             ("podIP", text("The address that its host ports are published on.")),
+            ("podIPs", list("The same.", object("One address.", [("ip", text("The address."))]))),
             ("hostIP", text("The same.")),
+            ("hostIPs", list("The same.", object("One address.", [("ip", text("The address."))]))),
+            ("qosClass", choice(&["Guaranteed"], "What it may use at most is reserved for it.")),
             ("startTime", time("When the container was started.")),
-            ("conditions", keyed("type", "The conditions: one.", condition)),
+            ("conditions", keyed("type", "The conditions.", condition)),
             ("containerStatuses", keyed("name", "The containers: one.", status)),
         ],
     )

@@ -9,6 +9,7 @@ pub mod leases;
 pub mod metrics;
 mod node_owners;
 pub mod nodes;
+mod pod_spec;
 pub mod pods;
 
 use serde_json::Value;

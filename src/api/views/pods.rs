@@ -17,8 +17,8 @@ use super::super::object;
 use super::super::query::WriteOptions;
 use super::super::reply::Reply;
 use super::super::update::{Candidate, Part, modify};
-use super::View;
-use crate::model::{Instance, Key, Kind, LastExit, Phase, Quantity, RECREATE_ANNOTATION, Time, condition, is_true};
+use super::{View, pod_spec};
+use crate::model::{Condition, Instance, Key, Kind, LastExit, Phase, RECREATE_ANNOTATION, Time, condition, is_true};
 
 /// The reason of an instance's Ready condition while it leaves its node; the controller's word.
 const MOVING: &str = "Moving";
@@ -72,45 +72,24 @@ pub fn project(instance: &Value) -> Option<Value> {
         }})
     };
     let message = condition(&status.conditions, "Ready").map(|c| c.message.clone()).unwrap_or_default();
-    let since = condition(&status.conditions, "Ready").map(|c| c.last_transition_time.to_string());
-    let ports: Vec<Value> = typed
-        .spec
-        .ports
-        .iter()
-        .map(|p| json!({"name": p.name, "containerPort": p.container_port, "hostPort": status.host_port(&p.name), "protocol": "TCP"}))
-        .collect();
-    let rests = matches!(status.phase, Phase::Asleep | Phase::Stopped);
-    let resources = json!({
-        "memory": Quantity::from_bytes(typed.spec.memory_bytes()), "cpu": Quantity::from_milli(typed.spec.cpu_milli()),
-        "nvidia.com/gpu": (typed.spec.gpus > 0).then(|| typed.spec.gpus.to_string()),
-    });
-    let meta = &typed.metadata;
+    let (meta, annotations) = (&typed.metadata, pod_spec::annotations(&typed));
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": meta.name, "namespace": meta.namespace, "uid": incarnation(&meta.uid, &status.container_id),
             "resourceVersion": meta.resource_version, "creationTimestamp": started.clone().or(meta.creation_timestamp.map(|t| t.to_string())),
-            "labels": meta.labels, "deletionTimestamp": going_since(&typed),
+            "labels": meta.labels, "annotations": (!annotations.is_empty()).then_some(annotations), "deletionTimestamp": going_since(&typed),
             "ownerReferences": [{
                 "apiVersion": Kind::Instance.api_version(), "kind": "Instance", "name": meta.name, "uid": meta.uid,
                 "controller": true,
             }],
         },
-        "spec": {
-            "tolerations": (!typed.spec.placement.tolerations.is_empty()).then_some(&typed.spec.placement.tolerations),
-            "nodeName": status.node, "restartPolicy": "Always",
-            "containers": [{
-                "name": CONTAINER, "image": typed.spec.image, "ports": ports,
-                // One that rests holds nothing of its host.
-                "resources": {"limits": resources, "requests": (!rests).then_some(&resources)},
-            }],
-        },
+        "spec": pod_spec::spec(&typed),
         "status": {
-            "phase": phase, "podIP": status.address, "hostIP": status.address, "startTime": started, "message": message,
-            "conditions": [{
-                "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": since,
-            }],
+            "phase": phase, "podIP": status.address, "podIPs": [{"ip": status.address}], "hostIP": status.address,
+            "hostIPs": [{"ip": status.address}], "startTime": started, "message": message, "qosClass": "Guaranteed",
+            "conditions": conditions(&status.conditions),
             "containerStatuses": [{
                 "name": CONTAINER, "image": typed.spec.image, "imageID": status.image.id,
                 "containerID": format!("docker://{}", status.container_id), "ready": ready,
@@ -120,6 +99,20 @@ pub fn project(instance: &Value) -> Option<Value> {
     });
     object::strip_nulls(&mut pod);
     Some(pod)
+}
+
+/// Those that Kubernetes knows, as far as the Instance tells them: it has one container, which is ready when it is.
+fn conditions(of: &[Condition]) -> Vec<Value> {
+    let shown = [("PodScheduled", "Scheduled"), ("ContainersReady", "Ready"), ("Ready", "Ready")];
+    let known = shown.into_iter().filter_map(|(name, ours)| Some((name, condition(of, ours)?)));
+    known
+        .map(|(name, told)| {
+            json!({
+                "type": name, "status": told.status, "reason": told.reason, "message": told.message,
+                "lastTransitionTime": told.last_transition_time,
+            })
+        })
+        .collect()
 }
 
 /// How the run before the present one ended, when it ended by itself.

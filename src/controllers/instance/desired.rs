@@ -58,13 +58,7 @@ pub fn limits(instance: &Instance) -> Limits {
 
 /// The named Docker volumes of an instance: volume of the spec, and name in Docker.
 pub fn named_volumes(instance: &Instance) -> impl Iterator<Item = (&Volume, String)> {
-    let key = instance.key();
-    instance.spec.volumes.iter().filter(|v| v.host_path.is_empty()).map(move |v| (v, volume_name(&key, v)))
-}
-
-/// The name of a volume in Docker: one of the instance's own, or that of one that was there.
-fn volume_name(key: &Key, volume: &Volume) -> String {
-    if volume.volume_name.is_empty() { labels::volume_name(key, &volume.name) } else { volume.volume_name.clone() }
+    instance.spec.volumes.iter().filter(|v| v.host_path.is_empty()).map(|v| (v, instance.volume_name(v)))
 }
 
 /// Hash of all that needs a new container when it changes: 64 bits of SHA-256, in hexadecimal.
@@ -110,7 +104,7 @@ fn env_sources(instance: &Instance) -> Vec<EnvSource> {
 fn mount(instance: &Instance, volume: &Volume) -> Mount {
     let (target, read_only) = (volume.mount_path.clone(), volume.read_only);
     if volume.host_path.is_empty() {
-        Mount::Volume { name: volume_name(&instance.key(), volume), target, read_only }
+        Mount::Volume { name: instance.volume_name(volume), target, read_only }
     } else {
         Mount::Bind { source: instance.fill(&volume.host_path), target, read_only }
     }

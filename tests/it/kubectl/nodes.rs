@@ -39,6 +39,12 @@ async fn furnish(k: &Kubectl) {
         .await;
     let mut alice = crate::support::api_server::instance("alice");
     alice["spec"]["resources"] = json!({"memory": "512Mi", "cpu": "250m"});
+    alice["spec"]["env"] = json!([
+        {"name": "GREETING", "value": "hello"},
+        {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+    ]);
+    alice["spec"]["placement"] = json!({"nodeSelector": {"zone": "a"}});
+    alice["metadata"]["annotations"] = json!({"example.com/note": "hers"});
     k.server.client.post(crate::support::client::INSTANCES, &alice).await.expect(201);
     k.server.put_status("alice", running()).await;
     for (name, kind, api, about, uid) in [
@@ -104,8 +110,29 @@ async fn nodes_are_listed_and_described_in_full() {
             assert_eq!(text.contains(wanted), expected, "{wanted}: {text}");
         }
         assert!(!text.contains("Failed to"), "{text}");
+        let volume = json!({"spec": {"volumes": [{"name": "data", "mountPath": "/data"}]}});
+        k.server.client.merge(&format!("{}/alice", crate::support::client::INSTANCES), &volume).await.expect(200);
         let described = k.ok("describe pod alice").await;
-        for wanted in ["Node:", "local/127.0.0.1", "ToldInstance", "Instance/alice"] {
+        // However kubectl aligns them.
+        let described = described.split_whitespace().collect::<Vec<_>>().join(" ");
+        for wanted in [
+            "Node: local/127.0.0.1",
+            "Annotations: example.com/note: hers",
+            "Status: Running",
+            "IP: 127.0.0.1",
+            "Controlled By: Instance/alice",
+            "Host Port: 30001/TCP",
+            "State: Running",
+            "cpu: 250m memory: 512Mi",
+            "GREETING: hello",
+            "PASSWORD: <set to the key 'password' in secret 'db'> Optional: false",
+            "/data from data (rw)",
+            "ContainersReady True",
+            "ClaimName: pr.default.alice.data",
+            "QoS Class: Guaranteed",
+            "Node-Selectors: zone=a",
+            "ToldInstance",
+        ] {
             assert!(described.contains(wanted), "{wanted} is missing: {described}");
         }
         assert!(k.ok("events --for node/local").await.contains("ToldDockerHost"));
