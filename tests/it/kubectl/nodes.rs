@@ -44,7 +44,6 @@ async fn furnish(k: &Kubectl) {
         {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
     ]);
     alice["spec"]["placement"] = json!({"nodeSelector": {"zone": "a"}});
-    alice["metadata"]["annotations"] = json!({"example.com/note": "hers"});
     k.server.client.post(crate::support::client::INSTANCES, &alice).await.expect(201);
     k.server.put_status("alice", running()).await;
     for (name, kind, api, about, uid) in [
@@ -110,8 +109,11 @@ async fn nodes_are_listed_and_described_in_full() {
             assert_eq!(text.contains(wanted), expected, "{wanted}: {text}");
         }
         assert!(!text.contains("Failed to"), "{text}");
-        let volume = json!({"spec": {"volumes": [{"name": "data", "mountPath": "/data"}]}});
-        k.server.client.merge(&format!("{}/alice", crate::support::client::INSTANCES), &volume).await.expect(200);
+        let more = json!({
+            "metadata": {"annotations": {"example.com/note": "hers"}},
+            "spec": {"volumes": [{"name": "data", "mountPath": "/data"}]},
+        });
+        k.server.client.merge(&format!("{}/alice", crate::support::client::INSTANCES), &more).await.expect(200);
         let described = k.ok("describe pod alice").await;
         // However kubectl aligns them.
         let described = described.split_whitespace().collect::<Vec<_>>().join(" ");
