@@ -93,6 +93,12 @@ pub fn bad_option(field: &str, message: String) -> ApiError {
     bad_options("Options", FieldError { reason: FieldReason::NotSupported, field: field.into(), message })
 }
 
+/// A 422 about an option of a list or a watch that may not be given with the others, or without another.
+pub fn forbidden_option(field: &str, why: &str) -> ApiError {
+    let message = format!("Forbidden: {why}");
+    bad_options("ListOptions", FieldError { reason: FieldReason::Forbidden, field: field.into(), message })
+}
+
 /// A 422 about an option; `kind` is `PatchOptions` and the like.
 pub fn bad_options(kind: &'static str, problem: FieldError) -> ApiError {
     let subject = Subject { group: "meta.k8s.io", plural: "options", kind, name: String::new() };

@@ -33,12 +33,15 @@ impl Include {
 /// The row of an object.
 pub fn row(view: View, object: Value, version: &str, include: Include, facts: &Facts) -> Value {
     let cells = view.cells(&object, facts);
-    let object = match include {
+    json!({"cells": cells, "object": carried(object, version, include)})
+}
+
+fn carried(object: Value, version: &str, include: Include) -> Value {
+    match include {
         Include::None => Value::Null,
         Include::Metadata => metadata_only(object, version),
         Include::Object => object,
-    };
-    json!({"cells": cells, "object": object})
+    }
 }
 
 /// A Table without its rows.
@@ -55,7 +58,8 @@ pub fn table(view: View, body: Value, version: &str, include: Include, facts: &F
     let mut table = head(view, version, json!({"resourceVersion": at}));
     let bookmark = body.get("metadata").is_some_and(|m| m.get("name").is_none());
     let row = if bookmark {
-        json!({"cells": vec![""; view.column_definitions().as_array().map_or(0, Vec::len)], "object": body})
+        let columns = view.column_definitions().as_array().map_or(0, Vec::len);
+        json!({"cells": vec![""; columns], "object": carried(body, version, include)})
     } else {
         row(view, body, version, include, facts)
     };

@@ -21,7 +21,7 @@ use super::handler::Call;
 use super::items::{self, Item};
 use super::list;
 use super::negotiate::Form;
-use super::query::bad_option;
+use super::query::forbidden_option;
 use super::selector::Selector;
 use super::table::{self, Include};
 use super::views::{self, View};
@@ -46,13 +46,13 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
     let rule = query.get("resourceVersionMatch");
     let initial = match query.get("sendInitialEvents") {
         Some(_) if rule != Some("NotOlderThan") => {
-            let message = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(bad_option("sendInitialEvents", message.into()));
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            return Err(forbidden_option("resourceVersionMatch", why));
         }
         Some(_) => query.flag("sendInitialEvents"),
         None if rule.is_some() => {
-            let message = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            return Err(bad_option("resourceVersionMatch", message.into()));
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return Err(forbidden_option("resourceVersionMatch", why));
         }
         None => asked.is_none_or(|r| r.0 == 0),
     };

@@ -1,5 +1,7 @@
 //! Watches as a client sees them.
 
+mod forms;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
