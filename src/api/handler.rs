@@ -224,7 +224,7 @@ fn about_the_api(state: &ApiState, target: &Target, headers: &HeaderMap) -> Resu
         Target::Groups => Ok(discovery::groups(headers)),
         Target::Group(group) => Ok(discovery::group(group)),
         Target::Resources(group, version) => Ok(discovery::resources(group, version)),
-        Target::OpenApiV2 => Ok(openapi::v2()),
+        Target::OpenApiV2 => Ok(openapi::v2(headers)),
         Target::OpenApiIndex => Ok(openapi::index()),
         Target::OpenApi(group, version) => Ok(openapi::document(group, version, headers)),
         Target::Records(_) => Err(ApiError::no_such_path()),

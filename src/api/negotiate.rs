@@ -71,6 +71,11 @@ fn meta_version(range: &Range<'_>) -> Option<&'static str> {
     }
 }
 
+/// Whether the client names one of these media types.
+pub fn names(headers: &HeaderMap, media_types: &[&str]) -> bool {
+    ranges(headers).iter().any(|range| media_types.contains(&range.media.as_str()))
+}
+
 /// The first form in the client's list that we can give.
 pub fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     let ranges = ranges(headers);

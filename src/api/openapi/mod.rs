@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::discovery::{Document, cached};
 use super::error::ApiError;
+use super::negotiate;
 use super::registry;
 use super::reply::Reply;
 
@@ -52,14 +53,20 @@ pub fn document(group: &str, version: &str, headers: &HeaderMap) -> Response {
     }
 }
 
-/// `/openapi/v2`: an empty document. kubectl 1.27 and 1.28 fetch it before they write, and look nothing up in it.
-pub fn v2() -> Response {
-    // swagger "2.0", info {title "Portreeve", version "v1"}, no paths, no definitions, as gnostic's protobuf
+/// `/openapi/v2`: an empty document, in gnostic's protobuf for who asks for it, else in JSON. kubectl 1.27 and 1.28 fetch
+/// it before they write, and look nothing up in it.
+pub fn v2(headers: &HeaderMap) -> Response {
+    // The same as below.
     const EMPTY: &[u8] = b"\x0a\x032.0\x12\x0f\x0a\x09Portreeve\x12\x02v1\x42\x00\x4a\x00";
-    let mut response = Response::new(Body::from(EMPTY));
-    let media_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let by_form = (header::VARY, HeaderValue::from_static("Accept"));
+    if !negotiate::names(headers, &[PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"]) {
+        let info = json!({"title": "Portreeve", "version": "v1"});
+        let document = json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}});
+        return ([by_form], Reply::ok(document).into_response()).into_response();
+    }
+    let media_type = (header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    ([by_form, media_type], Body::from(EMPTY)).into_response()
 }
 
 fn make(group: &str, version: &str) -> Value {

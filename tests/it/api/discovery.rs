@@ -89,6 +89,24 @@ async fn openapi_lets_kubectl_write_and_explain() {
             assert!(document.pointer(&reference[1..]).is_some(), "{path}: {reference} leads nowhere");
         }
     }
-    let old = server.client.get("/openapi/v2").await;
-    assert_eq!(old.bytes.len(), 26);
+}
+
+#[tokio::test]
+async fn the_old_openapi_document_is_empty_in_both_of_its_forms() {
+    let server = ApiServer::start().await;
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    // As client-go asks for it, now and up to 1.26, and as it is answered.
+    for accept in [PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"] {
+        let answer = server.client.send(Method::GET, "/openapi/v2", &[("accept", accept)], "").await;
+        assert_eq!((answer.status.as_u16(), &answer.headers[header::CONTENT_TYPE]), (200, &PROTOBUF.parse().unwrap()));
+        assert_eq!(answer.headers[header::VARY], "Accept");
+        assert!(answer.bytes.starts_with(b"\x0a\x032.0"), "the first field is the version: {:?}", answer.bytes);
+    }
+    for accept in ["application/json", "application/json, */*", "*/*"] {
+        let answer = server.client.send(Method::GET, "/openapi/v2", &[("accept", accept)], "").await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json", "{accept}");
+        assert_eq!(answer.headers[header::VARY], "Accept");
+        let document = answer.expect(200);
+        assert_eq!((&document["swagger"], &document["definitions"]), (&json!("2.0"), &json!({})));
+    }
 }
