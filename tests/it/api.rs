@@ -19,6 +19,7 @@ mod schema;
 mod secrets;
 mod strangers;
 mod tokens;
+mod tools;
 mod writes;
 
 pub use reach::{Scripted, uses};
