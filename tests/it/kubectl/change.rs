@@ -26,6 +26,7 @@ async fn change() {
         label_with_a_stale_version_conflicts,
         label_all_and_by_selector,
         annotate_sets_overwrites_and_removes,
+        annotate_all_and_by_selector,
         scale_stops_and_starts,
         scale_with_preconditions,
         scale_refuses_more_than_one,
@@ -238,6 +239,20 @@ async fn annotate_sets_overwrites_and_removes(k: &Shell<'_>) {
         (&after["metadata"]["annotations"], &after["metadata"]["generation"]),
         (&json!({"note": "x"}), &json!(1))
     );
+}
+
+async fn annotate_all_and_by_selector(k: &Shell<'_>) {
+    k.alice().await;
+    k.ok_with("create -f -", &ALICE.replace("alice", "bob").replace("free", "paid")).await;
+    assert_eq!(k.ok("annotate inst --all note=x").await.lines().count(), 2);
+    has(&k.fails("annotate inst --all note=y").await, &["already has a value (x)"]);
+    k.ok("annotate inst -l tier=paid note=y --overwrite").await;
+    let notes = "get inst -o jsonpath={.items[*].metadata.annotations.note}";
+    assert_eq!(k.ok(notes).await, "x y");
+    k.ok("annotate inst --all note- --dry-run=server").await;
+    assert_eq!(k.ok(notes).await, "x y");
+    k.ok("annotate inst --all note-").await;
+    assert_eq!(k.ok(notes).await, "");
 }
 
 async fn scale_stops_and_starts(k: &Shell<'_>) {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::harness::{Shell, has, play, rows, scenarios};
+use crate::support::api_server::running;
 
 #[tokio::test]
 async fn get() {
@@ -21,6 +22,7 @@ async fn get() {
         get_labels_as_columns,
         get_in_chunks,
         get_several_kinds,
+        get_printed_without_the_server,
         get_a_missing_name,
         get_subresources,
         get_from_files_and_lists,
@@ -193,6 +195,17 @@ async fn get_several_kinds(k: &Shell<'_>) {
     let all = k.ok("get all").await;
     // The only resource of the category, therefore without its name.
     assert_eq!(rows(&all)[1..].iter().map(|r| r[0]).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+async fn get_printed_without_the_server(k: &Shell<'_>) {
+    three(k).await;
+    let table = k.ok("get inst --server-print=false").await;
+    let rows = rows(&table);
+    assert_eq!(rows[0], ["NAME", "AGE"]);
+    assert_eq!(rows[1..].iter().map(|r| r[0]).collect::<Vec<_>>(), ["a", "b", "c"]);
+    k.status("a", running()).await;
+    has(&k.ok("get pods --server-print=false").await, &["NAME", "AGE", "a "]);
+    has(&k.ok("get ns --server-print=false").await, &[&k.namespace]);
 }
 
 async fn get_a_missing_name(k: &Shell<'_>) {

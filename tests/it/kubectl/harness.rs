@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures::future::{FutureExt, LocalBoxFuture};
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::OnceCell;
 
 use super::Kubectl;
@@ -295,7 +295,8 @@ impl<'s> Shell<'s> {
     pub fn start(&self, line: &str) -> Running {
         let mut child = self.command(line).spawn().expect("kubectl runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Running { child, lines }
+        let errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        Running { child, lines, errors }
     }
 }
 
@@ -303,25 +304,36 @@ impl<'s> Shell<'s> {
 pub struct Running {
     pub child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    errors: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
     /// The next line that holds this text.
     pub async fn line_with(&mut self, text: &str) -> String {
-        let mut seen = String::new();
-        let found = async {
-            loop {
-                let Some(line) = self.lines.next_line().await.expect("output") else {
-                    panic!("no {text:?} before the end, but {seen}");
-                };
-                if line.contains(text) {
-                    return line;
-                }
-                seen += &line;
-            }
-        };
-        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {text:?} in time"))
+        line_of(&mut self.lines, &[text]).await
     }
+
+    /// The same of standard error, where `-v=6` tells each request once its answer begins.
+    pub async fn error_with(&mut self, texts: &[&str]) -> String {
+        line_of(&mut self.errors, texts).await
+    }
+}
+
+/// The next line that holds all these texts.
+async fn line_of(lines: &mut Lines<BufReader<impl AsyncRead + Unpin>>, texts: &[&str]) -> String {
+    let mut seen = String::new();
+    let found = async {
+        loop {
+            let Some(line) = lines.next_line().await.expect("output") else {
+                panic!("no {texts:?} before the end, but {seen}");
+            };
+            if texts.iter().all(|text| line.contains(text)) {
+                return line;
+            }
+            seen += &line;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {texts:?} in time"))
 }
 
 async fn end(mut command: Command, input: &str) -> Ran {

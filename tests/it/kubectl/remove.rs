@@ -1,8 +1,9 @@
 //! `delete` in its forms. There are no controllers here: the tests let go of an instance as its controller does.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{ALICE, SETTINGS, Shell, has, play, scenarios};
+use crate::support::api_server::{PATIENCE, instance, running};
 
 #[tokio::test]
 async fn remove() {
@@ -20,6 +21,8 @@ async fn remove() {
         delete_dry_runs_delete_nothing,
         delete_keeps_to_finalizers,
         delete_twice_is_the_same_deletion,
+        delete_pods_by_label,
+        delete_all_pods,
     ])
     .await;
 }
@@ -161,4 +164,68 @@ async fn delete_twice_is_the_same_deletion(k: &Shell<'_>) {
     let before = k.object("instances/alice").await;
     k.ok("delete inst alice --wait=false").await;
     assert_eq!(k.object("instances/alice").await, before);
+}
+
+/// Instances `a` and `b` of set `x` and `c` of set `y`, which run, and `d` of `x`, which has no container.
+async fn four_instances(k: &Shell<'_>) {
+    for (name, set) in [("a", "x"), ("b", "x"), ("c", "y"), ("d", "x")] {
+        let mut object = instance(name);
+        object["metadata"]["labels"] = json!({"set": set});
+        k.make(&object).await;
+        if name != "d" {
+            k.status(name, running()).await;
+        }
+    }
+}
+
+/// A command that deletes these Pods, in this order, and waits until their containers are made anew, as their controller
+/// does.
+async fn delete_pods(k: &Shell<'_>, line: &str, names: &[&str]) {
+    let mut delete = k.start(&format!("{line} -v=6"));
+    for name in names {
+        delete.line_with(&format!("pod \"{name}\" deleted")).await;
+    }
+    for name in names {
+        // kubectl looks at each Pod, and then lists it and watches. One that is made anew between the two it waits for
+        // for ever, with any server.
+        delete.error_with(&["watch=true", &format!("fieldSelector=metadata.name%3D{name}")]).await;
+        let marked = k.object(&format!("instances/{name}")).await;
+        assert!(marked["metadata"]["annotations"]["portreeve.dev/recreate"].is_string(), "{marked}");
+        let mut anew = running();
+        anew["containerID"] = "beef".into();
+        k.status(name, anew).await;
+    }
+    let ended = tokio::time::timeout(PATIENCE, delete.child.wait()).await.expect("it ended in time");
+    assert!(ended.expect("an exit code").success(), "{line}");
+}
+
+/// The names and uids of the Pods.
+async fn pods(k: &Shell<'_>) -> Vec<(Value, Value)> {
+    let list = k.object("pods").await;
+    let items = list["items"].as_array().expect("items");
+    items.iter().map(|p| (p["metadata"]["name"].clone(), p["metadata"]["uid"].clone())).collect()
+}
+
+async fn delete_pods_by_label(k: &Shell<'_>) {
+    four_instances(k).await;
+    let before = pods(k).await;
+    delete_pods(k, "delete pods -l set=x", &["a", "b"]).await;
+    let after = pods(k).await;
+    assert_eq!(after.len(), 3);
+    let same: Vec<_> = after.iter().zip(&before).map(|(now, then)| now == then).collect();
+    assert_eq!(same, [false, false, true], "{before:?} became {after:?}");
+    for name in ["a", "b", "c", "d"] {
+        let meta = k.object(&format!("instances/{name}")).await["metadata"].clone();
+        assert!(meta["deletionTimestamp"].is_null(), "{meta}");
+        assert_eq!(meta["annotations"].is_null(), ["c", "d"].contains(&name), "{meta}");
+    }
+}
+
+async fn delete_all_pods(k: &Shell<'_>) {
+    four_instances(k).await;
+    let before = pods(k).await;
+    delete_pods(k, "delete pods --all", &["a", "b", "c"]).await;
+    let after = pods(k).await;
+    assert!(after.iter().zip(&before).all(|(now, then)| now.0 == then.0 && now.1 != then.1), "{before:?}: {after:?}");
+    assert_eq!(k.names("instances").await, ["a", "b", "c", "d"]);
 }

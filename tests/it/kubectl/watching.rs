@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::harness::{ALICE, Shell, has, play, scenarios};
+use crate::support::api_server::running;
 
 #[tokio::test]
 async fn watching() {
@@ -12,9 +13,13 @@ async fn watching() {
         watch_one_name_with_event_types,
         watch_by_label_sees_entering_and_leaving,
         watch_as_json,
+        watch_events_as_json,
+        watch_pods_sees_each_container,
         events_are_followed,
         wait_for_a_condition,
         wait_for_a_false_condition,
+        wait_for_a_condition_of_this_generation,
+        wait_for_a_pod,
         wait_for_all_of_a_selector,
         wait_for_a_jsonpath,
         wait_for_deletion,
@@ -95,6 +100,29 @@ async fn watch_as_json(k: &Shell<'_>) {
     assert_eq!(watch.line_with("alice").await, "alice=app:2");
 }
 
+async fn watch_events_as_json(k: &Shell<'_>) {
+    k.alice().await;
+    let mut watch =
+        k.start("get inst -w --output-watch-events -o jsonpath={.type}/{.object.kind}/{.object.spec.image}{\"\\n\"}");
+    assert_eq!(watch.line_with("Instance").await, "ADDED/Instance/app:1");
+    k.ok("patch inst alice --type=merge -p {\"spec\":{\"image\":\"app:2\"}}").await;
+    assert_eq!(watch.line_with("Instance").await, "MODIFIED/Instance/app:2");
+}
+
+async fn watch_pods_sees_each_container(k: &Shell<'_>) {
+    k.alice().await;
+    let mut watch = k.start("get pods -w --output-watch-events --no-headers");
+    k.status("alice", running()).await;
+    has(&watch.line_with("alice").await, &["ADDED", "1/1", "Running"]);
+    let mut anew = running();
+    anew["containerID"] = "beef".into();
+    k.status("alice", anew).await;
+    has(&watch.line_with("alice").await, &["DELETED"]);
+    has(&watch.line_with("alice").await, &["ADDED", "1/1", "Running"]);
+    k.status("alice", json!({"containerID": null})).await;
+    has(&watch.line_with("alice").await, &["DELETED"]);
+}
+
 fn ready(status: &str) -> serde_json::Value {
     json!({"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
 }
@@ -112,6 +140,42 @@ async fn wait_for_a_false_condition(k: &Shell<'_>) {
     k.alice().await;
     k.status("alice", ready("False")).await;
     has(&k.ok("wait inst/alice --for=condition=Ready=False --timeout=15s").await, &["condition met"]);
+}
+
+async fn wait_for_a_condition_of_this_generation(k: &Shell<'_>) {
+    k.alice().await;
+    // What the status as a whole speaks of, and what its condition does.
+    let seen = |status: u64, condition: u64| {
+        let mut seen = ready("True");
+        seen["observedGeneration"] = status.into();
+        seen["conditions"][0]["observedGeneration"] = condition.into();
+        seen
+    };
+    k.status("alice", seen(1, 1)).await;
+    k.ok("wait inst/alice --for=condition=Ready --timeout=15s").await;
+    k.ok("patch inst alice --type=merge -p {\"spec\":{\"image\":\"app:2\"}}").await;
+    let mut wait = k.start("wait inst/alice --for=condition=Ready --timeout=60s");
+    for behind in [seen(1, 1), seen(2, 1)] {
+        k.status("alice", behind).await;
+        // Another that has looked and given up: meanwhile the first has not seen its condition either.
+        has(&k.fails("wait inst/alice --for=condition=Ready --timeout=1s").await, &["timed out waiting"]);
+        assert!(wait.child.try_wait().expect("it is known").is_none(), "it took an old condition for a new one");
+    }
+    k.status("alice", seen(2, 2)).await;
+    assert_eq!(wait.line_with("alice").await, "instance.portreeve.dev/alice condition met");
+}
+
+async fn wait_for_a_pod(k: &Shell<'_>) {
+    k.alice().await;
+    has(&k.fails("wait pod/alice --for=condition=Ready --timeout=5s").await, &["pods \"alice\" not found"]);
+    let mut starting = running();
+    starting["conditions"][0]["status"] = "False".into();
+    k.status("alice", starting).await;
+    let mut wait = k.start("wait pods -l tier=free --for=condition=Ready --timeout=60s");
+    has(&k.fails("wait pod/alice --for=condition=Ready --timeout=1s").await, &["timed out waiting"]);
+    assert!(wait.child.try_wait().expect("it is known").is_none(), "the Pod was not ready");
+    k.status("alice", running()).await;
+    assert_eq!(wait.line_with("alice").await, "pod/alice condition met");
 }
 
 async fn wait_for_all_of_a_selector(k: &Shell<'_>) {
