@@ -1,6 +1,6 @@
 #!/bin/bash
 # Other people's clients against the real server: schemathesis from our own OpenAPI document, and the official Python
-# client. Needs python3 with venv, and PyPI.
+# client. Before them the examples against the schemas that are published for editors. Needs python3 with venv, and PyPI.
 #
 #   tests/clients/run.sh PROGRAM [REQUESTS] [VENV]
 #
@@ -38,6 +38,9 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" != "$versions" ]; then
     "$venv/bin/pip" --quiet --disable-pip-version-check install -r "$here/requirements.txt"
     printf '%s\n' "$versions" >"$venv/installed"
 fi
+
+echo "the examples against the published schemas"
+"$venv/bin/python" "$here/schemas.py"
 
 port=$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 "$program" serve --data-dir "$work/data" --store memory --docker none \
