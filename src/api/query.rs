@@ -27,8 +27,9 @@ impl Query {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// Whether a flag is set: as in Kubernetes by its name alone, and by every value but these two.
     pub fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| matches!(v, "1" | "true" | "True" | "TRUE" | "t" | "T"))
+        self.all(name).next().is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
@@ -115,6 +116,11 @@ mod tests {
         assert_eq!(query.number("limit").unwrap(), Some(5));
         assert_eq!(query.get("labelSelector"), Some("a=b,c"));
         assert!(query.flag("watch") && !query.flag("follow"));
+        for (value, set) in [("", true), ("=", true), ("=true", true), ("=yes", true), ("=0", false), ("=False", false)]
+        {
+            let query = Query::of(&format!("/x?limit=5&follow{value}").parse().unwrap()).unwrap();
+            assert_eq!(query.flag("follow"), set, "follow{value}");
+        }
         let long = format!("/x?fieldManager={}", "m".repeat(129));
         for bad in ["/x?dryRun=Some", "/x?fieldValidation=strict", "/x?fieldManager=a%0A", &long] {
             assert!(WriteOptions::of(&Query::of(&bad.parse().unwrap()).unwrap()).is_err(), "{bad}");

@@ -44,7 +44,8 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
     let selector = views::aliased(&call.state, view, call.selector(view)?, call.place.namespace.as_deref()).await?;
     let asked = list::version(query)?;
     let rule = query.get("resourceVersionMatch");
-    let initial = match query.get("sendInitialEvents") {
+    let says = query.all("sendInitialEvents").next();
+    let initial = match says {
         Some(_) if rule != Some("NotOlderThan") => {
             let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             return Err(forbidden_option("resourceVersionMatch", why));
@@ -56,7 +57,7 @@ pub async fn watch(call: &Call, view: View, form: Form, include: Include) -> Res
         }
         None => asked.is_none_or(|r| r.0 == 0),
     };
-    let marked = initial && query.get("sendInitialEvents").is_some();
+    let marked = initial && says.is_some();
     if marked && matches!(form, Form::Table(_)) {
         return Err(ApiError::not_acceptable("application/json"));
     }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::Method;
+use portreeve::model::Key;
 use serde_json::{Value, json};
 
 use super::{label, make};
-use crate::support::api_server::{ApiServer, instance, running};
+use crate::support::api_server::{ApiServer, heavy, instance, running};
 use crate::support::client::{INSTANCES, Lines};
 
 const METADATA: [(&str, &str); 1] = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
@@ -49,7 +50,7 @@ async fn a_watch_of_metadata_tells_nothing_else() {
     let (kind, modified) = event(&mut watch).await;
     is_metadata_only(&modified);
     assert_eq!((kind.as_str(), &modified["metadata"]), ("MODIFIED", &of_a().await));
-    server.remove(&portreeve::model::Key::instance("default", "a")).await;
+    server.remove(&Key::instance("default", "a")).await;
     let (kind, deleted) = event(&mut watch).await;
     is_metadata_only(&deleted);
     assert_eq!((kind.as_str(), &deleted["metadata"]["uid"]), ("DELETED", &added["metadata"]["uid"]));
@@ -169,6 +170,73 @@ async fn what_no_watch_can_be_is_refused_before_it_begins() {
         assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "{status}");
         assert!(status["details"]["retryAfterSeconds"].is_u64(), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_is_asked_for_by_the_name_of_the_flag_alone() {
+    let server = ApiServer::start().await;
+    make(&server, "a", "x").await;
+    for query in ["watch", "watch=", "watch=1", "watch=True"] {
+        let mut watch = server.client.watch(&format!("{INSTANCES}?{query}")).await;
+        assert_eq!(watch.told().await, ("ADDED".into(), "a".into()), "{query}");
+    }
+    for query in ["watch=0", "watch=false", "watch=FALSE"] {
+        assert_eq!(
+            server.client.get(&format!("{INSTANCES}?{query}")).await.expect(200)["kind"],
+            "InstanceList",
+            "{query}"
+        );
+    }
+    let mut marked = server.client.watch(&format!("{INSTANCES}?watch&{}", INITIAL.replace("=true", ""))).await;
+    assert_eq!((event(&mut marked).await.0, event(&mut marked).await.0), ("ADDED".into(), "BOOKMARK".into()));
+}
+
+/// A server with as many large records as no connection holds unread, and a watch that has told the first of them.
+async fn in_the_middle_of_many() -> (ApiServer, Lines, usize) {
+    const COUNT: usize = 100;
+    let server = ApiServer::start().await;
+    for n in 0..COUNT {
+        server.put(heavy(&format!("h{n:02}"), 0)).await;
+    }
+    let mut watch = server.client.watch(&format!("{INSTANCES}?watch=1&{INITIAL}")).await;
+    assert_eq!(watch.told().await, ("ADDED".into(), "h00".into()));
+    (server, watch, COUNT)
+}
+
+#[tokio::test]
+async fn existing_objects_are_told_as_of_one_version_however_many_they_are() {
+    let (server, mut watch, count) = in_the_middle_of_many().await;
+    let began = server.store.revision();
+    server.put(heavy("h99", 1)).await;
+    server.remove(&Key::instance("default", "h98")).await;
+    server.put(heavy("h97x", 1)).await;
+    for n in 1..count {
+        let (kind, object) = event(&mut watch).await;
+        assert_eq!((kind, &object["metadata"]["name"]), ("ADDED".into(), &json!(format!("h{n:02}"))));
+        assert_eq!(object["metadata"]["annotations"]["turn"], "0", "it was changed later");
+    }
+    let (kind, mark) = event(&mut watch).await;
+    assert_eq!((kind.as_str(), &mark["metadata"]["resourceVersion"]), ("BOOKMARK", &json!(began.0.to_string())));
+    for told in [("MODIFIED", "h99"), ("DELETED", "h98"), ("ADDED", "h97x")] {
+        assert_eq!(watch.told().await, (told.0.into(), told.1.into()));
+    }
+}
+
+#[tokio::test]
+async fn existing_objects_whose_history_goes_meanwhile_are_never_said_to_be_all() {
+    let (server, mut watch, count) = in_the_middle_of_many().await;
+    server.put(heavy("h99", 1)).await;
+    server.store.compact(server.store.revision()).await.expect("compacted");
+    let mut added = 1;
+    let last = loop {
+        match event(&mut watch).await {
+            (kind, _) if kind == "ADDED" => added += 1,
+            last => break last,
+        }
+    };
+    assert_eq!((last.0.as_str(), &last.1["code"], &last.1["reason"]), ("ERROR", &json!(410), &json!("Expired")));
+    assert!(added < count, "all were told from a history that was gone");
+    assert!(watch.next().await.is_none(), "the stream ends after it");
 }
 
 #[tokio::test]
