@@ -435,3 +435,56 @@ async fn k9s_asks_what_it_may_and_shows_every_kind_as_a_table() {
         assert_eq!((&plain["kind"], &plain["metadata"]["name"]), (&json!(kind), &json!(name)), "{one}");
     }
 }
+
+#[tokio::test]
+async fn a_client_of_metadata_reads_changes_and_deletes_without_more() {
+    // As client-go's metadata client and the cache of controller-runtime ask.
+    let accept = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,\
+                  application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+    let lists = accept.replace("Metadata;", "MetadataList;");
+    let server = furnished().await;
+    let client = &server.client;
+    let is = |object: &Value, kind: &str, fields: &[&str]| {
+        assert_eq!((&object["kind"], &object["apiVersion"]), (&json!(kind), &json!("meta.k8s.io/v1")), "{object}");
+        assert_eq!(object.as_object().expect("an object").keys().collect::<Vec<_>>(), fields, "{object}");
+    };
+    let one = ["apiVersion", "kind", "metadata"];
+    for (collection, name) in [
+        (INSTANCES, "a"),
+        ("/api/v1/namespaces/default/secrets", "first"),
+        ("/api/v1/namespaces/default/pods", "a"),
+        ("/api/v1/nodes", "local"),
+        ("/apis/events.k8s.io/v1/namespaces/default/events", "first"),
+    ] {
+        let path = format!("{collection}/{name}");
+        let list = client.send(Method::GET, collection, &[("accept", &lists)], "").await.expect(200);
+        is(&list, "PartialObjectMetadataList", &["apiVersion", "items", "kind", "metadata"]);
+        assert!(list["metadata"]["resourceVersion"].is_string(), "{list}");
+        let item = list["items"].as_array().expect("items").iter().find(|i| i["metadata"]["name"] == name);
+        is(item.expect("it is listed"), "PartialObjectMetadata", &one);
+        let found = client.send(Method::GET, &path, &[("accept", accept)], "").await.expect(200);
+        is(&found, "PartialObjectMetadata", &one);
+        assert_eq!(Some(&found["metadata"]["uid"]), item.map(|i| &i["metadata"]["uid"]), "{path}");
+        if collection.ends_with("pods") {
+            continue;
+        }
+        let headers = [("accept", accept), ("content-type", "application/merge-patch+json")];
+        let patch = json!({"metadata": {"labels": {"by": "metadata"}}}).to_string();
+        let patched = client.send(Method::PATCH, &path, &headers, patch).await.expect(200);
+        is(&patched, "PartialObjectMetadata", &one);
+        assert_eq!(patched["metadata"]["labels"]["by"], "metadata");
+        if collection.ends_with("nodes") {
+            continue;
+        }
+        // Another of the name that was seen is not to be deleted.
+        let headers = [("accept", accept), ("content-type", "application/json")];
+        let only = |uid: &Value| json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}});
+        let other = only(&json!("another")).to_string();
+        client.send(Method::DELETE, &path, &headers, other).await.expect(409);
+        let deleted = client.send(Method::DELETE, &path, &headers, only(&found["metadata"]["uid"]).to_string()).await;
+        match deleted.expect(200) {
+            status if status["kind"] == "Status" => assert_eq!(status["status"], "Success"),
+            marked => is(&marked, "PartialObjectMetadata", &one),
+        }
+    }
+}

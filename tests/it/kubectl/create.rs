@@ -21,6 +21,7 @@ async fn create() {
         create_refuses_another_namespace_than_the_request,
         create_saves_its_configuration,
         create_several_goes_on_after_a_failure,
+        create_of_what_is_not_served_is_refused,
     ])
     .await;
 }
@@ -170,4 +171,13 @@ async fn create_several_goes_on_after_a_failure(k: &Shell<'_>) {
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), "configmap/settings created\nconfigmap/more created\n"));
     assert_eq!(k.names("configmaps").await, ["more", "settings"]);
     assert!(k.names("instances").await.is_empty());
+}
+
+async fn create_of_what_is_not_served_is_refused(k: &Shell<'_>) {
+    // There is a kind of that name, which is only shown; and there is none.
+    has(&k.fails("run alice --image=app:1").await, &["(MethodNotAllowed)", "write the instance of the same name"]);
+    has(&k.fails("create deployment alice --image=app:1").await, &["could not find the requested resource"]);
+    k.alice().await;
+    has(&k.fails("create service clusterip alice --tcp=80").await, &["only read"]);
+    assert!(k.names("pods").await.is_empty());
 }

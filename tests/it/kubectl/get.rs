@@ -222,6 +222,7 @@ async fn get_a_missing_name(k: &Shell<'_>) {
 async fn get_subresources(k: &Shell<'_>) {
     three(k).await;
     assert_eq!(k.ok("get inst a --subresource=scale -o jsonpath={.kind}{.spec.replicas}").await, "Scale1");
+    has(&k.ok("get inst a --subresource=scale").await, &["NAME", "AGE", "a "]);
     k.status("a", json!({"phase": "Running"})).await;
     assert_eq!(k.ok("get inst a --subresource=status -o jsonpath={.status.phase}").await, "Running");
 }
