@@ -1,6 +1,7 @@
 //! Watches as a client sees them.
 
 mod forms;
+mod views;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
