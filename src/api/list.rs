@@ -10,7 +10,7 @@ use super::error::{ApiError, Subject};
 use super::handler::Call;
 use super::items::{self, Item};
 use super::negotiate::{self, Form};
-use super::query::{Query, bad_option};
+use super::query::{Query, bad_list_option, forbidden_option};
 use super::reply::Reply;
 use super::selector::Selector;
 use super::table::{self, Include};
@@ -88,7 +88,12 @@ pub fn version(query: &Query) -> Result<Option<Revision>, ApiError> {
 
 /// The window that a query asks for.
 fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiError> {
-    let limit = query.number("limit")?.filter(|n| *n > 0).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let limit = query.signed("limit")?.filter(|n| *n > 0).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    // How long a list may take is not for its reader to say; what is no number is no list's option.
+    query.signed("timeoutSeconds")?;
+    if query.all("sendInitialEvents").next().is_some() {
+        return Err(forbidden_option("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
     let asked = version(query)?;
     let rule = query.get("resourceVersionMatch");
     if let Some(token) = query.get("continue") {
@@ -98,7 +103,7 @@ fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiEr
         let token = decode_token(token, prefix)?;
         return Ok(Window { limit, at: Some(Revision(token.rv)), after: Some(token.after), left: token.left });
     }
-    let forbidden = |why: &str| bad_option("resourceVersionMatch", format!("Forbidden: {why}"));
+    let forbidden = |why: &str| forbidden_option("resourceVersionMatch", why);
     let exact = match (rule, asked) {
         (None, Some(Revision(n))) => n != 0 && limit.is_some(),
         (None, None) => false,
@@ -112,7 +117,7 @@ fn window(query: &Query, prefix: &str, newest: Revision) -> Result<Window, ApiEr
         (Some("Exact"), Some(_)) => true,
         (Some(other), Some(_)) => {
             let message = format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"");
-            return Err(bad_option("resourceVersionMatch", message));
+            return Err(bad_list_option("resourceVersionMatch", message));
         }
     };
     check_future(asked, newest)?;

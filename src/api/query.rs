@@ -1,5 +1,7 @@
 //! Query parameters: read leniently (unknown ones are ignored, `?&` is fine), understood strictly.
 
+use std::str::FromStr;
+
 use axum::extract::Query as Urlencoded;
 use http::Uri;
 
@@ -33,6 +35,15 @@ impl Query {
     }
 
     pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        self.parsed(name)
+    }
+
+    /// A number that may be below zero, which mostly means none.
+    pub fn signed(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.parsed(name)
+    }
+
+    fn parsed<N: FromStr>(&self, name: &str) -> Result<Option<N>, ApiError> {
         let parse = |v: &str| v.parse().map_err(|_| ApiError::bad_request(format!("{name}: {v:?} is not a number")));
         self.get(name).map(parse).transpose()
     }
@@ -92,6 +103,11 @@ pub fn is_dry_run(value: &str) -> Result<bool, ApiError> {
 /// A 422 about an option of a request.
 pub fn bad_option(field: &str, message: String) -> ApiError {
     bad_options("Options", FieldError { reason: FieldReason::NotSupported, field: field.into(), message })
+}
+
+/// A 422 about an option of a list whose value is none that there is.
+pub fn bad_list_option(field: &str, message: String) -> ApiError {
+    bad_options("ListOptions", FieldError { reason: FieldReason::NotSupported, field: field.into(), message })
 }
 
 /// A 422 about an option of a list or a watch that may not be given with the others, or without another.

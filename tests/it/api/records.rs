@@ -113,8 +113,40 @@ async fn versions_are_honoured() {
     let future = client.get(&format!("{INSTANCES}?resourceVersion=99999")).await.expect(504);
     assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     client.get(&format!("{INSTANCES}?resourceVersion=x")).await.expect(400);
-    client.get(&format!("{INSTANCES}?resourceVersionMatch=Exact")).await.expect(422);
-    client.get(&format!("{INSTANCES}?resourceVersion=0&resourceVersionMatch=Exact")).await.expect(422);
+    for (query, reason, field, why) in [
+        (
+            "resourceVersionMatch=Exact",
+            "FieldValueForbidden",
+            "resourceVersionMatch",
+            "unless resourceVersion is provided",
+        ),
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            "FieldValueForbidden",
+            "resourceVersionMatch",
+            "for resourceVersion",
+        ),
+        (
+            "resourceVersion=1&resourceVersionMatch=Near",
+            "FieldValueNotSupported",
+            "resourceVersionMatch",
+            "NotOlderThan",
+        ),
+        ("sendInitialEvents=true", "FieldValueForbidden", "sendInitialEvents", "is forbidden for list"),
+    ] {
+        let status = client.get(&format!("{INSTANCES}?{query}")).await.expect(422);
+        let (details, cause) = (&status["details"], &status["details"]["causes"][0]);
+        assert_eq!(
+            (&details["kind"], &cause["reason"], &cause["field"]),
+            (&json!("ListOptions"), &json!(reason), &json!(field))
+        );
+        assert!(cause["message"].as_str().unwrap().contains(why), "{status}");
+    }
+    for (query, code) in
+        [("timeoutSeconds=soon", 400), ("limit=some", 400), ("timeoutSeconds=-1", 200), ("limit=-1", 200)]
+    {
+        client.get(&format!("{INSTANCES}?{query}")).await.expect(code);
+    }
 }
 
 #[tokio::test]

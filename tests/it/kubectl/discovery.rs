@@ -133,7 +133,7 @@ async fn explain_a_view(k: &Shell<'_>) {
     ] {
         has(&k.ok(&format!("explain {kind}")).await, texts);
     }
-    has(&k.fails("explain pod.spec.volumes").await, &["field \"volumes\" does not exist"]);
+    has(&k.fails("explain pod.spec.dnsPolicy").await, &["field \"dnsPolicy\" does not exist"]);
 }
 
 async fn explain_recursively_for_every_kind(k: &Shell<'_>) {
