@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use super::OpenGuard;
 use super::upstream::Lease;
@@ -19,6 +20,8 @@ use super::upstream::Lease;
 pub enum ResponseBody {
     /// One of our own pages; `None` once it is out.
     Page(Option<Bytes>),
+    /// What a waiting page follows; ends with its sender.
+    Progress(mpsc::Receiver<Bytes>),
     App {
         stream: Incoming,
         /// `None` once the connection went back.
@@ -51,6 +54,7 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match &mut *self {
             ResponseBody::Page(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            ResponseBody::Progress(events) => events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e)))),
             ResponseBody::App { stream, lease, open } => {
                 let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
                 match &frame {
@@ -70,6 +74,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ResponseBody::Page(bytes) => bytes.is_none(),
+            ResponseBody::Progress(_) => false,
             ResponseBody::App { stream, .. } => stream.is_end_stream(),
         }
     }
@@ -77,6 +82,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Page(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            ResponseBody::Progress(_) => SizeHint::default(),
             ResponseBody::App { stream, .. } => stream.size_hint(),
         }
     }

@@ -76,10 +76,10 @@ impl Holds {
     }
 
     /// Joins the instance's group; the first of a group wakes the instance.
-    pub fn enter<'a>(&'a self, key: &'a Key) -> Result<Hold<'a>, Full> {
+    pub fn enter(self: &Arc<Self>, key: &Key) -> Result<Hold, Full> {
         let begun = self.place(key).inspect_err(|Full| self.stats.ended(End::Full, Duration::ZERO))?;
         self.stats.hold();
-        let hold = Hold { holds: self, key };
+        let hold = Hold { holds: self.clone(), key: key.clone() };
         if begun {
             self.waker.wake(key);
         }
@@ -115,25 +115,27 @@ impl Holds {
 }
 
 /// One request's place in its group, until dropped.
-pub struct Hold<'a> {
-    holds: &'a Holds,
-    key: &'a Key,
+pub struct Hold {
+    holds: Arc<Holds>,
+    key: Key,
 }
 
-impl Hold<'_> {
-    /// Waits until the instance of this `uid` may be routed to at `port`, or `deadline` (monotonic) has passed.
+impl Hold {
+    /// Waits until the instance of this `uid` may be routed to at `port`, or `deadline` (monotonic) has passed, which
+    /// counts as `late`.
     pub async fn until_ready(
         &self,
         instance: &mut watch::Receiver<Option<Arc<Instance>>>,
         uid: &str,
         port: &str,
         deadline: Duration,
+        late: End,
     ) -> Outcome {
         let begun = self.holds.clock.monotonic();
         let outcome = self.wait(instance, uid, port, deadline).await;
         let end = match &outcome {
             Outcome::Ready(_) => End::Ready,
-            Outcome::TimedOut => End::TimedOut,
+            Outcome::TimedOut => late,
             Outcome::Refused(_) => End::Refused,
             Outcome::Closing => End::Closing,
         };
@@ -162,23 +164,32 @@ impl Hold<'_> {
             if left.is_zero() {
                 return Outcome::TimedOut;
             }
-            self.wake_if_due();
             tokio::select! {
-                biased;
-                // Nobody would write the word that this waits for: the controllers go down as well.
-                () = self.holds.closing.cancelled() => return Outcome::Closing,
-                changed = instance.changed() => if changed.is_err() {
+                news = self.news(instance) => if news.is_none() {
                     return Outcome::Closing;
                 },
-                () = tokio::time::sleep(left.min(WAKE_EVERY)) => {}
+                () = tokio::time::sleep(left) => {}
             }
+        }
+    }
+
+    /// Waits for a change of the instance, or for a while, and says meanwhile that it is wanted. `None` when the server is
+    /// going down.
+    pub async fn news(&self, instance: &mut watch::Receiver<Option<Arc<Instance>>>) -> Option<()> {
+        self.wake_if_due();
+        tokio::select! {
+            biased;
+            // Nobody would write the word that this waits for: the controllers go down as well.
+            () = self.holds.closing.cancelled() => None,
+            changed = instance.changed() => changed.ok(),
+            () = tokio::time::sleep(WAKE_EVERY) => Some(()),
         }
     }
 
     /// Wakes the instance again unless some member of the group did within the last second.
     pub fn wake_if_due(&self) {
         let now = self.holds.clock.monotonic();
-        let due = match self.holds.groups().by_key.get_mut(self.key) {
+        let due = match self.holds.groups().by_key.get_mut(&self.key) {
             Some(group) if now.saturating_sub(group.woken) >= WAKE_EVERY => {
                 group.woken = now;
                 true
@@ -186,20 +197,20 @@ impl Hold<'_> {
             Some(_) | None => false,
         };
         if due {
-            self.holds.waker.wake(self.key);
+            self.holds.waker.wake(&self.key);
         }
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.holds.stats.release();
         let mut groups = self.holds.groups();
         groups.total -= 1;
-        if let Some(group) = groups.by_key.get_mut(self.key) {
+        if let Some(group) = groups.by_key.get_mut(&self.key) {
             group.held -= 1;
             if group.held == 0 {
-                groups.by_key.remove(self.key);
+                groups.by_key.remove(&self.key);
             }
         }
     }
@@ -224,10 +235,11 @@ mod tests {
         }
     }
 
-    fn holds(limits: Limits) -> (Holds, Arc<Count>, SharedClock) {
+    fn holds(limits: Limits) -> (Arc<Holds>, Arc<Count>, SharedClock) {
         let (count, clock) = (Arc::<Count>::default(), VirtualClock::new());
         let stats = Stats::default();
-        (Holds::new(count.clone(), clock.clone(), limits, CancellationToken::new(), stats), count, clock)
+        let holds = Holds::new(count.clone(), clock.clone(), limits, CancellationToken::new(), stats);
+        (Arc::new(holds), count, clock)
     }
 
     fn asleep() -> Option<Arc<Instance>> {
@@ -245,7 +257,7 @@ mod tests {
         let deadline = Duration::from_millis(5500);
         let one = async || {
             let hold = holds.enter(&key).unwrap();
-            let outcome = hold.until_ready(&mut receiver.clone(), "u", "web", deadline).await;
+            let outcome = hold.until_ready(&mut receiver.clone(), "u", "web", deadline, End::TimedOut).await;
             assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");
             assert_eq!(clock.monotonic(), deadline);
         };

@@ -33,13 +33,13 @@ pub async fn serve(listener: TcpListener, state: Arc<ProxyState>, shutdown: Canc
     let kill = CancellationToken::new();
     let tasks = TaskTracker::new();
     let service = Arc::new(Service {
-        holds: Holds::new(
+        holds: Arc::new(Holds::new(
             state.waker.clone(),
             state.clock.clone(),
             limits.clone(),
             shutdown.clone(),
             state.stats.clone(),
-        ),
+        )),
         upstreams: Upstreams::new(state.clock.clone(), limits.clone()),
         tunnels: tasks.clone(),
         kill: kill.clone(),

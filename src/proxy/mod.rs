@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! listener ▶ service ▶ router ▶ target ──Ready──▶ upstream ▶ response body, or tunnel after an upgrade
-//!                                  └────Wake───▶ hold ▶ target …
+//!                                  └────Wake───▶ hold ▶ target … or, for a browser, waiting ▶ a page that follows it
 //! ```
 //!
 //! Reads the cache; its only outputs to the rest are [`Waker::wake`] and [`Activity`].
@@ -19,6 +19,7 @@ mod stats;
 mod target;
 mod tunnel;
 mod upstream;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Limits {
     pub buffer: usize,
     /// How long a request is held for its instance to become ready.
     pub hold: Duration,
+    /// How long a browser is held before it is shown a page: most wakes are over by then.
+    pub page_after: Duration,
     /// Requests held for one instance.
     pub held_per_instance: usize,
     /// Requests held for all instances.
@@ -89,6 +92,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             buffer: 256 * 1024,
             hold: Duration::from_secs(60),
+            page_after: Duration::from_secs(1),
             held_per_instance: 1_000,
             held_in_all: 10_000,
             connect: Duration::from_secs(2),

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
+use super::waiting;
+
 /// One answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -20,6 +22,8 @@ pub enum Page {
     Unavailable,
     /// Its host has no room for it at present.
     Full,
+    /// A browser looks at it, and will see how far it is.
+    Waking,
     /// It did not become ready in time.
     StillStarting,
     /// Too many requests wait for it.
@@ -87,9 +91,10 @@ impl Page {
                     "All places on this app's host are in use. Please try again in a while."
                 )
             }
+            Page::Waking => text!(SERVICE_UNAVAILABLE, Some("1"), "Starting", "This app is starting."),
             Page::StillStarting => {
                 text!(
-                    GATEWAY_TIMEOUT,
+                    SERVICE_UNAVAILABLE,
                     Some("5"),
                     "Still starting",
                     "This app is taking long to start. Please try again."
@@ -125,12 +130,12 @@ impl Page {
         if let Some(seconds) = text.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
-        response
+        if self == Page::Waking { waiting::page(response) } else { response }
     }
 }
 
 /// Browsers name text/html first; programs send `*/*` or nothing.
-fn wants_html(accept: Option<&HeaderValue>) -> bool {
+pub fn wants_html(accept: Option<&HeaderValue>) -> bool {
     accept.and_then(|v| v.to_str().ok()).unwrap_or_default().split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
@@ -142,13 +147,14 @@ fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 11] = [
+    const ALL: [Page; 12] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
         Page::Stopped,
         Page::Unavailable,
         Page::Full,
+        Page::Waking,
         Page::StillStarting,
         Page::Busy,
         Page::Closing,

@@ -21,9 +21,10 @@ use super::body::{RequestBody, ResponseBody};
 use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
 use super::pages::Page;
 use super::router::BadHead;
+use super::stats::End;
 use super::target::{Decision, Refusal, decide};
 use super::upstream::{Lease, SendError, Upstreams};
-use super::{OpenGuard, ProxyState, headers, router, tunnel};
+use super::{OpenGuard, ProxyState, headers, router, tunnel, waiting};
 use crate::model::{Instance, Key, Resource as _};
 
 /// Pause after the first failed attempt to connect; doubles up to [`RETRY_LAST`].
@@ -47,7 +48,7 @@ pub struct Peer {
 /// What all connections share.
 pub struct Service {
     pub state: Arc<ProxyState>,
-    pub holds: Holds,
+    pub holds: Arc<Holds>,
     pub upstreams: Upstreams,
     /// Upgraded connections, which outlive the requests that made them.
     pub tunnels: TaskTracker,
@@ -61,6 +62,8 @@ struct Routed {
     /// As the cache showed it when the request came. Its uid is whom the answer must come from.
     instance: Arc<Instance>,
     port: String,
+    /// A browser sent it, and shows what is answered.
+    navigation: bool,
 }
 
 impl Service {
@@ -77,8 +80,11 @@ impl Service {
     async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
-        let mut routed = self.route(&head).await?;
-        let Routed { key, instance, port } = &routed;
+        if head.uri.path() == waiting::PATH {
+            return self.progress(&head).await;
+        }
+        let mut routed = self.route(&head, head.uri.path()).await?;
+        let Routed { key, instance, port, .. } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
             self.note_demand(key, why);
             return Err(refusal(why));
@@ -98,7 +104,26 @@ impl Service {
         self.answer(response, lease, open, visitor, peer)
     }
 
-    async fn route(&self, head: &Parts) -> Result<Routed, Page> {
+    /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
+    async fn progress(&self, head: &Parts) -> Result<Response<ResponseBody>, Page> {
+        if head.method != Method::GET {
+            return Err(Page::NotImplemented);
+        }
+        let Routed { key, instance, port, .. } = self.route(head, &waiting::path_of(head)).await?;
+        if let Decision::Refuse(why) = decide(&instance, &port) {
+            self.note_demand(&key, why);
+            return Err(refusal(why));
+        }
+        let open = self.state.activity.open(&key);
+        let hold = self.holds.enter(&key).map_err(|Full| Page::Busy)?;
+        let (changes, uid) = (self.state.cache.observe(&key), instance.metadata.uid.clone());
+        let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port });
+        tokio::spawn(following);
+        Ok(response)
+    }
+
+    /// `path`: what leads to one of the instance's ports.
+    async fn route(&self, head: &Parts, path: &str) -> Result<Routed, Page> {
         let host = router::host_name(head).map_err(refused_head)?;
         let cache = &self.state.cache;
         let mut found = cache.route(host);
@@ -108,8 +133,9 @@ impl Service {
             found = cache.route(host);
         }
         let instance = found.ok_or(Page::NotFound)?;
-        let port = router::port_name(&instance, host, cache.domain(), head.uri.path()).ok_or(Page::NotFound)?;
-        Ok(Routed { key: instance.key(), port: port.to_owned(), instance })
+        let port = router::port_name(&instance, host, cache.domain(), path).ok_or(Page::NotFound)?;
+        let navigation = waiting::is_navigation(head);
+        Ok(Routed { key: instance.key(), port: port.to_owned(), instance, navigation })
     }
 
     /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.
@@ -133,7 +159,7 @@ impl Service {
         routed: &Routed,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), Page> {
-        let Routed { key, instance, port } = routed;
+        let Routed { key, instance, port, navigation } = routed;
         let uid = &instance.metadata.uid;
         let limits = &self.state.limits;
         let clock = &self.state.clock;
@@ -141,8 +167,10 @@ impl Service {
         let mut spare = is_replayable(&request).then(|| copy_head(&request));
         let mut fresh = if spare.is_some() { limits.idle_for } else { FRESH };
         let deadline = clock.monotonic() + limits.hold;
+        let (held, late) = if *navigation { (limits.page_after, End::Page) } else { (limits.hold, End::TimedOut) };
+        let ready_by = clock.monotonic() + held;
         let mut patience: Option<Patience> = None;
-        let mut waiting: Option<Waiting<'_>> = None;
+        let mut waiting: Option<Waiting> = None;
         let mut current = instance.clone();
         loop {
             let target = match decide(&current, port) {
@@ -150,8 +178,9 @@ impl Service {
                 Decision::Refuse(why) => return Err(refusal(why)),
                 Decision::Wake => {
                     let waiting = self.wait_with(&mut waiting, key)?;
-                    match waiting.hold.until_ready(&mut waiting.changes, uid, port, deadline).await {
+                    match waiting.hold.until_ready(&mut waiting.changes, uid, port, ready_by, late).await {
                         Outcome::Ready(ready) => current = ready,
+                        Outcome::TimedOut if *navigation => return Err(Page::Waking),
                         Outcome::TimedOut => return Err(Page::StillStarting),
                         Outcome::Refused(why) => return Err(refusal(why)),
                         Outcome::Closing => return Err(Page::Closing),
@@ -200,11 +229,7 @@ impl Service {
     }
 
     /// Takes a place among those who wait, unless the request has one.
-    fn wait_with<'a, 'b>(
-        &'a self,
-        waiting: &'b mut Option<Waiting<'a>>,
-        key: &'a Key,
-    ) -> Result<&'b mut Waiting<'a>, Page> {
+    fn wait_with<'a>(&self, waiting: &'a mut Option<Waiting>, key: &Key) -> Result<&'a mut Waiting, Page> {
         match waiting {
             Some(waiting) => Ok(waiting),
             None => {
@@ -244,8 +269,8 @@ impl Service {
     }
 }
 
-struct Waiting<'a> {
-    hold: Hold<'a>,
+struct Waiting {
+    hold: Hold,
     changes: watch::Receiver<Option<Arc<Instance>>>,
 }
 

@@ -35,7 +35,7 @@ impl Default for Stats {
         for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
             drop(stats.responses.get_or_create(&[("code", class)]));
         }
-        for end in [End::Ready, End::TimedOut, End::Refused, End::Full, End::Closing] {
+        for end in [End::Ready, End::Page, End::TimedOut, End::Refused, End::Full, End::Closing] {
             drop(stats.holds.get_or_create(&[("outcome", end.as_str())]));
         }
         stats
@@ -46,6 +46,8 @@ impl Default for Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Ready,
+    /// A browser was shown a page meanwhile.
+    Page,
     TimedOut,
     Refused,
     /// It could not wait: as many wait as may.
@@ -57,6 +59,7 @@ impl End {
     fn as_str(self) -> &'static str {
         match self {
             End::Ready => "ready",
+            End::Page => "page",
             End::TimedOut => "timeout",
             End::Refused => "refused",
             End::Full => "full",

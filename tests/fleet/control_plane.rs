@@ -363,7 +363,8 @@ impl ControlPlane {
     #[track_caller]
     pub fn page(&self, name: &str, path: &str) -> Answer {
         let answer = within(PATIENCE, || match self.request("GET", name, path, "") {
-            Ok(held) if held.status == 504 => Err(held.text()),
+            // It took longer than a request is held, or its host was out of reach for a moment.
+            Ok(held) if held.status == 504 || held.text().starts_with("Still starting") => Err(held.text()),
             answer => Ok(answer),
         });
         let answer = answer.flatten().unwrap_or_else(|e| panic!("{e}\n{}", self.tale(name)));

@@ -31,7 +31,8 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads to the end of the connection.
+/// Sends one request and reads to the end of the connection, or of an answer that says how long it is: not every server
+/// closes when it is asked to.
 pub fn exchange(
     stream: &mut (impl Read + Write),
     method: &str,
@@ -46,10 +47,23 @@ pub fn exchange(
         body.len()
     );
     stream.write_all(&[head.as_bytes(), body].concat())?;
-    let mut bytes = Vec::new();
-    // an answer may come whole although the connection breaks behind it
-    let end = stream.take(MOST).read_to_end(&mut bytes);
-    parse(&bytes).ok_or_else(|| end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    let end = loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break io::ErrorKind::UnexpectedEof.into(),
+            Ok(n) => bytes.extend_from_slice(&piece[..n]),
+            // an answer may come whole although the connection breaks behind it
+            Err(e) => break e,
+        }
+        let whole = parse(&bytes).filter(|answer| !answer.header("content-length").is_empty());
+        if let Some(answer) = whole {
+            return Ok(answer);
+        }
+        if bytes.len() as u64 > MOST {
+            break io::ErrorKind::FileTooLarge.into();
+        }
+    };
+    parse(&bytes).ok_or(end)
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {

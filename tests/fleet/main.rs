@@ -4,6 +4,7 @@
 //! [`engine`] tests one room; the others test the whole program from outside, as users and their browsers see it.
 
 mod adopt;
+mod browser;
 mod certs;
 mod control_plane;
 mod converge;

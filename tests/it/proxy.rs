@@ -6,4 +6,5 @@ mod forward;
 mod hold;
 mod stop;
 mod upgrade;
+mod waiting;
 mod world;

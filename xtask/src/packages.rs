@@ -35,6 +35,12 @@ const SSH: [Need; 2] = [
     Need { program: "ssh", package: "openssh-client", why: "reaches it" },
 ];
 
+/// A browser, and what lets a test have it by the hand.
+const BROWSER: [Need; 2] = [
+    Need { program: "chromium", package: "chromium", why: "the pages of the proxy are looked at with it" },
+    Need { program: "chromedriver", package: "chromium-driver", why: "tells it where to look" },
+];
+
 /// For clients of others: they come from PyPI into a directory of the run's own.
 const PYTHON: Need =
     Need { program: "python3", package: "python3-venv", why: "runs other people's clients of the API" };
@@ -60,6 +66,11 @@ pub fn ensure_registry() -> Result<()> {
 /// What tests of the way by ssh need.
 pub fn ensure_ssh() -> Result<()> {
     ensure(&SSH.each_ref())
+}
+
+/// What tests of the pages that people see need.
+pub fn ensure_browser() -> Result<()> {
+    ensure(&BROWSER.each_ref())
 }
 
 /// What the clients of others need.

@@ -69,7 +69,7 @@ async fn waiting_is_bounded_in_time_and_says_when_to_come_back() {
     let (world, app) = (World::with(limits).await, App::hello("alice").await);
     world.put(&asleep("alice", app.address)).await;
     let reply = world.get("alice.test", "/").await;
-    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(reply.headers.contains_key("retry-after"));
     world.until_closed("alice").await;
 }
