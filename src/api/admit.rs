@@ -231,7 +231,7 @@ fn own_marks(kind: Kind, object: &mut Value) {
 }
 
 /// Puts `stringData` into `data`. One that is not as it should be stays, for the schema to refuse.
-fn merge_string_data(object: &mut Value) {
+pub fn merge_string_data(object: &mut Value) {
     let texts = object.get("stringData").and_then(Value::as_object);
     if !texts.is_some_and(|texts| texts.values().all(Value::is_string))
         || object.get("data").is_some_and(|d| !d.is_object())
@@ -438,5 +438,32 @@ fn metadata_problems(object: &Value, errors: &mut FieldErrors) {
             let field = format!("metadata.finalizers[{i}]");
             errors.push(FieldError::invalid(field, format!("{finalizer:?}"), "must be a qualified name"));
         }
+    }
+    owner_problems(object, errors);
+}
+
+/// Whoever looks for the one that manages an object takes the first that says so.
+fn owner_problems(object: &Value, errors: &mut FieldErrors) {
+    let owners = object::meta(object).and_then(|m| m.get("ownerReferences")).and_then(Value::as_array);
+    let mut controller: Option<&Value> = None;
+    for (i, owner) in owners.into_iter().flatten().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).and_then(Value::as_str) == Some("") {
+                let field = format!("metadata.ownerReferences[{i}].{field}");
+                errors.add(|| FieldError::invalid(field, "\"\"", "must not be empty"));
+            }
+        }
+        if owner.get("controller") != Some(&Value::Bool(true)) {
+            continue;
+        }
+        if let Some(first) = controller {
+            let name = |owner: &Value| owner.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (first, second) = (name(first), name(owner));
+            let why = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+            );
+            errors.add(|| FieldError::invalid("metadata.ownerReferences", "true", &why));
+        }
+        controller = controller.or(Some(owner));
     }
 }

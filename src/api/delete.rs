@@ -39,6 +39,15 @@ impl DeleteOptions {
         if !body.is_object() && !body.is_null() {
             return Err(ApiError::bad_request("the body of a delete is a DeleteOptions object"));
         }
+        let kind = body.get("kind").and_then(Value::as_str).filter(|kind| !matches!(*kind, "" | "DeleteOptions"));
+        if let Some(kind) = kind {
+            return Err(ApiError::bad_request(format!("the body of a delete is a DeleteOptions object, not a {kind}")));
+        }
+        // How long an end may take is for the Instance to say; what is no number of seconds is no delete's option.
+        query.signed("gracePeriodSeconds")?;
+        if body.get("gracePeriodSeconds").is_some_and(|seconds| !seconds.is_null() && !seconds.is_i64()) {
+            return Err(ApiError::bad_request("gracePeriodSeconds in DeleteOptions is a number of seconds"));
+        }
         let mut dry_run = WriteOptions::of(query)?.dry_run;
         if let Some(values) = body.get("dryRun").filter(|v| !v.is_null()) {
             let bad = || ApiError::bad_request("dryRun in DeleteOptions is a list of texts");
@@ -185,16 +194,12 @@ async fn shown(state: &ApiState, kind: Kind, record: &Record) -> Result<Option<V
     }
 }
 
-/// DELETE of a collection: the objects that a list with the same selectors shows. One that is refused keeps no other
+/// DELETE of a collection: the objects that a list with the same query shows, and no others. One that is refused keeps no other
 /// from going; what was refused is told at the end.
 pub async fn delete_collection(call: &Call, view: View, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    let (kind, selector) = (view.source(), call.selector(view)?);
-    let namespace = call.place.namespace.as_deref();
-    let (state, window) = (&call.state, list::Window::default());
-    let listing = list::collect(state, &state.sealed, view, namespace, &selector, &window, |object| {
-        object::key_of(kind, &object)
-    });
-    let listing = listing.await?;
+    let (kind, state) = (view.source(), &call.state);
+    let listing = list::asked(call, &state.sealed, view, |object| object::key_of(kind, &object)).await?;
+    let meta = list::list_meta(&listing);
     let (count, keys) = (listing.items.len(), listing.items.into_iter());
     // Several at once, so that they share the store's syncs.
     let mut removed = stream::iter(keys)
@@ -219,10 +224,8 @@ pub async fn delete_collection(call: &Call, view: View, options: &DeleteOptions)
     if !refused.is_empty() {
         return Err(refusal(kind, count, refused));
     }
-    let revision = call.state.store.revision().0.to_string();
     Ok(Reply::ok(json!({
-        "kind": format!("{kind}List"), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": revision}, "items": items,
+        "kind": format!("{kind}List"), "apiVersion": kind.api_version(), "metadata": meta, "items": items,
     })))
 }
 

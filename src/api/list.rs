@@ -28,13 +28,13 @@ const DECODED: usize = 100;
 
 /// Which part of a collection to show.
 #[derive(Clone, Debug, Default)]
-pub struct Window {
-    pub limit: Option<usize>,
+struct Window {
+    limit: Option<usize>,
     /// The state as of this revision; `None`: the newest.
-    pub at: Option<Revision>,
-    pub after: Option<String>,
+    at: Option<Revision>,
+    after: Option<String>,
     /// How many there are after that, if the page before has told: pages of one version need no second count.
-    pub left: Option<usize>,
+    left: Option<usize>,
 }
 
 pub struct Listing<T> {
@@ -145,7 +145,7 @@ pub fn prefix(kind: Kind, namespace: Option<&str>, selector: &Selector) -> Strin
 
 /// Reads a window of a collection from `store`, all pages of it from one revision. After each page the other tasks of
 /// the thread get a turn. `shape`: what is kept of each object.
-pub async fn collect<T>(
+async fn collect<T>(
     state: &ApiState,
     store: &SharedStore,
     view: View,
@@ -260,10 +260,15 @@ impl Asked {
 }
 
 /// What a GET of a collection asks for; `shape`: what is kept of each object.
-pub async fn asked<T>(call: &Call, view: View, shape: impl Fn(Value) -> T) -> Result<Listing<T>, ApiError> {
+pub async fn asked<T>(
+    call: &Call,
+    store: &SharedStore,
+    view: View,
+    shape: impl Fn(Value) -> T,
+) -> Result<Listing<T>, ApiError> {
     let asked = Asked::of(call, view).await?;
     let (state, namespace) = (&call.state, call.place.namespace.as_deref());
-    let found = collect(state, &state.store, view, namespace, &asked.selector, &asked.window, shape).await;
+    let found = collect(state, store, view, namespace, &asked.selector, &asked.window, shape).await;
     found.map_err(|e| asked.told(e))
 }
 
@@ -279,7 +284,7 @@ pub async fn list(call: &Call, view: View) -> Result<Reply, ApiError> {
         }
         _ => {
             let shape = shape(call, view, form)?;
-            asked(call, view, |object| Item::made(&shape(object))).await?
+            asked(call, &call.state.store, view, |object| Item::made(&shape(object))).await?
         }
     };
     Ok(reply(view, form, listing))
@@ -307,7 +312,8 @@ pub fn reply(view: View, form: Form, listing: Listing<Item>) -> Reply {
     Reply::made(items::body(&head, member, listing.items))
 }
 
-fn list_meta<T>(listing: &Listing<T>) -> Value {
+/// The metadata of a list.
+pub fn list_meta<T>(listing: &Listing<T>) -> Value {
     let mut meta = json!({"resourceVersion": listing.revision.0.to_string()});
     if let Some(after) = &listing.next {
         meta["continue"] = encode_token(listing.revision, after, listing.remaining).into();

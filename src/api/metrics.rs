@@ -87,7 +87,8 @@ pub async fn answer(call: &Call, view: View, method: &Method) -> Result<Response
         }
         None => {
             // No more of them is needed.
-            let found = list::asked(call, view, |mut of| json!({"metadata": of["metadata"].take()})).await?;
+            let found =
+                list::asked(call, &call.state.store, view, |mut of| json!({"metadata": of["metadata"].take()})).await?;
             let (measured, shape) = (measured(call, view, &found.items).await, list::shape(call, view, form)?);
             let items = measured.into_iter().map(|metrics| Item::made(&shape(metrics))).collect();
             list::reply(view, form, found.with(items))

@@ -16,11 +16,13 @@ use crate::clock::SharedClock;
 use crate::model::{
     Event, EventSource, Key, Kind, Namespace, ObjectMeta, ObjectReference, Resource, Time, namespace_use_mark,
 };
-use crate::store::{Op, Precondition, Record, SharedStore, StoreError, Txn, typed};
+use crate::store::{Op, Precondition, Record, Revision, SharedStore, StoreError, Txn, typed};
 
 /// Events are kept this long after they last happened, as in Kubernetes.
 const KEEP: SignedDuration = SignedDuration::from_hours(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Events deleted in one transaction.
+const SWEPT_AT_ONCE: usize = 100;
 /// How often an Event is written again because its Namespace was written meanwhile.
 const ATTEMPTS: usize = 4;
 
@@ -175,15 +177,19 @@ impl RecorderTask {
     async fn sweep(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let events = typed::list::<Event>(&*self.store, None).await?;
-        let old =
-            events.items.iter().filter(|e| e.last_timestamp.is_none_or(|t| now.duration_since(t.timestamp()) > KEEP));
-        let mut ops: Vec<Op> = old
-            .map(|e| Op::Delete { key: Key::new(Kind::Event, &e.metadata.namespace, &e.metadata.name).to_string() })
-            .collect();
-        while !ops.is_empty() {
-            let rest = ops.split_off(ops.len().min(100));
-            self.store.txn(Txn { when: vec![], then: ops }).await?;
-            ops = rest;
+        let over = |e: &&Event| e.last_heard(now).is_none_or(|heard| now.duration_since(heard) > KEEP);
+        let old = events.items.iter().filter(|e| e.metadata.finalizers.is_empty()).filter(over);
+        let old: Vec<(String, Revision)> =
+            old.filter_map(|e| Some((e.key().to_string(), typed::revision_of(e)?))).collect();
+        for some in old.chunks(SWEPT_AT_ONCE) {
+            let when =
+                some.iter().map(|(key, modified)| Precondition::Unchanged { key: key.clone(), modified: *modified });
+            let then = some.iter().map(|(key, _)| Op::Delete { key: key.clone() });
+            match self.store.txn(Txn { when: when.collect(), then: then.collect() }).await {
+                // One of them has happened again: the next sweep takes the others.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(())
     }
@@ -209,4 +215,49 @@ fn event_name(note: &Note) -> String {
 fn uid_of(key: &Key) -> String {
     let h = digest(&[&key.to_string()]);
     format!("{}-{}-4{}-8{}-{}", &h[..8], &h[8..12], &h[13..16], &h[17..20], &h[20..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock::VirtualClock;
+    use crate::store::{ListRequest, MemoryStore};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_kept_for_an_hour_after_it_was_last_heard_of_however_that_is_told() {
+        let (store, clock): (SharedStore, _) = (MemoryStore::new(), VirtualClock::new());
+        let now = clock.now();
+        let micro = |minutes: i64| format!("{}", now + SignedDuration::from_mins(minutes));
+        let put = async |name: &str, fields: Value| {
+            let mut event = json!({"metadata": {"name": name, "namespace": "n", "uid": name}});
+            for (field, value) in fields.as_object().unwrap() {
+                match field.strip_prefix("metadata.") {
+                    Some(field) => event["metadata"][field] = value.clone(),
+                    None => event[field] = value.clone(),
+                }
+            }
+            let op = Op::Put { key: format!("events/n/{name}"), value: event.to_string().into() };
+            store.txn(Txn { when: vec![], then: vec![op] }).await.unwrap();
+        };
+        put("coarse", json!({"lastTimestamp": micro(-30)})).await;
+        put("newer", json!({"eventTime": micro(-30)})).await;
+        put("series", json!({"eventTime": micro(-90), "series": {"count": 3, "lastObservedTime": micro(-30)}})).await;
+        put("silent", json!({"metadata.creationTimestamp": micro(-30)})).await;
+        put("old", json!({"eventTime": micro(-90), "metadata.creationTimestamp": micro(-61)})).await;
+        put("future", json!({"lastTimestamp": micro(600), "metadata.creationTimestamp": micro(-61)})).await;
+        put("held", json!({"lastTimestamp": micro(-90), "metadata.finalizers": ["example.com/x"]})).await;
+        put("untold", json!({})).await;
+        let names = async || {
+            let all = store.list(ListRequest::default()).await.unwrap().records;
+            all.iter().map(|record| record.key.trim_start_matches("events/n/").to_owned()).collect::<Vec<_>>()
+        };
+        let (_recorder, task) = Recorder::new(store.clone(), clock.clone());
+        tokio::spawn(task.run(CancellationToken::new()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(names().await, ["coarse", "held", "newer", "series", "silent"]);
+        tokio::time::sleep(Duration::from_secs(40 * 60)).await;
+        assert_eq!(names().await, ["held"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Event: a core kind, served as Kubernetes serves it.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,19 @@ pub struct EventSeries {
 }
 
 is_resource!(Event, Kind::Event);
+
+impl Event {
+    /// When it last happened, by whatever its reporter tells, or else when it was told. A time that has not come yet is
+    /// taken for none: such an Event would stay for good.
+    pub fn last_heard(&self, now: Timestamp) -> Option<Timestamp> {
+        let series = self.series.as_ref().map(|series| series.last_observed_time.as_str());
+        let precise = [Some(self.event_time.as_str()), series].into_iter().flatten();
+        let precise = precise.filter_map(|time| time.parse::<Timestamp>().ok());
+        let coarse = [self.last_timestamp, self.first_timestamp, self.metadata.creation_timestamp];
+        let coarse = coarse.into_iter().flatten().map(Time::timestamp);
+        precise.chain(coarse).filter(|time| *time <= now).max()
+    }
+}
 
 /// An object, as an Event points at it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

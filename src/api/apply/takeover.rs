@@ -11,7 +11,7 @@ use super::Conflict;
 use super::fieldset::FieldSet;
 use super::managers::{Managers, NODE_VIEW, Operation, Writer};
 use super::typed::{Schema, claimed, compare};
-use crate::api::admit::MOST_ANNOTATION_BYTES;
+use crate::api::admit::{MOST_ANNOTATION_BYTES, merge_string_data};
 use crate::api::object;
 
 /// Where client-side apply keeps what it applied last.
@@ -48,6 +48,10 @@ fn excused(schema: Schema<'_>, live: &Value, annotation: &str) -> FieldSet {
         return FieldSet::default();
     };
     object::strip_nulls(&mut last);
+    if live.get("kind").is_some_and(|kind| kind == "Secret") {
+        // It is stored as data.
+        merge_string_data(&mut last);
+    }
     let change = compare(schema, &last, live);
     claimed(schema, &last).difference(&change.written).difference(&change.removed)
 }

@@ -354,6 +354,52 @@ async fn a_collection_is_deleted_by_selector() {
 }
 
 #[tokio::test]
+async fn of_a_collection_no_more_is_deleted_than_is_asked_for() {
+    let server = ApiServer::start().await;
+    let client = &server.client;
+    for name in ["a", "b", "c"] {
+        client.post(HOSTS, &host(name)).await.expect(201);
+    }
+    for bad in ["continue=xyz", "limit=some", "gracePeriodSeconds=abc", "resourceVersionMatch=Exact"] {
+        let answer = client.delete(&format!("{HOSTS}?{bad}")).await;
+        assert!([400, 422].contains(&answer.status.as_u16()), "{bad}: {}", answer.status);
+    }
+    let json = [("content-type", "application/json")];
+    for bad in [json!({"kind": "Foo", "apiVersion": "v1"}), json!({"gracePeriodSeconds": "soon"}), json!([])] {
+        client.send(Method::DELETE, &format!("{HOSTS}/a"), &json, bad.to_string()).await.expect(400);
+    }
+    assert_eq!(client.get(HOSTS).await.expect(200)["items"].as_array().unwrap().len(), 3, "nothing of that deletes");
+
+    let first = client.delete(&format!("{HOSTS}?limit=1")).await.expect(200);
+    assert_eq!((first["items"].as_array().unwrap().len(), &first["items"][0]["metadata"]["name"]), (1, &json!("a")));
+    let next = first["metadata"]["continue"].as_str().expect("there is more");
+    client.delete(&format!("{HOSTS}?limit=1&continue={next}")).await.expect(200);
+    let left = client.get(HOSTS).await.expect(200);
+    assert_eq!((left["items"].as_array().unwrap().len(), &left["items"][0]["metadata"]["name"]), (1, &json!("c")));
+}
+
+#[tokio::test]
+async fn an_object_has_one_controller_and_owners_that_can_be_found() {
+    let server = ApiServer::start().await;
+    let owner = |name: &str, controls: bool| json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": format!("uid-{name}"), "controller": controls});
+    let owned = |owners: Value| {
+        let mut body = instance("a");
+        body["metadata"]["ownerReferences"] = owners;
+        body
+    };
+    let two = server.client.post(INSTANCES, &owned(json!([owner("x", true), owner("y", true)]))).await.expect(422);
+    assert_eq!(two["details"]["causes"][0]["field"], "metadata.ownerReferences");
+    let why = two["message"].as_str().unwrap();
+    assert!(why.contains("Only one reference can have Controller set to true") && why.contains("for x and y"), "{why}");
+    let nobody = server.client.post(INSTANCES, &owned(json!([owner("", false)]))).await.expect(422);
+    assert_eq!(nobody["details"]["causes"][0]["field"], "metadata.ownerReferences[0].name");
+    server.client.post(INSTANCES, &owned(json!([owner("x", true), owner("y", false)]))).await.expect(201);
+    let both = owned(json!([owner("x", true), owner("y", true)]));
+    let both = json!({"metadata": {"ownerReferences": both["metadata"]["ownerReferences"]}});
+    server.client.merge(&format!("{INSTANCES}/a"), &both).await.expect(422);
+}
+
+#[tokio::test]
 async fn claims_of_others_are_respected() {
     let server = ApiServer::start().await;
     let client = &server.client;

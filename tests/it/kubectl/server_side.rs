@@ -11,6 +11,7 @@ async fn server_side() {
         server_side_conflict_and_force,
         server_side_gives_up_what_is_left_out,
         server_side_migrates_from_client_side,
+        server_side_migrates_a_secret_of_texts,
         server_side_of_core_kinds,
         server_side_of_nodes,
         server_side_of_nodes_migrates,
@@ -64,6 +65,14 @@ async fn server_side_migrates_from_client_side(k: &Shell<'_>) {
     // Up to 1.27 kubectl migrates as well; no entry of client-side apply is left in any.
     assert!(!managers(k, "instances/alice").await.iter().any(|m| m.starts_with("kubectl-client-side-apply")));
     assert_eq!(k.ok_with("apply -f -", &changed).await, "instance.portreeve.dev/alice unchanged\n");
+}
+
+/// Texts are stored as data, which is what the last client-side apply must be held against.
+async fn server_side_migrates_a_secret_of_texts(k: &Shell<'_>) {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData: {password: one, user: app}\n";
+    k.ok_with("apply -f -", secret).await;
+    k.ok_with("apply --server-side -f -", &secret.replace("one", "two")).await;
+    assert_eq!(k.object("secrets/db").await["data"], json!({"password": "dHdv", "user": "YXBw"}));
 }
 
 async fn server_side_of_core_kinds(k: &Shell<'_>) {
