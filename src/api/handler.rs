@@ -169,16 +169,17 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
         return about_the_api(&shared.state, &target, request.headers());
     };
     let wanted = resource_name(&place);
+    let only = one_namespace(&place, &query);
     let attributes = Attributes {
         verb: verb(request.method(), &place, &query)?,
         group: place.resource.group,
         resource: &wanted,
         // A namespace is in itself, as Kubernetes has it.
         namespace: match place.resource.what {
-            What::Stored(Kind::Namespace) => place.name.as_deref().unwrap_or_default(),
+            What::Stored(Kind::Namespace) => place.name.as_deref().unwrap_or(&only),
             _ => place.namespace.as_deref().unwrap_or_default(),
         },
-        name: place.name.as_deref().unwrap_or_default(),
+        name: place.name.as_deref().unwrap_or(&only),
     };
     if !is_review(&place) {
         session.deed.begins(&caller, &attributes, query.all("dryRun").any(|v| v == "All"));
@@ -196,6 +197,15 @@ async fn dispatch(shared: Shared, request: Request, deed: Arc<Deed>) -> Result<R
     // For the server, which binds the body to it.
     response.extensions_mut().insert(session);
     Ok(response)
+}
+
+/// The one Namespace that a list or a watch selects, as `get ns NAME -w` does: it shows no more than a GET by name, and is
+/// allowed to whom that is.
+fn one_namespace(place: &Place, query: &Query) -> String {
+    let all = matches!(place.resource.what, What::Stored(Kind::Namespace)) && place.name.is_none();
+    let fields = query.get("fieldSelector").filter(|_| all);
+    let selector = Selector::parse(None, fields, View::Records(Kind::Namespace).selectable());
+    selector.ok().and_then(|selector| selector.only_name().map(str::to_owned)).unwrap_or_default()
 }
 
 fn is_review(place: &Place) -> bool {

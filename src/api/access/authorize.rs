@@ -119,13 +119,7 @@ const RULES: &[Rule] = &[
         verbs: READ,
         parts: &["", "status"],
     },
-    Rule {
-        role: Role::Viewer,
-        class: Class::Namespaces,
-        reach: Reach::Itself,
-        verbs: &["get"],
-        parts: &["", "status"],
-    },
+    Rule { role: Role::Viewer, class: Class::Namespaces, reach: Reach::Itself, verbs: READ, parts: &["", "status"] },
     Rule { role: Role::Editor, class: Class::Namespaced, reach: Reach::Granted, verbs: ALL, parts: &["", "scale"] },
     Rule {
         role: Role::Editor,

@@ -56,6 +56,25 @@ fn refused(answer: Answer, field: &str) -> Value {
     status
 }
 
+/// As `kubectl get ns team-a -w` and informers ask for one.
+#[tokio::test]
+async fn who_may_get_a_namespace_may_list_and_watch_that_one_alone() {
+    let (_server, [team, _]) = server().await;
+    let named = |name: &str, more: &str| format!("/api/v1/namespaces?fieldSelector=metadata.name{name}{more}");
+    let list = team.get(&named("%3Dteam-a", "")).await.expect(200);
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|n| n["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["team-a"]);
+    let mut watch = team.watch(&named("%3D%3Dteam-a", "&watch=1")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["metadata"]["name"], "team-a");
+    // Another, all but one, and none of both: nobody learns of others.
+    for other in ["%3Ddefault", "!%3Dteam-a", "%3Ddefault,metadata.name%3Dteam-a"] {
+        team.get(&named(other, "")).await.expect(403);
+    }
+    let both = team.get(&named("%3Dteam-a,metadata.name%3Ddefault", "")).await.expect(200);
+    assert_eq!(both["items"], json!([]));
+    team.get("/api/v1/namespaces").await.expect(403);
+}
+
 #[tokio::test]
 async fn an_editor_makes_no_instance_that_reaches_its_host() {
     let (server, editors) = server().await;
