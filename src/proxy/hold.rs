@@ -21,7 +21,7 @@ use super::stats::{End, Stats};
 use super::target::{Decision, Refusal, decide};
 use super::{Limits, Waker};
 use crate::clock::SharedClock;
-use crate::model::{Instance, Key};
+use crate::model::{Instance, Key, Phase};
 
 /// How often, at most, the waker hears of one instance; and how often a waiting group repeats its wish, which the
 /// controller may have missed.
@@ -122,7 +122,7 @@ pub struct Hold {
 
 impl Hold {
     /// Waits until the instance of this `uid` may be routed to at `port`, or `deadline` (monotonic) has passed, which
-    /// counts as `late`.
+    /// counts as `late`. While its image is pulled, the deadline waits as well.
     pub async fn until_ready(
         &self,
         instance: &mut watch::Receiver<Option<Arc<Instance>>>,
@@ -132,7 +132,8 @@ impl Hold {
         late: End,
     ) -> Outcome {
         let begun = self.holds.clock.monotonic();
-        let outcome = self.wait(instance, uid, port, deadline).await;
+        // Whoever is shown a page sees the pull there.
+        let outcome = self.wait(instance, uid, port, deadline, late == End::Page).await;
         let end = match &outcome {
             Outcome::Ready(_) => End::Ready,
             Outcome::TimedOut => late,
@@ -149,9 +150,19 @@ impl Hold {
         uid: &str,
         port: &str,
         deadline: Duration,
+        pulls_count: bool,
     ) -> Outcome {
+        let begun = self.holds.clock.monotonic();
+        let (mut deadline, mut looked, mut pulling) = (deadline, begun, false);
         loop {
             let seen = instance.borrow_and_update().clone();
+            let now = self.holds.clock.monotonic();
+            if pulling && !pulls_count {
+                // How long an image takes says nothing of how long its app does.
+                let pulled = now.saturating_sub(looked);
+                deadline = (deadline + pulled).min(begun + self.holds.limits.hold_pulling);
+            }
+            (looked, pulling) = (now, seen.as_ref().is_some_and(|i| i.status.phase == Phase::Pulling));
             match seen.filter(|i| i.metadata.uid == uid) {
                 None => return Outcome::Refused(Refusal::Gone),
                 Some(found) => match decide(&found, port) {
@@ -160,7 +171,7 @@ impl Hold {
                     Decision::Wake => {}
                 },
             }
-            let left = deadline.saturating_sub(self.holds.clock.monotonic());
+            let left = deadline.saturating_sub(now);
             if left.is_zero() {
                 return Outcome::TimedOut;
             }
@@ -168,7 +179,8 @@ impl Hold {
                 news = self.news(instance) => if news.is_none() {
                     return Outcome::Closing;
                 },
-                () = tokio::time::sleep(left) => {}
+                // While the deadline moves there is nothing to wake up for.
+                () = tokio::time::sleep(if pulling { left.max(WAKE_EVERY) } else { left }) => {}
             }
         }
     }
@@ -224,7 +236,6 @@ mod tests {
 
     use super::*;
     use crate::clock::VirtualClock;
-    use crate::model::Phase;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -263,6 +274,39 @@ mod tests {
         };
         futures::future::join_all((0..50).map(|_| one())).await;
         assert_eq!(count.0.load(Ordering::SeqCst), 6, "one to begin with, then one for each of five seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_pull_does_not_count_up_to_a_bound_and_for_a_page_it_does() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let in_phase = |phase: Phase| {
+            let mut inst = Instance { ..(*asleep().unwrap()).clone() };
+            inst.status.phase = phase;
+            Some(Arc::new(inst))
+        };
+        // Pulls for so long, and then starts for good.
+        for (pull, late, ends) in [
+            (3 * MINUTE, End::TimedOut, 4 * MINUTE),
+            (Duration::from_secs(59), End::TimedOut, 2 * MINUTE - Duration::from_secs(1)),
+            (20 * MINUTE, End::TimedOut, 10 * MINUTE),
+            (3 * MINUTE, End::Page, MINUTE),
+        ] {
+            let (holds, _, clock) = holds(Limits::default());
+            let (sender, mut receiver) = watch::channel(in_phase(Phase::Pulling));
+            let key = Key::instance("default", "alice");
+            let hold = holds.enter(&key).unwrap();
+            let changes = async {
+                tokio::time::sleep(pull).await;
+                sender.send_replace(in_phase(Phase::Starting));
+                std::future::pending::<()>().await;
+            };
+            let outcome = tokio::select! {
+                outcome = hold.until_ready(&mut receiver, "u", "web", MINUTE, late) => outcome,
+                () = changes => unreachable!(),
+            };
+            assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");
+            assert_eq!(clock.monotonic(), ends, "{pull:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,6 +62,8 @@ pub struct Limits {
     pub buffer: usize,
     /// How long a request is held for its instance to become ready.
     pub hold: Duration,
+    /// The same when its image has to be pulled first: that time does not count otherwise.
+    pub hold_pulling: Duration,
     /// How long a browser is held before it is shown a page: most wakes are over by then.
     pub page_after: Duration,
     /// Requests held for one instance.
@@ -92,6 +94,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             buffer: 256 * 1024,
             hold: Duration::from_secs(60),
+            hold_pulling: Duration::from_secs(10 * 60),
             page_after: Duration::from_secs(1),
             held_per_instance: 1_000,
             held_in_all: 10_000,

@@ -164,3 +164,39 @@ fn those_that_rest_without_a_host_are_not_looked_at_for_a_place() {
         world.crash().await;
     });
 }
+
+/// The time for which the proxy holds a request.
+const HELD: Duration = MINUTE;
+
+#[test]
+fn two_hundred_on_one_host_that_are_woken_at_once_are_all_up_while_their_visitors_are_held() {
+    in_virtual_time(|| async {
+        const MANY: usize = 200;
+        let mut world = World::new(&["h1"], 34).await;
+        world.start();
+        let mut tiny = small("app:1");
+        tiny["resources"] = json!({"memory": "16Mi", "cpu": "10m"});
+        tiny["idle"] = json!({"after": "10s"});
+        for n in 0..MANY {
+            world.apply(&format!("i{n}"), tiny.clone()).await;
+        }
+        world.until("they sleep", 20 * MINUTE, async |w| all_are(w, Phase::Asleep).await).await;
+        let woken = world.clock.monotonic();
+        let mut up_after = vec![];
+        while up_after.len() < MANY {
+            let so_far = world.clock.monotonic() - woken;
+            assert!(so_far < HELD, "{} of {MANY} are up after {so_far:?}", up_after.len());
+            // As long as its visitor is held, the wish is repeated once a second.
+            let now = phases(&world).await;
+            now.keys().for_each(|name| world.request(name));
+            up_after.resize(count(&now, Phase::Running).max(up_after.len()), so_far);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        eprintln!(
+            "of {MANY} woken at once half were up after {:?}, all after {:?}",
+            up_after[MANY / 2],
+            up_after[MANY - 1]
+        );
+        world.crash().await;
+    });
+}
