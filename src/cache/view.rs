@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::model::{ConfigMap, DockerHost, Instance, Key, Kind, ObjectMeta, Resource, SealedSecret, Time};
 use crate::store::removal::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use crate::store::{Record, Revision, typed};
@@ -59,13 +57,6 @@ pub(super) struct Read {
     bond: Option<Bond>,
 }
 
-/// As much of an object as all have.
-#[derive(Deserialize)]
-struct Bare {
-    #[serde(default)]
-    metadata: ObjectMeta,
-}
-
 enum Object {
     Instance(Arc<Instance>),
     Host(Arc<DockerHost>),
@@ -91,8 +82,7 @@ impl Read {
             // Events are many, and nobody's to keep: none is collected but by its age.
             Kind::Event => return Read { modified: record.modified, object: None, bond: Some(Bond::default()) },
             Kind::Namespace | Kind::AccessToken => {
-                let bare = serde_json::from_slice::<Bare>(&record.value).ok();
-                let bond = bare.map(|bare| Bond::of(key, &bare.metadata));
+                let bond = typed::metadata(record).ok().map(|meta| Bond::of(key, &meta));
                 return Read { modified: record.modified, object: None, bond };
             }
         };

@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::recorder::{EventType, Recorder};
@@ -83,18 +82,6 @@ struct Collector {
     recorder: Arc<Recorder>,
 }
 
-/// As much of an object as counts here.
-#[derive(Deserialize)]
-struct Bare {
-    #[serde(default)]
-    metadata: ObjectMeta,
-}
-
-fn meta(record: &Record) -> Result<ObjectMeta, StoreError> {
-    let read = serde_json::from_slice::<Bare>(&record.value);
-    read.map(|bare| bare.metadata).map_err(|e| StoreError::Failed(format!("{}: {e}", record.key)))
-}
-
 /// How an owner stands to a dependent of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -142,7 +129,7 @@ impl Collector {
 
     async fn look(&self, key: &Key) -> Result<(), StoreError> {
         let Some(record) = self.store.get(&key.to_string()).await? else { return Ok(()) };
-        let meta = meta(&record)?;
+        let meta = typed::metadata(&record)?;
         if meta.deletion_timestamp.is_none() {
             return self.collect(key, &record, &meta).await;
         }
@@ -199,7 +186,7 @@ impl Collector {
     async fn standing(&self, dependent: &Key, owner: &OwnerReference) -> Result<Standing, StoreError> {
         let Some(key) = owner.key(dependent) else { return Ok(Standing::There) };
         let found = self.store.get(&key.to_string()).await?;
-        let found = found.as_ref().map(meta).transpose()?.filter(|found| found.uid == owner.uid);
+        let found = found.as_ref().map(typed::metadata).transpose()?.filter(|found| found.uid == owner.uid);
         Ok(match found {
             None => Standing::Gone,
             Some(meta) if meta.is_held_by(FOREGROUND_FINALIZER) => Standing::Waits,
@@ -216,7 +203,7 @@ impl Collector {
         let mut found = vec![];
         for dependent in self.cache.dependents(key) {
             let Some(record) = self.store.get(&dependent.to_string()).await? else { continue };
-            let owners = meta(&record)?.owner_references;
+            let owners = typed::metadata(&record)?.owner_references;
             if owners.iter().any(|o| o.uid == owner.uid) {
                 found.push((record, owners));
             }

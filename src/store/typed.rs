@@ -5,13 +5,13 @@
 //! as the user wrote it, known to this program or not.
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::splice::{member, with_member};
 use super::{ListRequest, Op, Precondition, Record, Result, Revision, Store, StoreError, Txn};
-use crate::model::{Key, OwnerReference, Resource};
+use crate::model::{Key, ObjectMeta, OwnerReference, Resource};
 
 /// Objects of one kind, as of one revision.
 #[derive(Clone, Debug)]
@@ -48,6 +48,19 @@ pub fn decode<T: Resource>(record: &Record) -> Result<T> {
         .map_err(|e| StoreError::Failed(format!("{}: what is stored is not of kind {}: {e}", record.key, T::KIND)))?;
     object.meta_mut().resource_version = record.modified.0.to_string();
     Ok(object)
+}
+
+/// The metadata of what a record holds, of whatever kind.
+///
+/// # Errors
+/// `Failed` when it has none that can be read.
+pub fn metadata(record: &Record) -> Result<ObjectMeta> {
+    #[derive(Deserialize)]
+    struct Bare {
+        #[serde(default)]
+        metadata: ObjectMeta,
+    }
+    serde_json::from_slice::<Bare>(&record.value).map(|bare| bare.metadata).map_err(|e| unreadable(record, e))
 }
 
 /// The bytes to store for an object.
