@@ -36,7 +36,7 @@ pub fn instance_key(labels: &BTreeMap<String, String>) -> Option<Key> {
     Some(Key::instance(labels.get(NAMESPACE)?, labels.get(NAME)?))
 }
 
-/// The instance that a name made by [`object_name`] or [`volume_name`] speaks of.
+/// The instance that a name made by [`object_name`], or a name of one of its volumes, speaks of.
 pub fn key_of_name(name: &str) -> Option<Key> {
     let mut parts = name.split('.');
     match (parts.next(), parts.next(), parts.next()) {
