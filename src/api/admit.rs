@@ -114,15 +114,20 @@ pub fn known_fields_by(
 }
 
 /// What clients send of a kind that is not stored, as its schema has it: without nulls and without unknown fields.
+/// `api_version`: that of the path, as one kind may be served at several.
 ///
 /// # Errors
 /// 400 for what cannot be decoded as this kind.
-pub fn served(group: &'static str, kind: &'static str, mut object: Value) -> Result<Value, ApiError> {
+pub fn served(
+    group: &'static str,
+    kind: &'static str,
+    api_version: &str,
+    mut object: Value,
+) -> Result<Value, ApiError> {
     if !object.is_object() {
         return Err(ApiError::bad_request("the request body is not an object"));
     }
-    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
-    same_type(&object, &version, kind)?;
+    same_type(&object, api_version, kind)?;
     object::strip_nulls(&mut object);
     let Some(schema) = openapi::schema_of(group, kind) else {
         return Err(ApiError::internal(format!("{kind} has no schema")));
@@ -130,7 +135,8 @@ pub fn served(group: &'static str, kind: &'static str, mut object: Value) -> Res
     let errors = schema::check_by(schema, &object).errors;
     if !errors.is_empty() {
         let texts: Vec<String> = errors.iter().take(64).map(ToString::to_string).collect();
-        let message = format!("{kind} in version \"v1\" cannot be handled as a {kind}: {}", texts.join(", "));
+        let version = api_version.rsplit('/').next().unwrap_or_default();
+        let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", texts.join(", "));
         return Err(ApiError::bad_request(message));
     }
     schema::prune_by(schema, &mut object);

@@ -331,7 +331,7 @@ async fn a_viewer_of_one_namespace_is_told_what_they_may() {
     let list = k.ok("auth can-i --list").await;
     let row = |resource: &str| list.lines().find(|l| l.starts_with(resource)).unwrap_or_default().to_owned();
     assert!(row("instances.portreeve.dev ").ends_with("[get list watch]"), "{list}");
-    assert!(row("namespaces ").contains("[default]") && row("namespaces ").ends_with("[get]"), "{list}");
+    assert!(row("namespaces ").contains("[default]") && row("namespaces ").ends_with("[get list watch]"), "{list}");
     assert!(row("selfsubjectaccessreviews.").ends_with("[create]"), "{list}");
     assert!(!list.contains("secrets") && !list.contains("accesstokens") && !list.contains("exec"), "{list}");
 

@@ -12,7 +12,7 @@ use super::authorize::{self, Attributes, Right};
 
 pub fn answer(call: &Call, parsed: Parsed) -> Result<Reply, ApiError> {
     let resource = call.place.resource;
-    let mut review = admit::served(resource.group, resource.kind, parsed.value)?;
+    let mut review = admit::served(resource.group, resource.kind, &resource.group_version(), parsed.value)?;
     review["kind"] = resource.kind.into();
     review["apiVersion"] = resource.group_version().into();
     if !review.get("metadata").is_some_and(Value::is_object) {

@@ -38,7 +38,7 @@ impl Destinations for Anywhere {
 
 /// POST of an Eviction.
 pub async fn evict(call: &Call, name: &str, parsed: Parsed) -> Result<Reply, ApiError> {
-    let body = admit::served("policy", "Eviction", parsed.value)?;
+    let body = admit::served("policy", "Eviction", "policy/v1", parsed.value)?;
     let given = object::text(&body, "name");
     admit::same_name(if given.is_empty() { name } else { given }, name)?;
     // The options of an eviction, dry run among them, are in its body.

@@ -223,3 +223,17 @@ async fn http_2_is_spoken_to_those_who_ask_for_it() {
         assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
     }
 }
+
+/// kubectl 1.27 asks at the older one.
+#[tokio::test]
+async fn whoever_asks_who_they_are_may_do_so_at_either_version() {
+    let server = ApiServer::start().await;
+    for (version, other) in [("v1", "v1beta1"), ("v1beta1", "v1")] {
+        let path = format!("/apis/authentication.k8s.io/{version}/selfsubjectreviews");
+        let review = |version: &str| json!({"kind": "SelfSubjectReview", "apiVersion": format!("authentication.k8s.io/{version}")});
+        let told = server.client.post(&path, &review(version)).await.expect(201);
+        assert_eq!(told["apiVersion"], review(version)["apiVersion"]);
+        assert_eq!(told["status"]["userInfo"]["username"], "admin");
+        server.client.post(&path, &review(other)).await.expect(400);
+    }
+}
