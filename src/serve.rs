@@ -38,7 +38,7 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
+use crate::proxy::{self, Activity, Limits, ProxyState, Trusted, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
@@ -128,6 +128,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         waker,
         clock: clock.clone(),
         limits: Limits::default(),
+        trusted: Trusted::new(args.trusted_proxy.clone()),
         stats: proxy_stats,
     });
 

@@ -1,9 +1,10 @@
 //! The arguments of `portreeve serve`. Only read here: the wiring is [`crate::serve`]'s.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
 
@@ -17,8 +18,8 @@ use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
   # this machine's Docker, state in the default directory
   portreeve serve
 
-  # instances at https://NAME.example.com behind a TLS-terminating proxy
-  portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-url 'https://{host}'
+  # instances at https://NAME.example.com behind a TLS-terminating proxy, which tells apps who their visitors are
+  portreeve serve --domain example.com --proxy-listen 10.0.0.1:7080 --proxy-url 'https://{host}' --trusted-proxy 10.0.0.2
 
   # a certificate of one's own for the API, and a record of who did what
   portreeve serve --api-listen 0.0.0.0:7443 --tls-cert api.pem --tls-key api.key --audit-log /var/log/portreeve.audit
@@ -42,6 +43,10 @@ pub struct ServeArgs {
     /// Where the proxy for users' traffic listens (HTTP)
     #[arg(long, env = "PORTREEVE_PROXY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7080")]
     pub proxy_listen: SocketAddr,
+
+    /// Proxies before ours (Traefik, a tunnel), whose X-Forwarded-* are believed: addresses or networks
+    #[arg(long, env = "PORTREEVE_TRUSTED_PROXIES", value_name = "IP|CIDR", value_delimiter = ',', value_parser = parse_network)]
+    pub trusted_proxy: Vec<IpNet>,
 
     /// The domain under which instances get their host names: NAME.DOMAIN
     #[arg(long, env = "PORTREEVE_DOMAIN", default_value = "localhost", value_parser = parse_domain)]
@@ -129,6 +134,11 @@ pub fn default_data_dir() -> PathBuf {
     }
 }
 
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map(|network| network.trunc()).map_err(|_| "must be an address or a network such as 10.0.0.0/8".into())
+}
+
 fn parse_domain(text: &str) -> Result<String, String> {
     let lower = text.trim_end_matches('.').to_ascii_lowercase();
     let label = |l: &str| {
@@ -213,6 +223,8 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_what_was_expected() {
         for (flag, expected) in [
+            ("--trusted-proxy=10.0.0.0/33", "such as 10.0.0.0/8"),
+            ("--trusted-proxy=traefik", "such as 10.0.0.0/8"),
             ("--domain=a..b", "domain name"),
             ("--domain=-a", "domain name"),
             ("--proxy-url=https://x", "{host}"),

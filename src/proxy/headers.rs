@@ -12,24 +12,23 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
+use super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Visitor};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Fields that never pass a hop.
 const HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
-/// Fields in which apps believe a gateway; ours sets three of them and passes none.
+/// Fields in which apps believe a gateway; ours sets some of them and passes none.
 const CLAIMS: [HeaderName; 7] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
     HeaderName::from_static("forwarded"),
     HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
+    FORWARDED_PORT,
     HeaderName::from_static("x-forwarded-server"),
 ];
 
@@ -62,7 +61,7 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Turns a visitor's headers into those that the app sees. `upgrade` is what [`upgrade`] found.
-pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: IpAddr, upgrade: Option<HeaderValue>) {
+pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, upgrade: Option<HeaderValue>) {
     let trailers = headers.get_all(TE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let trailers = trailers.map(str::trim).any(|t| t.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
@@ -73,9 +72,12 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: IpAddr, upgrade
     for name in disguised {
         headers.remove(name);
     }
-    headers.insert(FORWARDED_FOR, address_value(peer));
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    headers.insert(FORWARDED_HOST, host.clone());
+    headers.insert(FORWARDED_FOR, addresses(&visitor.hops));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if visitor.secure { "https" } else { "http" }));
+    headers.insert(FORWARDED_HOST, visitor.host.as_ref().unwrap_or(host).clone());
+    if let Some(port) = &visitor.port {
+        headers.insert(FORWARDED_PORT, port.clone());
+    }
     headers.insert(HOST, host.clone());
     match upgrade {
         Some(protocol) => {
@@ -121,10 +123,12 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// An IPv4 visitor of a dual-stack listener is written as IPv4.
-fn address_value(peer: IpAddr) -> HeaderValue {
+fn addresses(hops: &[IpAddr]) -> HeaderValue {
     let mut text = BytesMut::with_capacity(40);
-    // Writing to a buffer that grows cannot fail, and an address holds only visible ASCII.
-    let _ = write!(text, "{}", peer.to_canonical());
+    for (n, hop) in hops.iter().enumerate() {
+        // Writing to a buffer that grows cannot fail, and an address holds only visible ASCII.
+        let _ = write!(text, "{}{}", if n == 0 { "" } else { ", " }, hop.to_canonical());
+    }
     HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
@@ -137,6 +141,11 @@ mod tests {
     use super::*;
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+    fn alone(peer: IpAddr) -> Visitor {
+        Visitor { hops: vec![peer], secure: false, host: None, port: None }
+    }
+
     const ALICE: HeaderValue = HeaderValue::from_static("alice.test:81");
 
     fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -175,7 +184,7 @@ mod tests {
             ("upgrade", "foo"),
             ("accept", "*/*"),
         ]);
-        to_app(&mut headers, &ALICE, PEER, None);
+        to_app(&mut headers, &ALICE, &alone(PEER), None);
         assert_eq!(texts(&headers), [&["accept: */*"], &OURS[..]].concat());
     }
 
@@ -190,11 +199,11 @@ mod tests {
             ("x-real-ip", "10.0.0.1"),
             ("connection", "x-forwarded-for, host, x-forwarded-host"),
         ]);
-        to_app(&mut headers, &ALICE, PEER, None);
+        to_app(&mut headers, &ALICE, &alone(PEER), None);
         assert_eq!(texts(&headers), OURS);
-        to_app(&mut headers, &ALICE, IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()), None);
+        to_app(&mut headers, &ALICE, &alone(IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped())), None);
         assert_eq!(headers[FORWARDED_FOR], "127.0.0.1");
-        to_app(&mut headers, &ALICE, IpAddr::V6(Ipv6Addr::LOCALHOST), None);
+        to_app(&mut headers, &ALICE, &alone(IpAddr::V6(Ipv6Addr::LOCALHOST)), None);
         assert_eq!(headers[FORWARDED_FOR], "::1");
     }
 
@@ -209,7 +218,7 @@ mod tests {
             ("x_forwarded_for_app", "kept: another name"),
             ("session_id", "kept: no claim"),
         ]);
-        to_app(&mut headers, &ALICE, PEER, None);
+        to_app(&mut headers, &ALICE, &alone(PEER), None);
         let kept = ["session_id: kept: no claim", "x_forwarded_for_app: kept: another name"];
         assert_eq!(texts(&headers), [OURS[0], kept[0], OURS[1], OURS[2], OURS[3], kept[1]]);
     }
@@ -241,7 +250,7 @@ mod tests {
     #[test]
     fn trailers_are_offered_to_the_app_when_the_visitor_takes_them() {
         let mut headers = map(&[("te", "gzip, Trailers")]);
-        to_app(&mut headers, &ALICE, PEER, None);
+        to_app(&mut headers, &ALICE, &alone(PEER), None);
         assert_eq!((&headers[TE], &headers[CONNECTION]), (&"trailers".parse().unwrap(), &"te".parse().unwrap()));
     }
 

@@ -9,6 +9,7 @@
 
 mod activity;
 mod body;
+mod forwarded;
 mod headers;
 mod hold;
 mod listener;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use activity::{Activity, OpenGuard};
+pub use forwarded::Trusted;
 pub use listener::serve;
 pub use stats::Stats;
 
@@ -46,6 +48,8 @@ pub struct ProxyState {
     pub waker: Arc<dyn Waker>,
     pub clock: SharedClock,
     pub limits: Limits,
+    /// The proxies before this one whose word on their visitors counts.
+    pub trusted: Trusted,
     pub stats: Stats,
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{RequestBody, ResponseBody};
+use super::forwarded::Visitor;
 use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
 use super::pages::Page;
 use super::router::BadHead;
@@ -98,7 +99,8 @@ impl Service {
 
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
-        rewrite(&mut head, &peer, wish)?;
+        let visitor_is = Visitor::of(&head.headers, peer.address, &self.state.trusted);
+        rewrite(&mut head, &visitor_is, wish)?;
         let request = Request::from_parts(head, RequestBody::new(body));
         let (response, lease) = self.exchange(&routed, request).await?;
         self.answer(response, lease, open, visitor, peer)
@@ -290,7 +292,7 @@ impl Patience {
 }
 
 /// The request's head as the app shall see it.
-fn rewrite(head: &mut Parts, peer: &Peer, upgrade: Option<HeaderValue>) -> Result<(), Page> {
+fn rewrite(head: &mut Parts, visitor: &Visitor, upgrade: Option<HeaderValue>) -> Result<(), Page> {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Page::BadRequest)?,
         None => head.headers.get(HOST).cloned().ok_or(Page::BadRequest)?,
@@ -300,7 +302,7 @@ fn rewrite(head: &mut Parts, peer: &Peer, upgrade: Option<HeaderValue>) -> Resul
         head.uri = path.parse::<Uri>().map_err(|_| Page::BadRequest)?;
     }
     head.version = Version::HTTP_11;
-    headers::to_app(&mut head.headers, &host, peer.address, upgrade);
+    headers::to_app(&mut head.headers, &host, visitor, upgrade);
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use portreeve::clock::SystemClock;
+use portreeve::proxy::{Activity, Limits, Trusted};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -124,6 +126,39 @@ async fn the_app_sees_the_host_as_sent_and_our_word_about_the_visitor() {
             "x-forwarded-for: 127.0.0.1",
             "x-forwarded-host: Alice.test:99",
             "x-forwarded-proto: http",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn of_a_proxy_that_is_trusted_the_app_learns_who_its_visitor_is() {
+    let activity = Activity::new(SystemClock::new());
+    let trusted = Trusted::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let (world, app) = (World::behind(trusted, Limits::default(), activity).await, App::new(show_headers).await);
+    world.put(&awake("alice", app.address)).await;
+    let mut request = request("GET", "alice.test", "/", "");
+    for (name, value) in [
+        ("x-forwarded-for", "10.6.6.6, 203.0.113.5"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "alice.example:8443"),
+        ("x-forwarded-port", "8443"),
+        ("x_forwarded_for", "10.6.6.6"),
+        ("x-real-ip", "10.6.6.6"),
+        ("forwarded", "for=10.6.6.6"),
+        ("connection", "close, x-forwarded-proto"),
+    ] {
+        request.headers_mut().append(name, HeaderValue::from_static(value));
+    }
+    let reply = world.connect().await.send(request).await;
+    assert_eq!(
+        reply.text().lines().collect::<Vec<_>>(),
+        [
+            "/",
+            "host: alice.test",
+            "x-forwarded-for: 203.0.113.5, 127.0.0.1",
+            "x-forwarded-host: alice.example:8443",
+            "x-forwarded-port: 8443",
+            "x-forwarded-proto: https",
         ]
     );
 }

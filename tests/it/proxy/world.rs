@@ -21,7 +21,7 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Activity, Limits, ProxyState, Stats, Waker, serve};
+use portreeve::proxy::{Activity, Limits, ProxyState, Stats, Trusted, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -53,6 +53,11 @@ impl World {
     }
 
     pub async fn with_activity(limits: Limits, activity: Arc<Activity>) -> World {
+        World::behind(Trusted::default(), limits, activity).await
+    }
+
+    /// With proxies before it that are trusted.
+    pub async fn behind(trusted: Trusted, limits: Limits, activity: Arc<Activity>) -> World {
         let store = MemoryStore::new();
         let cache = Cache::new("test");
         let clock = SystemClock::new();
@@ -68,6 +73,7 @@ impl World {
             waker: waker.clone(),
             clock,
             limits,
+            trusted,
             stats: Stats::default(),
         };
         let proxy = Some(tokio::spawn(serve(listener, Arc::new(state), shutdown.clone())));
