@@ -143,8 +143,8 @@ fn a_browser_shows_a_page_while_its_app_wakes_and_then_the_app() {
     let Some(browser) = Browser::open() else { return };
     let mut plane = ControlPlane::start(32_140);
     let name = "viewed";
-    // Long enough to be seen on the way, whoever looks.
-    let env = json!([{"name": "START_DELAY_MS", "value": "8000"}]);
+    // Long enough to be seen on the way by a browser on a busy machine.
+    let env = json!([{"name": "START_DELAY_MS", "value": "15000"}]);
     plane.apply(&instance_with(name, &json!({"env": env, "idle": {"after": "30m"}})));
     plane.until_serves(name);
     plane.run(&["sleep", name]);

@@ -16,7 +16,8 @@ pub async fn against(server: &ApiServer, args: &[&str], input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
     let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(input.as_bytes()).await.expect("it reads");
+    // It may end before it reads: what it says then is for the test to look at.
+    let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     tokio::time::timeout(PATIENCE * 2, child.wait_with_output()).await.expect("it ends in time").expect("it ends")
 }

@@ -18,20 +18,45 @@ use super::{Storm, check, progress, random};
 
 const IMAGE_BYTES: u64 = 320 << 20;
 
-/// Copies what is not a hole: quick, so that the copy shows one moment as nearly as can be.
-fn copy_image(from: &Path, to: &Path) {
-    let (from, to) = (File::open(from).unwrap(), File::create(to).unwrap());
-    to.set_len(IMAGE_BYTES).unwrap();
+/// Hands out, piece by piece, what is not a hole.
+fn pieces(of: &File, mut each: impl FnMut(&[u8], u64) -> bool) -> bool {
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    while let Ok(data) = seek(&from, SeekFrom::Data(at)) {
-        let end = seek(&from, SeekFrom::Hole(data)).unwrap();
+    while let Ok(data) = seek(of, SeekFrom::Data(at)) {
+        let end = seek(of, SeekFrom::Hole(data)).unwrap();
         at = data;
         while at < end {
             let part = &mut buffer[..((end - at) as usize).min(1 << 20)];
-            from.read_exact_at(part, at).unwrap();
-            to.write_all_at(part, at).unwrap();
+            of.read_exact_at(part, at).unwrap();
+            if !each(part, at) {
+                return false;
+            }
             at += part.len() as u64;
+        }
+    }
+    true
+}
+
+/// Copies an image as it is at one moment. The storm stands still, but the kernel goes on writing for it: a copy whose
+/// beginning is older than its end is of a disk that never was (the metadata from before a checkpoint, the journal from
+/// after it). One that is still the same when all of it has been read again was the image at the moment in between.
+fn copy_image(from: &Path, to: &Path) {
+    let (from, to) = (
+        File::open(from).unwrap(),
+        File::options().read(true).write(true).create(true).truncate(true).open(to).unwrap(),
+    );
+    let mut copy = vec![0; 1 << 20];
+    loop {
+        to.set_len(0).unwrap();
+        to.set_len(IMAGE_BYTES).unwrap();
+        pieces(&from, |part, at| to.write_all_at(part, at).is_ok() || panic!("the copy cannot be written"));
+        let same = pieces(&from, |part, at| {
+            let copied = &mut copy[..part.len()];
+            to.read_exact_at(copied, at).unwrap();
+            copied == part
+        });
+        if same {
+            return;
         }
     }
 }
