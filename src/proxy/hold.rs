@@ -122,13 +122,13 @@ pub struct Hold {
 
 impl Hold {
     /// Waits until the instance of this `uid` may be routed to at `port`, or `deadline` (monotonic) has passed, which
-    /// counts as `late`. While its image is pulled, the deadline waits as well.
+    /// counts as `late`. While its image is pulled, the deadline moves on.
     pub async fn until_ready(
         &self,
         instance: &mut watch::Receiver<Option<Arc<Instance>>>,
         uid: &str,
         port: &str,
-        deadline: Duration,
+        deadline: &mut Duration,
         late: End,
     ) -> Outcome {
         let begun = self.holds.clock.monotonic();
@@ -149,18 +149,18 @@ impl Hold {
         instance: &mut watch::Receiver<Option<Arc<Instance>>>,
         uid: &str,
         port: &str,
-        deadline: Duration,
+        deadline: &mut Duration,
         pulls_count: bool,
     ) -> Outcome {
         let begun = self.holds.clock.monotonic();
-        let (mut deadline, mut looked, mut pulling) = (deadline, begun, false);
+        let (mut looked, mut pulling) = (begun, false);
         loop {
             let seen = instance.borrow_and_update().clone();
             let now = self.holds.clock.monotonic();
             if pulling && !pulls_count {
                 // How long an image takes says nothing of how long its app does.
                 let pulled = now.saturating_sub(looked);
-                deadline = (deadline + pulled).min(begun + self.holds.limits.hold_pulling);
+                *deadline = (*deadline + pulled).min(begun + self.holds.limits.hold_pulling);
             }
             (looked, pulling) = (now, seen.as_ref().is_some_and(|i| i.status.phase == Phase::Pulling));
             match seen.filter(|i| i.metadata.uid == uid) {
@@ -268,7 +268,8 @@ mod tests {
         let deadline = Duration::from_millis(5500);
         let one = async || {
             let hold = holds.enter(&key).unwrap();
-            let outcome = hold.until_ready(&mut receiver.clone(), "u", "web", deadline, End::TimedOut).await;
+            let outcome =
+                hold.until_ready(&mut receiver.clone(), "u", "web", &mut deadline.clone(), End::TimedOut).await;
             assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");
             assert_eq!(clock.monotonic(), deadline);
         };
@@ -300,8 +301,9 @@ mod tests {
                 sender.send_replace(in_phase(Phase::Starting));
                 std::future::pending::<()>().await;
             };
+            let mut deadline = MINUTE;
             let outcome = tokio::select! {
-                outcome = hold.until_ready(&mut receiver, "u", "web", MINUTE, late) => outcome,
+                outcome = hold.until_ready(&mut receiver, "u", "web", &mut deadline, late) => outcome,
                 () = changes => unreachable!(),
             };
             assert!(matches!(outcome, Outcome::TimedOut), "{outcome:?}");

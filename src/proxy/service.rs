@@ -168,9 +168,8 @@ impl Service {
         // Such a request may reach the app twice without harm, and can be made anew.
         let mut spare = is_replayable(&request).then(|| copy_head(&request));
         let mut fresh = if spare.is_some() { limits.idle_for } else { FRESH };
-        let deadline = clock.monotonic() + limits.hold;
-        let (held, late) = if *navigation { (limits.page_after, End::Page) } else { (limits.hold, End::TimedOut) };
-        let ready_by = clock.monotonic() + held;
+        let mut deadline = clock.monotonic() + limits.hold;
+        let mut shown_by = clock.monotonic() + limits.page_after;
         let mut patience: Option<Patience> = None;
         let mut waiting: Option<Waiting> = None;
         let mut current = instance.clone();
@@ -180,7 +179,9 @@ impl Service {
                 Decision::Refuse(why) => return Err(refusal(why)),
                 Decision::Wake => {
                     let waiting = self.wait_with(&mut waiting, key)?;
-                    match waiting.hold.until_ready(&mut waiting.changes, uid, port, ready_by, late).await {
+                    let (by, late) =
+                        if *navigation { (&mut shown_by, End::Page) } else { (&mut deadline, End::TimedOut) };
+                    match waiting.hold.until_ready(&mut waiting.changes, uid, port, by, late).await {
                         Outcome::Ready(ready) => current = ready,
                         Outcome::TimedOut if *navigation => return Err(Page::Waking),
                         Outcome::TimedOut => return Err(Page::StillStarting),

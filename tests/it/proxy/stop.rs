@@ -92,6 +92,23 @@ async fn an_app_that_listens_a_moment_after_it_is_ready_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_pull_that_took_longer_than_all_else_may_leaves_the_app_its_moment() {
+    let hold = Duration::from_secs(3);
+    let world = World::with(Limits { hold, ..Default::default() }).await;
+    let address = nowhere().await;
+    world.put(&with_phase(instance("alice", address), Phase::Pulling)).await;
+    let mut visitor = world.connect().await;
+    let answer = tokio::spawn(async move { visitor.send(request("GET", "alice.test", "/", "")).await });
+    until("the request is held", || world.open("alice") == 1).await;
+    // Longer than a request is held for anything else; and a moment until it listens.
+    tokio::time::sleep(hold + Duration::from_millis(500)).await;
+    world.put(&awake("alice", address)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let _app = App::on(TcpListener::bind(address).await.unwrap(), async |_| http::Response::new(full("up")));
+    assert_eq!(soon("the answer", answer).await.unwrap().text(), "up");
+}
+
+#[tokio::test]
 async fn an_app_that_never_listens_is_given_up_in_time() {
     let limits = Limits { retry: Duration::from_millis(100), ..Default::default() };
     let world = World::with(limits).await;
