@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::codec::{Batch, Head, Reader, Records};
 use super::format1;
@@ -45,6 +46,14 @@ pub(super) struct Engine {
 /// More than sled makes while a directory is listed.
 const SNAPSHOTS_MEANWHILE: u32 = 8;
 
+/// How long sled's lock is waited for, and how often it is asked for. The store's own lock is held by then, so that nobody else
+/// has the files open: whoever still holds sled's is a process that was forked off the one before and has not become another
+/// program yet, which on a busy machine takes a while.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_EVERY: Duration = Duration::from_millis(10);
+/// How sled tells of it; it has no kind of its own.
+const LOCKED: &str = "could not acquire lock";
+
 impl Engine {
     /// Opens the files in `dir`, or makes them.
     pub fn open(dir: &Path) -> Result<Engine> {
@@ -52,7 +61,16 @@ impl Engine {
             let config = ::sled::Config::new().path(dir).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES);
             config.open()
         };
-        let db = guarded("opening", open).map_err(|e| match e {
+        let is_locked = |e: &EngineError| matches!(e, EngineError::Failed(text) | EngineError::Damaged(text) if text.contains(LOCKED));
+        let mut waited = Duration::ZERO;
+        let opened = loop {
+            match guarded("opening", open) {
+                Err(e) if is_locked(&e) && waited < LOCK_PATIENCE => std::thread::sleep(LOCK_EVERY),
+                opened => break opened,
+            }
+            waited += LOCK_EVERY;
+        };
+        let db = opened.map_err(|e| match e {
             // At open, whatever is neither a full disk nor the system's refusal speaks of the files.
             EngineError::Failed(text) | EngineError::Damaged(text) => {
                 EngineError::Damaged(format!("{}: {text}", dir.join("db").display()))
@@ -175,5 +193,27 @@ pub(super) fn io_error(doing: &str, e: &std::io::Error) -> EngineError {
     match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => EngineError::NoSpace(text),
         _ => EngineError::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{FlockOperation, flock};
+
+    use super::*;
+
+    #[test]
+    fn a_fork_that_still_holds_the_engines_lock_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(Engine::open(dir.path()).expect("made"));
+        // What a child has until its exec: another holder of the lock.
+        let forked = File::options().write(true).open(dir.path().join("db")).expect("its log");
+        flock(&forked, FlockOperation::LockExclusive).expect("locked");
+        let exec = std::thread::spawn(move || {
+            std::thread::sleep(20 * LOCK_EVERY);
+            drop(forked);
+        });
+        Engine::open(dir.path()).expect("waited for");
+        exec.join().expect("no panic");
     }
 }
