@@ -194,8 +194,8 @@ async fn shown(state: &ApiState, kind: Kind, record: &Record) -> Result<Option<V
     }
 }
 
-/// DELETE of a collection: the objects that a list with the same query shows, and no others. One that is refused keeps no other
-/// from going; what was refused is told at the end.
+/// DELETE of a collection: the objects that a list with the same query shows, and no others. One that is refused keeps
+/// no other from going; what was refused is told at the end.
 pub async fn delete_collection(call: &Call, view: View, options: &DeleteOptions) -> Result<Reply, ApiError> {
     let (kind, state) = (view.source(), &call.state);
     let listing = list::asked(call, &state.sealed, view, |object| object::key_of(kind, &object)).await?;

@@ -137,11 +137,9 @@ impl Collector {
         let Some(held) = held else { return Ok(()) };
         // Everybody who named it when it was marked is known then.
         self.cache.wait_for(record.modified).await;
-        let done = match held {
-            ORPHAN_FINALIZER => self.set_free(key, &meta).await?,
-            _ => !self.is_blocked(key, &meta).await?,
-        };
-        if !done {
+        if held == ORPHAN_FINALIZER {
+            self.set_free(key, &meta).await?;
+        } else if self.is_blocked(key, &meta).await? {
             return Ok(());
         }
         let rest: Vec<String> = meta.finalizers.iter().filter(|f| *f != held).cloned().collect();
@@ -212,12 +210,12 @@ impl Collector {
     }
 
     /// Takes an owner off all that name it.
-    async fn set_free(&self, key: &Key, owner: &ObjectMeta) -> Result<bool, StoreError> {
+    async fn set_free(&self, key: &Key, owner: &ObjectMeta) -> Result<(), StoreError> {
         for (record, mut owners) in self.dependents(key, owner).await? {
             owners.retain(|o| o.uid != owner.uid);
             typed::replace_owners(&*self.store, &record, &owners).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether a dependent keeps an owner that is deleted in the foreground. Each is deleted by its own reconcile, and its

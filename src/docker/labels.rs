@@ -50,12 +50,18 @@ pub fn key_of_name(name: &str) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Instance, Volume};
 
     #[test]
     fn names_lead_back_to_their_instance() {
         let key = Key::instance("team-a", "alice");
         assert_eq!(key_of_name(&object_name(&key)), Some(key.clone()));
-        assert_eq!(key_of_name(&format!("{}.home", object_name(&key))), Some(key));
+        // Made in the model, which shows it to users, too: it must begin as the names made here.
+        let mut instance = Instance::default();
+        (instance.metadata.namespace, instance.metadata.name) = (key.namespace.clone(), key.name.clone());
+        let volume = instance.volume_name(&Volume { name: "home".into(), ..Default::default() });
+        assert_eq!(volume, format!("{}.home", object_name(&key)));
+        assert_eq!(key_of_name(&volume), Some(key));
         for other in ["", "bridge", "pr", "pr.a", "pr..b", "x.a.b"] {
             assert_eq!(key_of_name(other), None, "{other}");
         }

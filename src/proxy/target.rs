@@ -73,7 +73,7 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
 }
 
 /// Whether this is the reason of its Ready condition.
-fn is_because(instance: &Instance, reason: &str) -> bool {
+pub fn is_because(instance: &Instance, reason: &str) -> bool {
     condition(&instance.status.conditions, "Ready").is_some_and(|c| c.reason == reason)
 }
 

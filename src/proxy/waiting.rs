@@ -22,12 +22,19 @@ use super::OpenGuard;
 use super::body::ResponseBody;
 use super::hold::Hold;
 use super::pages::wants_html;
-use super::target::{Decision, decide};
-use crate::model::{Instance, Phase, condition};
+use super::target::{Decision, decide, is_because};
+use crate::model::{Instance, Phase};
+
+/// For constants that are made of it.
+macro_rules! path {
+    () => {
+        "/.well-known/portreeve/progress"
+    };
+}
 
 /// Where a waiting page asks how far its app is: RFC 8615's place for what is the server's, on every host that leads to
 /// an instance. Apps have no path of this name.
-pub const PATH: &str = "/.well-known/portreeve/progress";
+pub const PATH: &str = path!();
 
 /// Whether somebody looks at an address with a browser, and would see a page: by Fetch Metadata where it is sent, else by
 /// what is accepted.
@@ -53,9 +60,8 @@ fn form_urlencoded(query: &str) -> Option<String> {
 
 /// How far an instance is on its way up, in words for its visitors.
 fn stage(instance: &Instance) -> &'static str {
-    let is_because = |reason: &str| condition(&instance.status.conditions, "Ready").is_some_and(|c| c.reason == reason);
     match instance.status.phase {
-        _ if is_because("MakingRoom") => "Making room for it",
+        _ if is_because(instance, "MakingRoom") => "Making room for it",
         Phase::Asleep | Phase::Stopping | Phase::Stopped => "Waking up",
         Phase::Pending => "Finding a place for it",
         Phase::Pulling => "Fetching it",
@@ -72,12 +78,15 @@ border:.15em solid;border-right-color:transparent;border-radius:50%;vertical-ali
 @keyframes t{to{transform:rotate(1turn)}}@media(prefers-reduced-motion:reduce){i{animation-duration:6s}}";
 
 /// A stream that ends is taken up again by the browser; one that is refused is not, and the page asks anew as a whole.
-const SCRIPT: &str = "const e=new EventSource('/.well-known/portreeve/progress?path='+encodeURIComponent(location.pathname)),\
-again=()=>location.reload();\
-e.addEventListener('stage',m=>{document.getElementById('stage').textContent=m.data});\
-e.addEventListener('ready',()=>{e.close();again()});\
-e.addEventListener('stop',()=>{e.close();again()});\
-e.addEventListener('error',()=>{if(e.readyState===EventSource.CLOSED)setTimeout(again,3000)});";
+const SCRIPT: &str = concat!(
+    "const e=new EventSource('",
+    path!(),
+    "?path='+encodeURIComponent(location.pathname)),again=()=>location.reload();",
+    "e.addEventListener('stage',m=>{document.getElementById('stage').textContent=m.data});",
+    "e.addEventListener('ready',()=>{e.close();again()});",
+    "e.addEventListener('stop',()=>{e.close();again()});",
+    "e.addEventListener('error',()=>{if(e.readyState===EventSource.CLOSED)setTimeout(again,3000)});"
+);
 
 static HTML: LazyLock<Bytes> = LazyLock::new(|| {
     let html = format!(
