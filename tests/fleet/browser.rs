@@ -2,13 +2,11 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,13 +36,12 @@ impl Browser {
         let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         let mut command = Command::new("unshare");
-        // All that it starts ends with it.
+        // All that it starts ends with the first process of the namespace, which ends with its input; and that one has
+        // ended only when all the others have. Killed from outside, it would leave them writing for a moment.
+        let script = "chromedriver \"--port=$0\" & read -r _";
         command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.arg("chromedriver").arg(format!("--port={port}")).env("HOME", dir.path());
-        command.env("TMPDIR", dir.path());
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        // SAFETY: a system call; nothing is allocated between fork and exec.
-        unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        command.args(["sh", "-c", script, &port.to_string()]).env("HOME", dir.path()).env("TMPDIR", dir.path());
+        command.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log")).stderr(log);
         let driver = command.spawn().expect("unshare runs");
         let mut browser = Browser { driver, port, session: String::new(), dir };
         let up = within(PATIENCE, || browser.call("GET", "/status", &Value::Null).map_err(|e| e.to_string()));
@@ -133,8 +130,12 @@ impl Drop for Browser {
         if !self.session.is_empty() {
             let _ = self.call("DELETE", &self.session, &Value::Null);
         }
-        let _ = self.driver.kill();
+        drop(self.driver.stdin.take());
         let _ = self.driver.wait();
+        let left = std::fs::remove_dir_all(self.dir.path());
+        if !std::thread::panicking() {
+            left.expect("nobody writes to the profile");
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde_json::{Value, json};
@@ -51,7 +50,7 @@ impl Worker {
         let Some(mut child) = self.child.take() else { return };
         // A kill would leave its containerd behind.
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-        if within(Duration::from_secs(20), || child.try_wait().expect("a child").ok_or_else(String::new)).is_err() {
+        if within(PATIENCE, || child.try_wait().expect("a child").ok_or_else(String::new)).is_err() {
             let _ = child.kill();
         }
         let _ = child.wait();

@@ -270,6 +270,8 @@ impl Run {
             eprintln!("error: {error:#}");
         }
         self.note(name, result.is_ok(), before, start.elapsed());
+        // also where all are listed: what is far above may be cut off
+        self.lines.extend(result.err().map(|error| format!("        {error:#}")));
     }
 
     fn note(&mut self, name: &str, ok: bool, failed_before: u64, took: Duration) {
