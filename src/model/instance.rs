@@ -1,12 +1,12 @@
 //! Instance: one user's app. The spec is what the user wrote; [`InstanceSpec`]'s methods apply the defaults where they are used.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{is_default, resource};
-use super::{Adopt, AllocatedResources, EnvFrom, EnvVar, InstanceStatus, Kind, Placement, Quantity, Span};
+use super::{
+    Adopt, AllocatedResources, EnvFrom, EnvVar, Idle, InstanceStatus, Kind, Placement, Probes, Quantity, Route,
+};
 
 /// The finalizer that keeps an Instance until its container is really gone.
 pub const FINALIZER: &str = "portreeve.dev/container";
@@ -201,72 +201,6 @@ pub struct Resources {
     pub shm: Option<Quantity>,
 }
 
-/// How to find out whether the app is up.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Probes {
-    /// Passes once the app has started; requests are held until then. Default: a TCP connection to the first port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub startup: Option<Probe>,
-}
-
-/// One probe: exactly one of http and tcp.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Probe {
-    /// Passes when a GET is answered with a status below 400.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpProbe>,
-    /// Passes when the port accepts a connection and keeps it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<TcpProbe>,
-    /// How long the app may take in all before it counts as failed. Default: 60s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct HttpProbe {
-    /// The name of one of the instance's ports.
-    pub port: String,
-    /// Absolute path. Default: /
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub path: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct TcpProbe {
-    /// The name of one of the instance's ports.
-    pub port: String,
-}
-
-/// When an instance with power Auto goes to sleep.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Idle {
-    /// Time without requests or open connections after which the container is stopped; at least 1s. Default: 30m.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Span>,
-}
-
-/// One host name and what its paths lead to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Route {
-    /// Host name; `{name}`, `{namespace}` and `{domain}` stand for the instance's and the server's. Default: {name}.{domain}
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(length(max = 253))]
-    pub host: String,
-    /// Path prefixes and the ports that they lead to; the longest match wins. Default: / to the first port.
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
-    pub paths: Vec<RoutePath>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RoutePath {
-    /// Absolute path prefix, matched by whole segments: `/api` matches `/api` and `/api/x`, not `/apiary`.
-    pub prefix: String,
-    /// The name of one of the instance's ports.
-    pub port: String,
-}
-
 /// The instance's own network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceNetwork {
@@ -335,14 +269,6 @@ impl InstanceSpec {
 
     pub fn shm_bytes(&self) -> i64 {
         self.resources.shm.as_ref().map_or(64 << 20, Quantity::value)
-    }
-
-    pub fn idle_after(&self) -> Duration {
-        self.idle.after.as_ref().map_or(Duration::from_secs(30 * 60), Span::duration)
-    }
-
-    pub fn startup_timeout(&self) -> Duration {
-        self.probes.startup.as_ref().and_then(|p| p.timeout.as_ref()).map_or(Duration::from_secs(60), Span::duration)
     }
 
     pub fn pull_policy(&self) -> ImagePullPolicy {
@@ -418,25 +344,6 @@ impl Instance {
         })
     }
 
-    /// The routes with every default and placeholder resolved: what the proxy serves. Hosts are in lower case.
-    pub fn resolved_routes(&self, domain: &str) -> Vec<Route> {
-        let Some(first) = self.spec.ports.first() else { return vec![] };
-        let default = [Route::default()];
-        let routes = if self.spec.routes.is_empty() { &default[..] } else { &self.spec.routes };
-        routes
-            .iter()
-            .map(|r| {
-                let host = if r.host.is_empty() { "{name}.{domain}" } else { &r.host };
-                let paths = if r.paths.is_empty() {
-                    vec![RoutePath { prefix: "/".into(), port: first.name.clone() }]
-                } else {
-                    r.paths.clone()
-                };
-                Route { host: self.fill(host).replace("{domain}", domain).to_ascii_lowercase(), paths }
-            })
-            .collect()
-    }
-
     /// Replaces `{name}` and `{namespace}`.
     pub fn fill(&self, text: &str) -> String {
         text.replace("{name}", &self.metadata.name).replace("{namespace}", &self.metadata.namespace)
@@ -459,16 +366,5 @@ mod tests {
         for image in ["app:1", "registry:5000/app:1", "app@sha256:00"] {
             assert_eq!(with_image(image).pull_policy(), ImagePullPolicy::IfNotPresent, "{image}");
         }
-    }
-
-    #[test]
-    fn an_instance_without_routes_gets_its_name_under_the_domain() {
-        let mut inst = Instance::default();
-        inst.metadata.name = "alice".into();
-        assert!(inst.resolved_routes("example.com").is_empty(), "no port, nothing to route to");
-        inst.spec.ports = vec![Port { name: "web".into(), container_port: 80, host_port: None }];
-        let routes = inst.resolved_routes("Example.com");
-        assert_eq!(routes[0].host, "alice.example.com");
-        assert_eq!(routes[0].paths[0], RoutePath { prefix: "/".into(), port: "web".into() });
     }
 }

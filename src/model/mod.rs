@@ -12,6 +12,7 @@ mod env;
 mod event;
 mod field_error;
 mod host_access;
+mod idle;
 mod instance;
 mod instance_status;
 mod key;
@@ -19,7 +20,9 @@ mod label;
 mod meta;
 mod namespace;
 mod placement;
+mod probes;
 mod quantity;
+mod route;
 pub mod schema;
 mod secret;
 mod subnet;
@@ -40,6 +43,7 @@ pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
+pub use idle::Idle;
 pub use instance::*;
 pub use instance_status::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
@@ -49,7 +53,9 @@ pub use namespace::{
     NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, SYSTEM_NAMESPACE, TERMINATING, namespace_use_mark,
 };
 pub use placement::{OnHostLoss, Placement};
+pub use probes::{HttpProbe, Probe, Probes, TcpProbe};
 pub use quantity::{ParseError, Quantity, Span};
+pub use route::{Route, RoutePath};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,

@@ -8,11 +8,12 @@ use super::adoption::{is_volume_name, validate_adoption};
 use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
+use super::idle::validate_idle;
+use super::probes::validate_probes;
+use super::route::validate_routes;
 use super::subnet::validate_subnets;
 use super::validate_taints::{validate_taints, validate_tolerations};
-use super::{
-    DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Probe, Quantity, Reclaim, is_label_key, is_subdomain,
-};
+use super::{DockerHost, FieldError, FieldErrors, Instance, OnHostLoss, Quantity, Reclaim, is_label_key, is_subdomain};
 
 /// Characters of a label's value.
 const MOST_LABEL: usize = 63;
@@ -21,7 +22,7 @@ const HOST_NAME_RULE: &str =
 const LABEL_RULE: &str =
     "must be a DNS label (RFC 1123): lower case letters, digits and '-', beginning and ending with a letter or digit";
 
-fn is_dns_label(text: &str, max: usize) -> bool {
+pub(super) fn is_dns_label(text: &str, max: usize) -> bool {
     !text.is_empty()
         && text.len() <= max
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -68,12 +69,8 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     validate_ports(instance, &mut errors);
     validate_volumes(instance, &mut errors);
     validate_resources(instance, &mut errors);
-    if let Some(probe) = &spec.probes.startup {
-        validate_probe(instance, "spec.probes.startup", probe, &mut errors);
-    }
-    if let Some(after) = spec.idle.after.as_ref().filter(|a| a.duration().as_millis() < 1000) {
-        errors.push(FieldError::invalid("spec.idle.after", quoted(&after.to_string()), "must be at least 1s"));
-    }
+    validate_probes(instance, &mut errors);
+    validate_idle(&spec.idle, &mut errors);
     validate_routes(instance, &mut errors);
     validate_tolerations(&spec.placement.tolerations, &mut errors);
     validate_host_loss(instance, &mut errors);
@@ -214,26 +211,8 @@ fn validate_resources(instance: &Instance, errors: &mut FieldErrors) {
     errors.extend(within("shm", &r.shm, Quantity::value, (1, "greater than 0"), memory));
 }
 
-fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut FieldErrors) {
-    let port = match (&probe.http, &probe.tcp) {
-        (Some(http), None) => {
-            if !http.path.is_empty() && (!http.path.starts_with('/') || http.path.contains(char::is_whitespace)) {
-                errors.push(FieldError::invalid(
-                    format!("{path}.http.path"),
-                    quoted(&http.path),
-                    "must be an absolute path without white space",
-                ));
-            }
-            ("http", &http.port)
-        }
-        (None, Some(tcp)) => ("tcp", &tcp.port),
-        (None, None) => return errors.push(FieldError::required(path, "one of http and tcp")),
-        (Some(_), Some(_)) => return errors.push(FieldError::forbidden(path, "only one of http and tcp may be set")),
-    };
-    unknown_port(instance, &format!("{path}.{}.port", port.0), port.1, errors);
-}
-
-fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut FieldErrors) {
+/// What names a port must name one that is there.
+pub(super) fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut FieldErrors) {
     if instance.spec.port(name).is_none() {
         let known: Vec<_> = instance.spec.ports.iter().map(|p| p.name.as_str()).collect();
         let why = format!(
@@ -241,41 +220,6 @@ fn unknown_port(instance: &Instance, field: &str, name: &str, errors: &mut Field
             if known.is_empty() { "there are none".into() } else { known.join(", ") }
         );
         errors.push(FieldError::invalid(field, quoted(name), &why));
-    }
-}
-
-fn validate_routes(instance: &Instance, errors: &mut FieldErrors) {
-    let mut hosts = BTreeSet::new();
-    if !instance.spec.routes.is_empty() && instance.spec.ports.is_empty() {
-        errors.push(FieldError::required("spec.ports", "routes need a port to lead to"));
-    }
-    for (i, route) in instance.spec.routes.iter().enumerate() {
-        let path = format!("spec.routes[{i}]");
-        let filled = instance.fill(&route.host).replace("{domain}", "domain").to_ascii_lowercase();
-        if !route.host.is_empty() && !filled.split('.').all(|label| is_dns_label(label, 63)) {
-            errors.push(FieldError::invalid(
-                format!("{path}.host"),
-                quoted(&route.host),
-                "must be a host name, in which {name}, {namespace} and {domain} may stand",
-            ));
-        }
-        if !hosts.insert(filled) {
-            errors.push(FieldError::duplicate(format!("{path}.host"), quoted(&route.host)));
-        }
-        let mut prefixes = BTreeSet::new();
-        for (j, p) in route.paths.iter().enumerate() {
-            if !p.prefix.starts_with('/') || p.prefix.contains(char::is_whitespace) {
-                errors.push(FieldError::invalid(
-                    format!("{path}.paths[{j}].prefix"),
-                    quoted(&p.prefix),
-                    "must be an absolute path without white space",
-                ));
-            }
-            if !prefixes.insert(&p.prefix) {
-                errors.push(FieldError::duplicate(format!("{path}.paths[{j}].prefix"), quoted(&p.prefix)));
-            }
-            unknown_port(instance, &format!("{path}.paths[{j}].port"), &p.port, errors);
-        }
     }
 }
 
