@@ -20,7 +20,7 @@
 //! | [`scheduler`] | which host an instance goes to, and why: pure | model |
 //! | [`docker`] | one client per daemon | model, pki |
 //! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker, pki |
-//! | [`proxy`] | user traffic | model, cache |
+//! | [`proxy`] | user traffic | model, cache, pki |
 //! | [`api`] | the Kubernetes-convention API | model, store, cache, pki |
 //! | [`cli`] | the verbs; speaks only the API | model, pki |
 //! | [`serve`] | wiring, start-up order, shutdown | every room |

@@ -13,6 +13,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
@@ -144,6 +147,20 @@ pub fn is_signed_by(certificate: &str, ca: &str) -> bool {
     let Some((leaf, issuer)) = read(certificate).zip(read(ca)) else { return false };
     let (Ok(leaf), Ok(issuer)) = (leaf.parse_x509(), issuer.parse_x509()) else { return false };
     authority_key(&leaf).is_some_and(|id| subject_key(&issuer) == Some(id))
+}
+
+/// A chain and its key, PEM, as TLS uses them: they belong together.
+pub fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| format!("the certificate is no PEM: {e}"))?;
+    if chain.is_empty() {
+        return Err("the certificate's file holds none".into());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("the key is no PEM: {e}"))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|e| format!("the certificate and the key cannot be used together: {e}"))
 }
 
 /// Whether certificate and key are halves of one pair.

@@ -9,6 +9,7 @@ mod attach;
 mod containers;
 mod destinations;
 mod exposition;
+mod front;
 mod host_secrets;
 mod memory;
 mod metrics;
@@ -38,7 +39,7 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Activity, Limits, ProxyState, Trusted, Waker};
+use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
@@ -71,6 +72,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     let api_listener = listen("API", args.api_listen).await?;
     let proxy_listener = listen("proxy", args.proxy_listen).await?;
+    let proxy_address = proxy_listener.local_addr()?;
+    let (entrances, certificates) = front::entrances(&args.front, proxy_listener).await?;
     let api_address = api_listener.local_addr()?;
     let own = args.tls_cert.clone().zip(args.tls_key.clone());
     let own = own.map(|(certificate, key)| OwnCertificate { certificate, key, authority: args.tls_ca.clone() });
@@ -122,18 +125,19 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         reconciles: reconciles.clone(),
     };
     api_state.exposition = Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats));
+    let certificate_stats = proxy_stats.clone();
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),
         activity,
         waker,
         clock: clock.clone(),
         limits: Limits::default(),
-        trusted: Trusted::new(args.trusted_proxy.clone()),
+        front: front::of(&args.front),
         stats: proxy_stats,
     });
 
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_listener.local_addr()?,
+        version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_address,
         kubeconfig = %credentials.kubeconfig_path.display(), "serving"
     );
     let stop = shutdown.clone();
@@ -165,10 +169,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     });
     parts.spawn({
         let stop = stop.clone();
-        async move {
-            proxy::serve(proxy_listener, proxy_state, stop).await;
-            Ok(())
-        }
+        async move { proxy::serve(entrances, proxy_state, stop).await.context("the proxy") }
     });
     parts.spawn({
         let stop = stop.clone();
@@ -177,16 +178,23 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
-    let hangup = Arc::new(Notify::new());
+    let hangups = [(); 2].map(|()| Arc::new(Notify::new()));
+    if let Some(certificates) = certificates {
+        let (hangup, clock, stop) = (hangups[1].clone(), clock.clone(), shutdown.clone());
+        parts.spawn(async move {
+            certificates.follow(hangup, certificate_stats, clock, stop).await;
+            Ok(())
+        });
+    }
     parts.spawn({
-        let (serving, hangup, stop) = (credentials.serving.clone(), hangup.clone(), shutdown.clone());
+        let (serving, hangup, stop) = (credentials.serving.clone(), hangups[0].clone(), shutdown.clone());
         async move {
             serving.follow(hangup, clock, stop).await;
             Ok(())
         }
     });
     let ended = supervise(parts, shutdown, || {
-        hangup.notify_one();
+        hangups.iter().for_each(|hangup| hangup.notify_one());
         audit.reopen();
     })
     .await;
@@ -208,7 +216,7 @@ async fn supervise(
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             _ = hangup.recv() => {
-                tracing::info!("SIGHUP: the API's certificate and the audit log are opened anew");
+                tracing::info!("SIGHUP: the certificates and the audit log are opened anew");
                 reload();
             }
             ended = parts.join_next() => break Some(ended),

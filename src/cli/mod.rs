@@ -23,6 +23,7 @@ mod drain;
 mod error;
 mod exec;
 mod explain;
+pub mod front;
 mod get;
 mod host;
 mod jsonpath;

@@ -1,18 +1,18 @@
 //! The arguments of `portreeve serve`. Only read here: the wiring is [`crate::serve`]'s.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ipnet::IpNet;
 
+use super::front::FrontArgs;
 use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
 
 /// Run the control plane: API, controllers and proxy.
 ///
 /// The first start makes a certificate authority, a serving certificate and an admin credential in the data directory,
 /// and writes <DATA_DIR>/admin.kubeconfig for this command line and kubectl. SIGTERM and SIGINT drain and stop;
-/// SIGHUP reads the API's certificate again and opens the audit log anew.
+/// SIGHUP reads the certificates again and opens the audit log anew.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   # this machine's Docker, state in the default directory
@@ -20,6 +20,9 @@ use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
 
   # instances at https://NAME.example.com behind a TLS-terminating proxy, which tells apps who their visitors are
   portreeve serve --domain example.com --proxy-listen 10.0.0.1:7080 --proxy-url 'https://{host}' --trusted-proxy 10.0.0.2
+
+  # instances at https://NAME.example.com by ourselves, with certificates that certbot keeps
+  portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-tls-listen 0.0.0.0:443 --proxy-certs /etc/letsencrypt/live --https-redirect
 
   # a certificate of one's own for the API, and a record of who did what
   portreeve serve --api-listen 0.0.0.0:7443 --tls-cert api.pem --tls-key api.key --audit-log /var/log/portreeve.audit
@@ -44,15 +47,14 @@ pub struct ServeArgs {
     #[arg(long, env = "PORTREEVE_PROXY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7080")]
     pub proxy_listen: SocketAddr,
 
-    /// Proxies before ours (Traefik, a tunnel), whose X-Forwarded-* are believed: addresses or networks
-    #[arg(long, env = "PORTREEVE_TRUSTED_PROXIES", value_name = "IP|CIDR", value_delimiter = ',', value_parser = parse_network)]
-    pub trusted_proxy: Vec<IpNet>,
+    #[command(flatten)]
+    pub front: FrontArgs,
 
     /// The domain under which instances get their host names: NAME.DOMAIN
     #[arg(long, env = "PORTREEVE_DOMAIN", default_value = "localhost", value_parser = parse_domain)]
     pub domain: String,
 
-    /// The address to show for an instance, where {host} stands for its host name [default: http://{host}:PROXY_PORT]
+    /// The address to show for an instance, where {host} stands for its host name [default: http://{host}:PORT, or https with --proxy-tls-listen]
     #[arg(long, env = "PORTREEVE_PROXY_URL", value_name = "URL", value_parser = parse_proxy_url)]
     pub proxy_url: Option<String>,
 
@@ -105,10 +107,14 @@ impl ServeArgs {
 
     /// The address to show for an instance, in which `{host}` stands for its host name.
     pub fn url_template(&self) -> String {
-        match (&self.proxy_url, self.proxy_listen.port()) {
-            (Some(template), _) => template.clone(),
-            (None, 80) => "http://{host}".into(),
-            (None, port) => format!("http://{{host}}:{port}"),
+        let (scheme, port, usual) = match self.front.proxy_tls_listen {
+            Some(address) => ("https", address.port(), 443),
+            None => ("http", self.proxy_listen.port(), 80),
+        };
+        match &self.proxy_url {
+            Some(template) => template.clone(),
+            None if port == usual => format!("{scheme}://{{host}}"),
+            None => format!("{scheme}://{{host}}:{port}"),
         }
     }
 
@@ -132,11 +138,6 @@ pub fn default_data_dir() -> PathBuf {
         (None, Some(home)) => home.join(".local/share/portreeve"),
         (None, None) => PathBuf::from("/var/lib/portreeve"),
     }
-}
-
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(|network| network.trunc()).map_err(|_| "must be an address or a network such as 10.0.0.0/8".into())
 }
 
 fn parse_domain(text: &str) -> Result<String, String> {
@@ -211,6 +212,9 @@ mod tests {
     fn the_shown_address_follows_the_listener_unless_given() {
         assert_eq!(parse(&[]).unwrap().url_template(), "http://{host}:7080");
         assert_eq!(parse(&["--proxy-listen=[::]:80"]).unwrap().url_template(), "http://{host}");
+        let tls = ["--proxy-certs=/c", "--proxy-tls-listen=[::]:443"];
+        assert_eq!(parse(&tls).unwrap().url_template(), "https://{host}");
+        assert_eq!(parse(&[tls[0], "--proxy-tls-listen=[::]:8443"]).unwrap().url_template(), "https://{host}:8443");
         assert_eq!(parse(&["--proxy-url=https://{host}/"]).unwrap().url_template(), "https://{host}/");
     }
 
@@ -223,8 +227,6 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_what_was_expected() {
         for (flag, expected) in [
-            ("--trusted-proxy=10.0.0.0/33", "such as 10.0.0.0/8"),
-            ("--trusted-proxy=traefik", "such as 10.0.0.0/8"),
             ("--domain=a..b", "domain name"),
             ("--domain=-a", "domain name"),
             ("--proxy-url=https://x", "{host}"),

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::OpenGuard;
+use super::front::Place;
 use super::upstream::Lease;
 
 /// What a visitor gets.
@@ -28,16 +29,19 @@ pub enum ResponseBody {
         lease: Option<Lease>,
         /// Counts until the visitor has all of it, or is gone.
         open: OpenGuard,
+        /// Kept as long.
+        #[expect(dead_code, reason = "held, not read")]
+        place: Arc<Place>,
     },
 }
 
 impl ResponseBody {
-    pub fn app(stream: Incoming, lease: Lease, open: OpenGuard) -> ResponseBody {
+    pub fn app(stream: Incoming, lease: Lease, open: OpenGuard, place: Arc<Place>) -> ResponseBody {
         let mut lease = Some(lease);
         if stream.is_end_stream() {
             give_back(&mut lease);
         }
-        ResponseBody::App { stream, lease, open }
+        ResponseBody::App { stream, lease, open, place }
     }
 }
 
@@ -55,7 +59,7 @@ impl Body for ResponseBody {
         match &mut *self {
             ResponseBody::Page(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             ResponseBody::Progress(events) => events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e)))),
-            ResponseBody::App { stream, lease, open } => {
+            ResponseBody::App { stream, lease, open, .. } => {
                 let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
                 match &frame {
                     // hyper may not ask again after the last frame of a known length.

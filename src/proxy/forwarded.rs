@@ -1,4 +1,5 @@
-//! Who a visitor is when other proxies came before this one: what `X-Forwarded-*` say, as far as it is believed. Pure.
+//! Who a visitor is when other proxies came before this one: what `X-Forwarded-*` or `Forwarded` say, as far as it is
+//! believed. Pure.
 //!
 //! ```text
 //! X-Forwarded-For: a claim, the visitor, a proxy that is trusted      peer, trusted
@@ -8,15 +9,20 @@
 //! Each proxy appends whom it got a request from, so an entry is as good as the one to its right that wrote it: what is left of
 //! the first that is not trusted is that visitor's own word. Of a peer that is not trusted nothing is believed.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::front::{Front, Peer};
+
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
 /// Most proxies in a row that are followed: more are a loop, or an attack.
 const MOST_HOPS: usize = 16;
@@ -30,9 +36,20 @@ impl Trusted {
         Trusted(networks)
     }
 
-    fn has(&self, address: IpAddr) -> bool {
+    pub fn has(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address.to_canonical()))
     }
+}
+
+/// In which fields trusted proxies say whom they got a request from. Only one kind is believed: a proxy that writes the one
+/// may well pass the other on as its visitor sent it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ToldBy {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// What an app is told of a visitor.
@@ -48,41 +65,114 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    pub fn of(headers: &HeaderMap, peer: IpAddr, trusted: &Trusted) -> Visitor {
-        let peer = peer.to_canonical();
-        let mut visitor = Visitor { hops: vec![peer], secure: false, host: None, port: None };
-        if !trusted.has(peer) {
+    pub fn of(headers: &HeaderMap, peer: &Peer, front: &Front) -> Visitor {
+        let address = peer.address.to_canonical();
+        let mut visitor = Visitor { hops: vec![address], secure: peer.secure, host: None, port: None };
+        if !front.trusted.has(address) {
             return visitor;
         }
-        for claim in claims(headers).rev().take(MOST_HOPS) {
-            let Some(address) = address(claim) else { break };
+        let claims = match front.told_by {
+            ToldBy::XForwarded => Claims::x_forwarded(headers),
+            ToldBy::Forwarded => Claims::forwarded(headers),
+        };
+        for claim in claims.hops.iter().rev().take(MOST_HOPS) {
+            let Some(address) = parse_address(claim) else { break };
             visitor.hops.insert(0, address);
-            if !trusted.has(address) {
+            if !front.trusted.has(address) {
                 break;
             }
         }
-        // A list has been appended to as well: the last word is our peer's.
-        let last = |name: HeaderName| -> Option<&str> {
-            let list = headers.get_all(name).iter().next_back()?.to_str().ok()?;
-            list.rsplit(',').next().map(str::trim)
-        };
-        visitor.secure = last(FORWARDED_PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
-        let host = last(FORWARDED_HOST).filter(|host| is_host(host));
-        let port = last(FORWARDED_PORT).filter(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
-        visitor.host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        visitor.port = port.and_then(|port| HeaderValue::from_str(port).ok());
+        if let Some(proto) = claims.proto {
+            visitor.secure = proto.eq_ignore_ascii_case("https");
+        }
+        let host = claims.host.filter(|host| is_host(host));
+        let port = claims.port.filter(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
+        visitor.host = host.and_then(|host| HeaderValue::from_str(&host).ok());
+        visitor.port = port.and_then(|port| HeaderValue::from_str(&port).ok());
         visitor
     }
 }
 
-/// All that stands in `X-Forwarded-For`, however many fields it takes. What is no text is nothing that can be believed.
-fn claims(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
-    let fields = headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
-    fields.flat_map(|list| list.split(',')).map(str::trim)
+/// What the fields of one kind say. All but the hops are our peer's own words, which stand last.
+#[derive(Default)]
+struct Claims<'a> {
+    hops: Vec<Cow<'a, str>>,
+    proto: Option<Cow<'a, str>>,
+    host: Option<Cow<'a, str>>,
+    port: Option<Cow<'a, str>>,
+}
+
+impl<'a> Claims<'a> {
+    fn x_forwarded(headers: &'a HeaderMap) -> Claims<'a> {
+        let hops = texts(headers, FORWARDED_FOR).flat_map(|list| list.split(','));
+        let last = |name: HeaderName| {
+            let list = texts(headers, name).next_back()?;
+            list.rsplit(',').next().map(str::trim).map(Cow::Borrowed)
+        };
+        Claims {
+            hops: hops.map(str::trim).map(Cow::Borrowed).collect(),
+            proto: last(FORWARDED_PROTO),
+            host: last(FORWARDED_HOST),
+            port: last(FORWARDED_PORT),
+        }
+    }
+
+    /// RFC 7239 §4: elements, separated by commas, of `for`, `proto`, `host` and `by`, separated by semicolons.
+    fn forwarded(headers: &'a HeaderMap) -> Claims<'a> {
+        let mut claims = Claims::default();
+        for element in texts(headers, FORWARDED).flat_map(|list| split(list, ',')) {
+            (claims.proto, claims.host) = (None, None);
+            // One that says nothing of whom it is from ends the chain there.
+            let mut from = Cow::Borrowed("");
+            for (name, value) in split(element, ';').filter_map(|pair| pair.split_once('=')) {
+                let value = unquoted(value.trim());
+                match name.trim().to_ascii_lowercase().as_str() {
+                    "for" => from = value,
+                    "proto" => claims.proto = Some(value),
+                    "host" => claims.host = Some(value),
+                    _ => {}
+                }
+            }
+            claims.hops.push(from);
+        }
+        claims
+    }
+}
+
+/// The values of a field, however often it stands there. What is no text is nothing that can be believed.
+fn texts(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
+    headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default())
+}
+
+/// The parts of a list whose separators do not stand in quotes.
+fn split(list: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    list.split(move |c| {
+        let ends = c == separator && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+        ends
+    })
+}
+
+/// RFC 9110 §5.6.4.
+fn unquoted(value: &str) -> Cow<'_, str> {
+    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Cow::Borrowed(value);
+    };
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    let mut escaped = false;
+    let kept = inner.chars().filter(|&c| {
+        escaped = c == '\\' && !escaped;
+        !escaped
+    });
+    Cow::Owned(kept.collect())
 }
 
 /// `192.0.2.7`, `2001:db8::7`, and both with a port.
-fn address(text: &str) -> Option<IpAddr> {
+fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let parsed = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()));
     parsed.ok().map(|address| address.to_canonical())
@@ -109,7 +199,12 @@ mod tests {
         for (name, value) in fields {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        Visitor::of(&headers, peer.parse().unwrap(), &trusted())
+        told(&headers, peer, false, ToldBy::XForwarded)
+    }
+
+    fn told(headers: &HeaderMap, peer: &str, secure: bool, told_by: ToldBy) -> Visitor {
+        let peer = Peer { address: peer.parse().unwrap(), secure, shown: None };
+        Visitor::of(headers, &peer, &Front { trusted: trusted(), told_by, ..Front::default() })
     }
 
     fn hops(lists: &[&str], peer: &str) -> Vec<String> {
@@ -153,6 +248,49 @@ mod tests {
         let nonsense = [(FORWARDED_PROTO, "ftp"), (FORWARDED_HOST, "a b/<>"), (FORWARDED_PORT, "99999")];
         let nonsense = seen(&nonsense, "10.0.0.1");
         assert_eq!((nonsense.secure, nonsense.host, nonsense.port), (false, None, None));
+    }
+
+    #[test]
+    fn the_standard_field_is_read_alike_where_it_is_the_one() {
+        let seen = |lists: &[&str], peer: &str| {
+            let mut headers = HeaderMap::new();
+            // Nobody's word here.
+            headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"));
+            headers.append(FORWARDED_PROTO, HeaderValue::from_static("https"));
+            for list in lists {
+                headers.append(FORWARDED, HeaderValue::from_str(list).unwrap());
+            }
+            let told = told(&headers, peer, false, ToldBy::Forwarded);
+            let hops: Vec<_> = told.hops.iter().map(ToString::to_string).collect();
+            (hops.join(" "), told.secure, told.host.map_or(String::new(), |h| h.to_str().unwrap().to_owned()))
+        };
+        let is = |hops: &str, secure, host: &str| (hops.to_owned(), secure, host.to_owned());
+        for (lists, peer, expected) in [
+            (&["for=9.9.9.9;proto=https;host=a.test"][..], "10.0.0.1", is("9.9.9.9 10.0.0.1", true, "a.test")),
+            (&["for=1.1.1.1, For=\"9.9.9.9:80\";PROTO=https"], "10.0.0.1", is("9.9.9.9 10.0.0.1", true, "")),
+            (&["for=9.9.9.9;proto=https", "for=10.0.0.2"], "10.0.0.1", is("9.9.9.9 10.0.0.2 10.0.0.1", false, "")),
+            (&["for=\"[2001:db8::7]:47\""], "10.0.0.1", is("2001:db8::7 10.0.0.1", false, "")),
+            (&["for=\"9.9.9.9, for=8.8.8.8\""], "10.0.0.1", is("10.0.0.1", false, "")),
+            (&["for=\"\\9.9.9.9\";host=\"a.test\""], "10.0.0.1", is("9.9.9.9 10.0.0.1", false, "a.test")),
+            (&["for=_hidden"], "10.0.0.1", is("10.0.0.1", false, "")),
+            (&["for=9.9.9.9, proto=https"], "10.0.0.1", is("10.0.0.1", true, "")),
+            (&["for=9.9.9.9;proto=https"], "8.8.8.8", is("8.8.8.8", false, "")),
+        ] {
+            assert_eq!(seen(lists, peer), expected, "{lists:?} from {peer}");
+        }
+    }
+
+    #[test]
+    fn a_connection_of_tls_is_secure_unless_a_trusted_proxy_says_otherwise() {
+        let with = |proto: Option<&'static str>, peer: &str| {
+            let mut headers = HeaderMap::new();
+            headers.extend(proto.map(|proto| (FORWARDED_PROTO, HeaderValue::from_static(proto))));
+            told(&headers, peer, true, ToldBy::XForwarded).secure
+        };
+        assert!(with(None, "8.8.8.8"));
+        assert!(with(Some("http"), "8.8.8.8"), "a visitor's own word");
+        assert!(with(None, "10.0.0.1"));
+        assert!(!with(Some("http"), "10.0.0.1"));
     }
 
     proptest! {

@@ -6,14 +6,16 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
 use super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Visitor};
 
+/// What the visitor's path began with and the app's does not; as Traefik's StripPrefix says it.
+pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -22,13 +24,14 @@ const HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Fields in which apps believe a gateway; ours sets some of them and passes none.
-const CLAIMS: [HeaderName; 7] = [
+const CLAIMS: [HeaderName; 8] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
     HeaderName::from_static("forwarded"),
     HeaderName::from_static("x-real-ip"),
     FORWARDED_PORT,
+    FORWARDED_PREFIX,
     HeaderName::from_static("x-forwarded-server"),
 ];
 
@@ -79,6 +82,7 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, up
         headers.insert(FORWARDED_PORT, port.clone());
     }
     headers.insert(HOST, host.clone());
+    join_cookies(headers);
     match upgrade {
         Some(protocol) => {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -90,6 +94,18 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, up
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         None => {}
+    }
+}
+
+/// HTTP/2 may send each cookie in a field of its own, and HTTP/1.1 may not (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
+        // Joined values are as valid as each of them was.
+        if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(all.join(&b"; "[..]))) {
+            headers.insert(COOKIE, joined);
+        }
     }
 }
 
@@ -197,6 +213,7 @@ mod tests {
             ("x-forwarded-host", "bob.test"),
             ("forwarded", "for=10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
+            ("x-forwarded-prefix", "/admin"),
             ("connection", "x-forwarded-for, host, x-forwarded-host"),
         ]);
         to_app(&mut headers, &ALICE, &alone(PEER), None);
@@ -205,6 +222,13 @@ mod tests {
         assert_eq!(headers[FORWARDED_FOR], "127.0.0.1");
         to_app(&mut headers, &ALICE, &alone(IpAddr::V6(Ipv6Addr::LOCALHOST)), None);
         assert_eq!(headers[FORWARDED_FOR], "::1");
+    }
+
+    #[test]
+    fn the_crumbs_of_a_cookie_are_one_field_again() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        to_app(&mut headers, &ALICE, &alone(PEER), None);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]

@@ -4,31 +4,37 @@
 //! requests are told at once; then everything still open is cut.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ProxyState;
+use super::certificates::Certificates;
+use super::connection::{Host, Tls};
+use super::front::Entrance;
 use super::hold::Holds;
-use super::service::{Peer, Service};
+use super::service::Service;
 use super::upstream::Upstreams;
-use super::{Limits, ProxyState};
 
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Serves HTTP/1.1 until `shutdown`, then drains. Returns when no connection is left.
-pub async fn serve(listener: TcpListener, state: Arc<ProxyState>, shutdown: CancellationToken) {
+/// Serves until `shutdown`, then drains. Returns when no connection is left.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub async fn serve(
+    entrances: Vec<Entrance>,
+    state: Arc<ProxyState>,
+    shutdown: CancellationToken,
+) -> Result<(), rustls::Error> {
     let limits = state.limits.clone();
     let kill = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -45,6 +51,19 @@ pub async fn serve(listener: TcpListener, state: Arc<ProxyState>, shutdown: Canc
         kill: kill.clone(),
         state,
     });
+    let (places, streams) = (Semaphore::new(limits.connections), Semaphore::new(limits.streams_in_all));
+    let (places, streams) = (Arc::new(places), Arc::new(streams));
+    let host = |certificates: &Option<Arc<Certificates>>| -> Result<Host, rustls::Error> {
+        let tls = |certificates: &Arc<Certificates>| {
+            let acceptor = TlsAcceptor::from(Arc::new(certificates.server_config()?));
+            Ok::<_, rustls::Error>(Tls { acceptor, certificates: certificates.clone() })
+        };
+        let tls = certificates.as_ref().map(tls).transpose()?;
+        let (service, streams, limits) = (service.clone(), streams.clone(), limits.clone());
+        Ok(Host { service, limits, tls, streams, shutdown: shutdown.clone() })
+    };
+    let entered = entrances.into_iter().map(|Entrance { listener, certificates }| Ok((listener, host(&certificates)?)));
+    let entered = entered.collect::<Result<Vec<_>, rustls::Error>>()?;
 
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let sweeping = async {
@@ -55,10 +74,9 @@ pub async fn serve(listener: TcpListener, state: Arc<ProxyState>, shutdown: Canc
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = accept(&listener, &service, &limits, &tasks, &shutdown) => {}
+        () = accept(entered, places, tasks.clone()) => {}
         () = sweeping => {}
     }
-    drop(listener);
 
     tasks.close();
     if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
@@ -66,61 +84,25 @@ pub async fn serve(listener: TcpListener, state: Arc<ProxyState>, shutdown: Canc
         kill.cancel();
         tasks.wait().await;
     }
+    Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    service: &Arc<Service>,
-    limits: &Limits,
-    tasks: &TaskTracker,
-    shutdown: &CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(limits.connections));
+/// Until it is dropped, and the listeners with it.
+async fn accept(entered: Vec<(TcpListener, Host)>, places: Arc<Semaphore>, tasks: TaskTracker) {
     loop {
         // First a place, then the visitor: who finds none waits in the kernel's queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let anywhere = entered.iter().map(|(listener, _)| Box::pin(listener.accept()));
+        let (accepted, at, _) = futures::future::select_all(anywhere).await;
+        match accepted {
+            Ok((stream, from)) => drop(tasks.spawn(entered[at].1.clone().serve(stream, from, place))),
             // The visitor gave up before it was accepted.
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => continue,
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
-            }
-        };
-        let peer = Peer { address: SocketAddr::ip(&address), place: Arc::new(place) };
-        tasks.spawn(connection(stream, peer, service.clone(), limits.clone(), shutdown.clone()));
-    }
-}
-
-async fn connection(stream: TcpStream, peer: Peer, service: Arc<Service>, limits: Limits, shutdown: CancellationToken) {
-    tune(&stream);
-    let kill = service.kill.clone();
-    let answer = service_fn(|request| {
-        let (service, peer) = (service.clone(), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(service.respond(request, peer).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.buffer)
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = kill.cancelled() => return,
             }
         }
-    };
-    if let Err(e) = ended {
-        tracing::debug!(error = %e, "a visitor's connection ended");
     }
 }
 

@@ -1,7 +1,7 @@
 //! User traffic: finds the instance that a request is for, wakes it when it sleeps, and streams both ways.
 //!
 //! ```text
-//! listener ▶ service ▶ router ▶ target ──Ready──▶ upstream ▶ response body, or tunnel after an upgrade
+//! listener ▶ connection ▶ service ▶ router ▶ target ──Ready──▶ upstream ▶ response body, or tunnel after an upgrade
 //!                                  └────Wake───▶ hold ▶ target … or, for a browser, waiting ▶ a page that follows it
 //! ```
 //!
@@ -9,11 +9,16 @@
 
 mod activity;
 mod body;
+mod certificate_files;
+mod certificates;
+mod connection;
 mod forwarded;
+mod front;
 mod headers;
 mod hold;
 mod listener;
 mod pages;
+mod proxy_protocol;
 mod router;
 mod service;
 mod stats;
@@ -26,7 +31,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use activity::{Activity, OpenGuard};
-pub use forwarded::Trusted;
+pub use certificate_files::{CertificateFiles, FilesError};
+pub use certificates::{Certificate, Certificates};
+pub use forwarded::{ToldBy, Trusted};
+pub use front::{Entrance, Front};
 pub use listener::serve;
 pub use stats::Stats;
 
@@ -48,8 +56,7 @@ pub struct ProxyState {
     pub waker: Arc<dyn Waker>,
     pub clock: SharedClock,
     pub limits: Limits,
-    /// The proxies before this one whose word on their visitors counts.
-    pub trusted: Trusted,
+    pub front: Front,
     pub stats: Stats,
 }
 
@@ -58,12 +65,18 @@ pub struct ProxyState {
 pub struct Limits {
     /// Visitors' connections at once, tunnels included; more wait in the kernel's queue.
     pub connections: usize,
+    /// From a connection's beginning until it is known whose it is, and the same for TLS.
+    pub handshake: Duration,
     /// From the first moment a request is waited for until its head is there; also ends idle keep-alive.
     pub header_read: Duration,
     /// Bytes of a request's head.
     pub header_bytes: usize,
     /// Bytes buffered per connection and direction at most.
     pub buffer: usize,
+    /// Requests under way over one connection of HTTP/2.
+    pub streams_per_connection: u32,
+    /// Requests under way over all connections of HTTP/2.
+    pub streams_in_all: usize,
     /// How long a request is held for its instance to become ready.
     pub hold: Duration,
     /// The same when its image has to be pulled first: that time does not count otherwise.
@@ -84,7 +97,7 @@ pub struct Limits {
     pub idle_per_target: usize,
     /// Unused connections to all apps.
     pub idle_in_all: usize,
-    /// How long one direction of a tunnel may outlast the other.
+    /// How long one direction of a tunnel may outlast the other, and a connection that was asked to end.
     pub linger: Duration,
     /// How long open requests may take to finish on shutdown.
     pub drain: Duration,
@@ -94,9 +107,12 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 10_000,
+            handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(30),
             header_bytes: 64 * 1024,
             buffer: 256 * 1024,
+            streams_per_connection: 128,
+            streams_in_all: 20_000,
             hold: Duration::from_secs(60),
             hold_pulling: Duration::from_secs(10 * 60),
             page_after: Duration::from_secs(1),

@@ -16,6 +16,8 @@ pub enum Page {
     /// A method or transfer coding that is not served.
     NotImplemented,
     NotFound,
+    /// It came over a connection that was made for others.
+    Misdirected,
     /// Its owner switched it off.
     Stopped,
     /// It cannot run at present.
@@ -74,6 +76,14 @@ impl Page {
                 text!(NOT_IMPLEMENTED, None, "Not implemented", "This kind of request is not served.")
             }
             Page::NotFound => text!(NOT_FOUND, None, "Not found", "There is nothing at this address."),
+            Page::Misdirected => {
+                text!(
+                    MISDIRECTED_REQUEST,
+                    None,
+                    "Misdirected",
+                    "This address needs a connection of its own. Please try again."
+                )
+            }
             Page::Stopped => text!(SERVICE_UNAVAILABLE, Some("60"), "Switched off", "This app has been switched off."),
             Page::Unavailable => {
                 text!(
@@ -147,10 +157,11 @@ pub fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 12] = [
+    const ALL: [Page; 13] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
+        Page::Misdirected,
         Page::Stopped,
         Page::Unavailable,
         Page::Full,

@@ -2,6 +2,8 @@
 //!
 //! The host name leads to an instance through the cache; the path then picks the instance's port.
 
+use std::borrow::Cow;
+
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Version};
@@ -44,6 +46,31 @@ pub fn host_name(head: &Parts) -> Result<&str, BadHead> {
         (None, None) => return Err(BadHead::NoHost),
     };
     strip_port(text).ok_or(BadHead::InvalidHost)
+}
+
+/// What a request is for: a host of an instance, and a path there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Address<'a> {
+    pub host: Cow<'a, str>,
+    /// Empty where only the slash after the prefix is missing.
+    pub path: &'a str,
+    /// Of the path as sent, what stands before `path`: `/proxy/NAME`, or nothing.
+    pub prefix: &'a str,
+}
+
+impl<'a> Address<'a> {
+    /// `domain`: the one on which `/proxy/NAME/` stands for `NAME.DOMAIN`, if any.
+    pub fn of(host: &'a str, path: &'a str, domain: Option<&str>) -> Address<'a> {
+        let whole = Address { host: Cow::Borrowed(host), path, prefix: "" };
+        let Some(domain) = domain.filter(|domain| host.eq_ignore_ascii_case(domain)) else { return whole };
+        let Some(rest) = path.strip_prefix("/proxy/") else { return whole };
+        let name = rest.split('/').next().unwrap_or_default();
+        if name.is_empty() {
+            return whole;
+        }
+        let (prefix, path) = path.split_at(path.len() - rest.len() + name.len());
+        Address { host: Cow::Owned(format!("{name}.{domain}")), path, prefix }
+    }
 }
 
 /// Refuses heads that hyper lets pass but a hop behind us could frame in another way.
@@ -205,6 +232,30 @@ mod tests {
         let mut connect = head("/", &[]);
         connect.method = Method::CONNECT;
         assert_eq!(check_framing(&connect), Err(BadHead::Connect));
+    }
+
+    #[test]
+    fn a_path_on_the_domain_stands_for_a_host_where_that_is_wanted() {
+        let of = |host, path| {
+            let Address { host, path, prefix } = Address::of(host, path, Some("example.com"));
+            (host.into_owned(), path, prefix)
+        };
+        let own = |host: &str, path, prefix| (host.to_owned(), path, prefix);
+        assert_eq!(of("Example.com", "/proxy/alice/a/b"), own("alice.example.com", "/a/b", "/proxy/alice"));
+        assert_eq!(of("example.com", "/proxy/alice/"), own("alice.example.com", "/", "/proxy/alice"));
+        assert_eq!(of("example.com", "/proxy/alice"), own("alice.example.com", "", "/proxy/alice"));
+        for (host, path) in [
+            ("example.com", "/proxy/"),
+            ("example.com", "/proxy"),
+            ("example.com", "/proxy//a"),
+            ("example.com", "/other/alice/"),
+            ("bob.example.com", "/proxy/alice/"),
+            ("example.com", "*"),
+        ] {
+            assert_eq!(of(host, path), own(host, path, ""), "{host}{path}");
+        }
+        let without = Address::of("example.com", "/proxy/alice/", None);
+        assert_eq!((&*without.host, without.path, without.prefix), ("example.com", "/proxy/alice/", ""));
     }
 
     fn app(routes: &[(&str, &[(&str, &str)])]) -> Instance {

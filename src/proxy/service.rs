@@ -4,24 +4,24 @@
 //! that arrives while its instance is being stopped finds a refused connection first and the new phase a moment later:
 //! so a failed attempt looks at the cache again, and waits for a wake when that is what it says.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{RequestBody, ResponseBody};
 use super::forwarded::Visitor;
+use super::front::{Peer, Place};
 use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
 use super::pages::Page;
-use super::router::BadHead;
+use super::router::{Address, BadHead};
 use super::stats::End;
 use super::target::{Decision, Refusal, decide};
 use super::upstream::{Lease, SendError, Upstreams};
@@ -36,15 +36,6 @@ const RETRY_LAST: Duration = Duration::from_millis(80);
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a request waits for the cache's first list after a start of this server.
 const FIRST_LIST: Duration = Duration::from_secs(10);
-
-/// Who sent a request.
-#[derive(Clone)]
-pub struct Peer {
-    pub address: IpAddr,
-    /// The connection's place among those allowed; a tunnel keeps it.
-    #[expect(dead_code, reason = "held, not read")]
-    pub place: Arc<OwnedSemaphorePermit>,
-}
 
 /// What all connections share.
 pub struct Service {
@@ -68,9 +59,9 @@ struct Routed {
 }
 
 impl Service {
-    pub async fn respond(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+    pub async fn respond(&self, request: Request<Incoming>, peer: &Peer, place: Arc<Place>) -> Response<ResponseBody> {
         let accept = request.headers().get(ACCEPT).cloned();
-        let response = match self.forward(request, peer).await {
+        let response = match self.forward(request, peer, place).await {
             Ok(response) => response,
             Err(page) => page.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
         };
@@ -78,13 +69,35 @@ impl Service {
         response
     }
 
-    async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        place: Arc<Place>,
+    ) -> Result<Response<ResponseBody>, Page> {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
-        if head.uri.path() == waiting::PATH {
-            return self.progress(&head).await;
+        let host = router::host_name(&head).map_err(refused_head)?;
+        let visitor_is = Visitor::of(&head.headers, peer, &self.state.front);
+        if let Some(location) = self.state.front.secure_location(&visitor_is, &head, host) {
+            return Ok(moved(location));
         }
-        let mut routed = self.route(&head, head.uri.path()).await?;
+        if peer.is_misdirected(host) {
+            return Err(Page::Misdirected);
+        }
+        if head.uri.path() == waiting::PATH {
+            return self.progress(&head, host).await;
+        }
+        let address = self.address(host, head.uri.path());
+        if address.path.is_empty() {
+            // Without the slash the app's own links would lead past it.
+            let query = head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+            let location =
+                HeaderValue::try_from(format!("{}/{query}", address.prefix)).map_err(|_| Page::BadRequest)?;
+            return Ok(moved(location));
+        }
+        let mut routed = self.route(&head, &address).await?;
+        let prefix = address.prefix.to_owned();
         let Routed { key, instance, port, .. } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
             self.note_demand(key, why);
@@ -99,19 +112,19 @@ impl Service {
 
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
-        let visitor_is = Visitor::of(&head.headers, peer.address, &self.state.trusted);
-        rewrite(&mut head, &visitor_is, wish)?;
+        rewrite(&mut head, &visitor_is, wish, &prefix)?;
         let request = Request::from_parts(head, RequestBody::new(body));
         let (response, lease) = self.exchange(&routed, request).await?;
-        self.answer(response, lease, open, visitor, peer)
+        self.answer(response, lease, open, visitor, place)
     }
 
     /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
-    async fn progress(&self, head: &Parts) -> Result<Response<ResponseBody>, Page> {
+    async fn progress(&self, head: &Parts, host: &str) -> Result<Response<ResponseBody>, Page> {
         if head.method != Method::GET {
             return Err(Page::NotImplemented);
         }
-        let Routed { key, instance, port, .. } = self.route(head, &waiting::path_of(head)).await?;
+        let path = waiting::path_of(head);
+        let Routed { key, instance, port, .. } = self.route(head, &self.address(host, &path)).await?;
         if let Decision::Refuse(why) = decide(&instance, &port) {
             self.note_demand(&key, why);
             return Err(refusal(why));
@@ -124,9 +137,13 @@ impl Service {
         Ok(response)
     }
 
-    /// `path`: what leads to one of the instance's ports.
-    async fn route(&self, head: &Parts, path: &str) -> Result<Routed, Page> {
-        let host = router::host_name(head).map_err(refused_head)?;
+    fn address<'a>(&self, host: &'a str, path: &'a str) -> Address<'a> {
+        let domain = self.state.front.paths.then(|| self.state.cache.domain());
+        Address::of(host, path, domain)
+    }
+
+    async fn route(&self, head: &Parts, address: &Address<'_>) -> Result<Routed, Page> {
+        let host = &*address.host;
         let cache = &self.state.cache;
         let mut found = cache.route(host);
         if found.is_none() && !cache.is_ready() {
@@ -135,7 +152,7 @@ impl Service {
             found = cache.route(host);
         }
         let instance = found.ok_or(Page::NotFound)?;
-        let port = router::port_name(&instance, host, cache.domain(), path).ok_or(Page::NotFound)?;
+        let port = router::port_name(&instance, host, cache.domain(), address.path).ok_or(Page::NotFound)?;
         let navigation = waiting::is_navigation(head);
         Ok(Routed { key: instance.key(), port: port.to_owned(), instance, navigation })
     }
@@ -249,7 +266,7 @@ impl Service {
         lease: Lease,
         open: OpenGuard,
         visitor: Option<OnUpgrade>,
-        peer: Peer,
+        place: Arc<Place>,
     ) -> Result<Response<ResponseBody>, Page> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let protocol = headers::upgrade(response.headers());
@@ -259,7 +276,7 @@ impl Service {
             let (limits, kill) = (self.state.limits.clone(), self.kill.clone());
             self.tunnels.spawn(async move {
                 kill.run_until_cancelled(tunnel::run(visitor, app, open, &limits)).await;
-                drop((lease, peer));
+                drop((lease, place));
             });
             let (mut head, _) = response.into_parts();
             headers::to_visitor(&mut head.headers, Some(protocol));
@@ -268,7 +285,7 @@ impl Service {
         let (mut head, stream) = response.into_parts();
         headers::to_visitor(&mut head.headers, None);
         head.version = Version::HTTP_11;
-        Ok(Response::from_parts(head, ResponseBody::app(stream, lease, open)))
+        Ok(Response::from_parts(head, ResponseBody::app(stream, lease, open, place)))
     }
 }
 
@@ -292,18 +309,31 @@ impl Patience {
     }
 }
 
-/// The request's head as the app shall see it.
-fn rewrite(head: &mut Parts, visitor: &Visitor, upgrade: Option<HeaderValue>) -> Result<(), Page> {
+/// The same request is to be made elsewhere.
+fn moved(location: HeaderValue) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Page(None));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// The request's head as the app shall see it. `prefix`: of the path, what led to the app and is not its own.
+fn rewrite(head: &mut Parts, visitor: &Visitor, upgrade: Option<HeaderValue>, prefix: &str) -> Result<(), Page> {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Page::BadRequest)?,
         None => head.headers.get(HOST).cloned().ok_or(Page::BadRequest)?,
     };
-    if head.uri.authority().is_some() {
+    if head.uri.authority().is_some() || !prefix.is_empty() {
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
+        let path = path.strip_prefix(prefix).unwrap_or(path);
         head.uri = path.parse::<Uri>().map_err(|_| Page::BadRequest)?;
     }
     head.version = Version::HTTP_11;
     headers::to_app(&mut head.headers, &host, visitor, upgrade);
+    if !prefix.is_empty() {
+        let prefix = HeaderValue::from_str(prefix).map_err(|_| Page::BadRequest)?;
+        head.headers.insert(headers::FORWARDED_PREFIX, prefix);
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,6 +22,8 @@ pub struct Stats {
     holds: Family<Label, Counter>,
     held: Gauge,
     waits: Histogram,
+    refused: Family<Label, Counter>,
+    certificates: Family<[(&'static str, String); 1], Gauge>,
 }
 
 impl Default for Stats {
@@ -30,6 +33,8 @@ impl Default for Stats {
             holds: Family::default(),
             held: Gauge::default(),
             waits: Histogram::new(WAITS),
+            refused: Family::default(),
+            certificates: Family::default(),
         };
         // What has not happened yet is told as 0: a rate over what is absent would be nothing.
         for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
@@ -38,7 +43,26 @@ impl Default for Stats {
         for end in [End::Ready, End::Page, End::TimedOut, End::Refused, End::Full, End::Closing] {
             drop(stats.holds.get_or_create(&[("outcome", end.as_str())]));
         }
+        for why in [Refused::ProxyProtocol, Refused::Tls] {
+            drop(stats.refused.get_or_create(&[("reason", why.as_str())]));
+        }
         stats
+    }
+}
+
+/// Why a connection was ended before it asked for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    ProxyProtocol,
+    Tls,
+}
+
+impl Refused {
+    fn as_str(self) -> &'static str {
+        match self {
+            Refused::ProxyProtocol => "proxy_protocol",
+            Refused::Tls => "tls",
+        }
     }
 }
 
@@ -77,6 +101,10 @@ impl Stats {
         registry.register("proxy_held_requests", "Requests that wait for their instance now", self.held.clone());
         let help = "How long requests waited for an instance that became ready";
         registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
+        let help = "Visitors' connections that were ended before they asked for anything";
+        registry.register("proxy_refused_connections", help, self.refused.clone());
+        let help = "When a certificate that visitors are shown ends, in seconds since 1970";
+        registry.register("proxy_certificate_expiry_timestamp_seconds", help, self.certificates.clone());
     }
 
     pub fn responded(&self, status: http::StatusCode) {
@@ -88,6 +116,18 @@ impl Stats {
             _ => "5xx",
         };
         self.responses.get_or_create(&[("code", class)]).inc();
+    }
+
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&[("reason", why.as_str())]).inc();
+    }
+
+    /// The certificates that are shown from now on: where each is from, and when it ends.
+    pub fn certificates<'a>(&self, shown: impl Iterator<Item = (&'a str, Timestamp)>) {
+        self.certificates.clear();
+        for (file, ends) in shown {
+            self.certificates.get_or_create(&[("file", file.to_owned())]).set(ends.as_second());
+        }
     }
 
     /// A request begins to wait.

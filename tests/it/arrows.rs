@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("cache", &["store", "model"]),
     ("docker", &["model", "pki", "clock"]),
     ("controllers", &["model", "scheduler", "store", "cache", "runtime", "docker", "pki", "clock"]),
-    ("proxy", &["model", "cache", "clock"]),
+    ("proxy", &["model", "cache", "pki", "clock"]),
     ("api", &["model", "store", "cache", "pki", "clock"]),
     ("cli", &["model", "pki", "clock"]),
 ];

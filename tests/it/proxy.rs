@@ -3,6 +3,7 @@
 
 mod ends;
 mod forward;
+mod front;
 mod hold;
 mod stop;
 mod upgrade;

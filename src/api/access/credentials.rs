@@ -24,7 +24,7 @@ use serde_json::json;
 
 use super::authenticate::{Authenticator, User};
 use super::authorize::ADMINS;
-use super::serving::{Live, OwnCertificate, Serving, certified};
+use super::serving::{Live, OwnCertificate, Serving};
 use super::tokens;
 use crate::pki::files::{CA, FileError, PairNames, file, load_pair, make_directory, read, store_pair, write_private};
 use crate::pki::{self, Pair};
@@ -147,7 +147,7 @@ impl Source {
             }
         };
         let unusable = |why| CredentialError::Unusable { path: self.serving_files()[0].clone(), why };
-        let serving = certified(&chain, &key).map_err(unusable)?;
+        let serving = pki::certified(&chain, &key).map_err(unusable)?;
         let (ends, names) = pki::end_and_names(&serving.cert[0])
             .ok_or_else(|| unusable("the certificate cannot be read as X.509".into()))?;
         let admin = match load_pair(&pki_dir, ADMIN)? {

@@ -10,8 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::Notify;
@@ -52,20 +50,6 @@ impl ResolvesServerCert for Live {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
-}
-
-/// A chain and its key, which belong together.
-pub fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
-    let chain = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| format!("the certificate is no PEM: {e}"))?;
-    if chain.is_empty() {
-        return Err("the certificate's file holds none".into());
-    }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("the key is no PEM: {e}"))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider)
-        .map_err(|e| format!("the certificate and the key cannot be used together: {e}"))
 }
 
 /// The served certificate, and where it comes from.

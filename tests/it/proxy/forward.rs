@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use portreeve::clock::SystemClock;
-use portreeve::proxy::{Activity, Limits, Trusted};
+use portreeve::proxy::{Activity, Front, Limits, Trusted};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -133,8 +133,8 @@ async fn the_app_sees_the_host_as_sent_and_our_word_about_the_visitor() {
 #[tokio::test]
 async fn of_a_proxy_that_is_trusted_the_app_learns_who_its_visitor_is() {
     let activity = Activity::new(SystemClock::new());
-    let trusted = Trusted::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let (world, app) = (World::behind(trusted, Limits::default(), activity).await, App::new(show_headers).await);
+    let front = Front { trusted: Trusted::new(vec!["127.0.0.0/8".parse().unwrap()]), ..Front::default() };
+    let (world, app) = (World::behind(front, Limits::default(), activity).await, App::new(show_headers).await);
     world.put(&awake("alice", app.address)).await;
     let mut request = request("GET", "alice.test", "/", "");
     for (name, value) in [

@@ -21,7 +21,7 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Activity, Limits, ProxyState, Stats, Trusted, Waker, serve};
+use portreeve::proxy::{Activity, Certificates, Entrance, Front, Limits, ProxyState, Stats, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -38,6 +38,10 @@ pub struct World {
     pub activity: Arc<Activity>,
     pub waker: Arc<FakeWaker>,
     pub address: SocketAddr,
+    /// The entrance with TLS.
+    pub secure: SocketAddr,
+    pub certificates: Arc<Certificates>,
+    pub stats: Stats,
     pub shutdown: CancellationToken,
     pub proxy: Option<JoinHandle<()>>,
     stop_cache: CancellationToken,
@@ -53,11 +57,11 @@ impl World {
     }
 
     pub async fn with_activity(limits: Limits, activity: Arc<Activity>) -> World {
-        World::behind(Trusted::default(), limits, activity).await
+        World::behind(Front::default(), limits, activity).await
     }
 
-    /// With proxies before it that are trusted.
-    pub async fn behind(trusted: Trusted, limits: Limits, activity: Arc<Activity>) -> World {
+    /// With something before it.
+    pub async fn behind(front: Front, limits: Limits, activity: Arc<Activity>) -> World {
         let store = MemoryStore::new();
         let cache = Cache::new("test");
         let clock = SystemClock::new();
@@ -67,17 +71,22 @@ impl World {
         cache.ready().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (certificates, stats) = (Certificates::new(vec![]), Stats::default());
+        let secured = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let secure = secured.local_addr().unwrap();
+        let entrances = vec![listener.into(), Entrance { listener: secured, certificates: Some(certificates.clone()) }];
         let state = ProxyState {
             cache: cache.clone(),
             activity: activity.clone(),
             waker: waker.clone(),
             clock,
             limits,
-            trusted,
-            stats: Stats::default(),
+            front,
+            stats: stats.clone(),
         };
-        let proxy = Some(tokio::spawn(serve(listener, Arc::new(state), shutdown.clone())));
-        World { store, cache, activity, waker, address, shutdown, proxy, stop_cache }
+        let serving = serve(entrances, Arc::new(state), shutdown.clone());
+        let proxy = Some(tokio::spawn(async move { serving.await.expect("TLS") }));
+        World { store, cache, activity, waker, address, secure, certificates, stats, shutdown, proxy, stop_cache }
     }
 
     /// Stores an object as it is, and waits until the proxy can see it.

@@ -1,0 +1,184 @@
+//! The certificates that visitors are shown: chosen by the name that is asked for (RFC 6066 §3), replaced while the
+//! proxy serves.
+//!
+//! Who asks for no name gets the first one; who asks for one that none of them is for gets no handshake, which says no
+//! more of what is behind this proxy than the certificates do.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// A certificate chain, its key, and what the leaf says of itself.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Where it was read from, for people.
+    pub source: String,
+    pub key: Arc<CertifiedKey>,
+    /// DNS names in lower case, `*.` included; and addresses.
+    pub names: Vec<String>,
+    pub ends: Timestamp,
+}
+
+/// What rustls asks for the certificate of each handshake.
+#[derive(Default)]
+pub struct Certificates(ArcSwap<Book>);
+
+#[derive(Default)]
+struct Book {
+    all: Vec<Certificate>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Book {
+    /// Of several for one name the one that ends last counts.
+    fn new(all: Vec<Certificate>) -> Book {
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        for (i, certificate) in all.iter().enumerate() {
+            for name in &certificate.names {
+                let at = by_name.entry(name.clone()).or_insert(i);
+                if all[*at].ends < certificate.ends {
+                    *at = i;
+                }
+            }
+        }
+        Book { all, by_name }
+    }
+
+    /// By the name itself, else by a wildcard for its leftmost label (RFC 6125 §6.4.3).
+    fn find(&self, name: &str) -> Option<usize> {
+        let name = name.to_ascii_lowercase();
+        let exact = self.by_name.get(&name);
+        let wild = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
+        exact.or_else(wild).copied()
+    }
+
+    fn shown(&self, asked: Option<&str>) -> Option<usize> {
+        match asked {
+            Some(name) => self.find(name),
+            None => (!self.all.is_empty()).then_some(0),
+        }
+    }
+}
+
+impl Certificates {
+    pub fn new(all: Vec<Certificate>) -> Arc<Certificates> {
+        let certificates = Arc::<Certificates>::default();
+        certificates.replace(all);
+        certificates
+    }
+
+    /// New handshakes get these from now on; connections that are there stay.
+    pub fn replace(&self, all: Vec<Certificate>) {
+        self.0.store(Arc::new(Book::new(all)));
+    }
+
+    /// Whether a request for `host` came over a connection whose certificate is for others, while there is one for it: the
+    /// visitor is to ask again over a connection of its own (RFC 9110 §15.5.20). `asked` is the name of the handshake.
+    pub fn is_misdirected(&self, asked: Option<&str>, host: &str) -> bool {
+        let book = self.0.load();
+        let (shown, right) = (book.shown(asked), book.find(host));
+        right.is_some() && shown != right && !shown.is_some_and(|i| covers(&book.all[i], host))
+    }
+
+    /// TLS 1.2 and 1.3; HTTP/2 where the visitor speaks it (RFC 7301).
+    ///
+    /// # Errors
+    /// When the crypto library has no randomness for session tickets.
+    pub fn server_config(self: &Arc<Certificates>) -> Result<ServerConfig, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(config)
+    }
+}
+
+fn covers(certificate: &Certificate, host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let wild = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    certificate.names.iter().any(|name| *name == host || Some(name) == wild.as_ref())
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let book = self.0.load();
+        book.shown(hello.server_name()).map(|i| book.all[i].key.clone())
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let book = self.0.load();
+        f.debug_list().entries(book.all.iter().map(|c| (&c.source, &c.names))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::pki;
+
+    fn certificate(source: &str, names: &[&str], days: i64) -> Certificate {
+        let now = Timestamp::UNIX_EPOCH;
+        let ca = pki::make_ca("test", now).unwrap();
+        let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        let pair = pki::make_server(&ca, "test", &names, now).unwrap();
+        let key = pki::certified(pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap();
+        let ends = now + SignedDuration::from_hours(24 * days);
+        Certificate { source: source.into(), key: key.into(), names, ends }
+    }
+
+    #[test]
+    fn a_name_gets_its_own_certificate_before_a_wildcard_and_the_one_that_lasts_longest() {
+        let book = Book::new(vec![
+            certificate("first", &["*.test", "test"], 30),
+            certificate("own", &["alice.test"], 10),
+            certificate("renewed", &["alice.test"], 90),
+            certificate("older", &["alice.test"], 20),
+        ]);
+        let found = |name: &str| book.find(name).map(|i| book.all[i].source.as_str());
+        assert_eq!(found("Alice.Test"), Some("renewed"));
+        assert_eq!(found("bob.test"), Some("first"));
+        assert_eq!(found("test"), Some("first"));
+        assert_eq!(found("a.b.test"), None, "a wildcard stands for one label");
+        assert_eq!(found("bob.example"), None);
+        assert_eq!(found(""), None);
+        assert_eq!(book.shown(None), Some(0));
+        assert_eq!(book.shown(Some("bob.example")), None);
+        assert_eq!(Book::default().shown(None), None);
+    }
+
+    #[test]
+    fn a_request_is_sent_away_only_where_another_connection_would_serve_it() {
+        let both = Certificates::new(vec![
+            certificate("wild", &["*.test"], 30),
+            certificate("alice", &["alice.test"], 30),
+            certificate("other", &["shop.example", "www.shop.example"], 30),
+        ]);
+        for (asked, host, misdirected) in [
+            (Some("bob.test"), "bob.test", false),
+            (Some("bob.test"), "carol.test", false),
+            // Its own certificate is another one, but the one shown is for it as well.
+            (Some("bob.test"), "alice.test", false),
+            (Some("alice.test"), "bob.test", true),
+            (Some("alice.test"), "ALICE.test", false),
+            (Some("bob.test"), "shop.example", true),
+            (Some("shop.example"), "www.shop.example", false),
+            // No certificate is for it: another connection would be no better.
+            (Some("bob.test"), "nobody.example", false),
+            (None, "10.0.0.1", false),
+            (None, "shop.example", true),
+        ] {
+            assert_eq!(both.is_misdirected(asked, host), misdirected, "{host} over {asked:?}");
+        }
+    }
+}
