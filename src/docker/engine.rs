@@ -443,6 +443,10 @@ pub trait EngineWrite: Send + Sync {
     /// Returns the id. A name that is taken is `Conflict`: the caller looks whether it is ours.
     async fn create_container(&self, spec: &ContainerSpec) -> EngineResult<String>;
     async fn start_container(&self, id: &str) -> EngineResult<()>;
+    /// The same before whatever is being made: for a container that ran before, which somebody waits for.
+    async fn wake_container(&self, id: &str) -> EngineResult<()> {
+        self.start_container(id).await
+    }
     /// A turn to stop a container with, for who must not announce a stop that has to wait; `Busy` when none comes soon.
     async fn stop_turn(&self, id: &str) -> EngineResult<Turn>;
     /// Asks to stop, at once, and kills after `grace` (whole seconds).

@@ -15,13 +15,21 @@ use super::engine::{EngineError, EngineErrorKind, EngineResult};
 /// How long a caller waits for its turn: about as long as one stop takes.
 pub const WAIT: Duration = Duration::from_secs(10);
 
+/// How long a wake does: about as long as visitors are held for it. It has begun by then unless hundreds came at once.
+const WAKE_WAIT: Duration = Duration::from_secs(60);
+
+/// Starts, and whatever else is work, at once: more only make each slower.
+const HEAVY: usize = 4;
+
 /// Readings of use at once.
 pub const READINGS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Create, start, remove.
+    /// What belongs to making and unmaking instances: create, the first start, remove.
     Heavy,
+    /// The start of a container that somebody waits for.
+    Wake,
     Light,
     Stop,
     /// What a container uses.
@@ -34,10 +42,16 @@ pub enum Weight {
 #[derive(Debug)]
 pub struct Turn {
     _place: OwnedSemaphorePermit,
+    /// Of what may be made at once.
+    _making: Option<OwnedSemaphorePermit>,
 }
 
 pub struct Turns {
+    /// All heavy work; wakes wait only here.
     heavy: Line,
+    /// What is being made takes a place here first: never all of the heavy ones, so that a wake finds one that is free, or
+    /// waits behind other wakes and what is under way.
+    making: Line,
     light: Line,
     stops: Line,
     readings: Line,
@@ -48,19 +62,33 @@ pub struct Turns {
 struct Line {
     places: Arc<Semaphore>,
     waiting: Semaphore,
+    patience: Duration,
 }
 
 impl Line {
     fn new(places: usize, waiting: usize) -> Line {
-        Line { places: Arc::new(Semaphore::new(places)), waiting: Semaphore::new(waiting) }
+        let (places, waiting) = (Arc::new(Semaphore::new(places)), Semaphore::new(waiting));
+        Line { places, waiting, patience: WAIT }
+    }
+
+    /// Why not, when no place comes free in time, or too many wait already.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, String> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Ok(place);
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| "too many calls wait for the daemon".to_owned())?;
+        match tokio::time::timeout(self.patience, self.places.clone().acquire_owned()).await {
+            Ok(place) => Ok(place.expect("never closed")),
+            Err(_) => Err(format!("the daemon was busy with other calls for {} s", self.patience.as_secs())),
+        }
     }
 }
 
 impl Default for Turns {
     fn default() -> Turns {
         Turns {
-            // More starts at once only make each slower.
-            heavy: Line::new(4, 64),
+            heavy: Line { patience: WAKE_WAIT, ..Line::new(HEAVY, 1024) },
+            making: Line::new(HEAVY - 1, 64),
             light: Line::new(32, 1024),
             // Apart, because each may take its container's whole grace: sleepers must keep no reader waiting.
             stops: Line::new(16, 64),
@@ -73,29 +101,26 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for a turn; `Busy` when none comes within [`WAIT`], or too many wait already.
+    /// Waits for a turn; `Busy` when none comes in time, or too many wait already.
     pub async fn take(&self, op: &'static str, object: &str, weight: Weight) -> EngineResult<Turn> {
-        let line = match weight {
-            Weight::Heavy => &self.heavy,
-            Weight::Light => &self.light,
-            Weight::Stop => &self.stops,
-            Weight::Reading => &self.readings,
-            Weight::Health => &self.health,
-        };
-        if let Ok(place) = line.places.clone().try_acquire_owned() {
-            return Ok(Turn { _place: place });
-        }
         let busy = |why: String| EngineError {
             op,
             object: object.to_owned(),
             kind: EngineErrorKind::Busy,
             message: format!("not done yet: {why}"),
         };
-        let _waiting = line.waiting.try_acquire().map_err(|_| busy("too many calls wait for the daemon".to_owned()))?;
-        match tokio::time::timeout(WAIT, line.places.clone().acquire_owned()).await {
-            Ok(place) => Ok(Turn { _place: place.expect("never closed") }),
-            Err(_) => Err(busy(format!("the daemon was busy with other calls for {} s", WAIT.as_secs()))),
-        }
+        let line = match weight {
+            Weight::Heavy | Weight::Wake => &self.heavy,
+            Weight::Light => &self.light,
+            Weight::Stop => &self.stops,
+            Weight::Reading => &self.readings,
+            Weight::Health => &self.health,
+        };
+        let making = match weight {
+            Weight::Heavy => Some(self.making.place().await.map_err(busy)?),
+            _ => None,
+        };
+        Ok(Turn { _place: line.place().await.map_err(busy)?, _making: making })
     }
 }
 
@@ -109,7 +134,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever_and_not_all_wait() {
         let (turns, clock) = (Turns::default(), VirtualClock::new());
-        let held = join_all((0..4).map(|_| turns.take("start", "x", Weight::Heavy))).await;
+        let held = join_all((0..3).map(|_| turns.take("start", "x", Weight::Heavy))).await;
         assert!(held.iter().all(Result::is_ok));
         let told = join_all((0..100).map(|_| async {
             let error = turns.take("start", "x", Weight::Heavy).await.expect_err("all places are held");
@@ -127,7 +152,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn turns_come_in_the_order_of_asking() {
         let turns = Turns::default();
-        let mut held = join_all((0..4).map(|_| turns.take("start", "x", Weight::Heavy))).await;
+        let mut held = join_all((0..3).map(|_| turns.take("start", "x", Weight::Heavy))).await;
         let order = std::sync::Mutex::new(vec![]);
         let waiting = join_all((0..3).map(|n| {
             let (turns, order) = (&turns, &order);
@@ -139,10 +164,38 @@ mod tests {
         }));
         let free = async {
             tokio::time::sleep(WAIT / 2).await;
-            held.truncate(1);
+            held.clear();
         };
         let (came, ()) = tokio::join!(waiting, free);
         assert!(came.iter().all(Result::is_ok));
         assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_waited_for_goes_before_what_is_made() {
+        const ONE: Duration = Duration::from_millis(200);
+        let (turns, clock) = (Turns::default(), VirtualClock::new());
+        let call = async |weight| {
+            let turn = turns.take("start", "x", weight).await;
+            let began = clock.monotonic();
+            tokio::time::sleep(ONE).await;
+            drop(turn.map_err(|e| e.kind)?);
+            Ok::<_, EngineErrorKind>(began)
+        };
+        // Whatever was asked for before: as many as may wait are being made.
+        let making = join_all((0..60).map(|_| call(Weight::Heavy)));
+        let wake = async {
+            tokio::task::yield_now().await;
+            let one = call(Weight::Wake).await.unwrap();
+            let many = join_all((0..200).map(|_| call(Weight::Wake))).await;
+            (one, many)
+        };
+        let (made, (one, many)) = tokio::join!(making, wake);
+        assert_eq!(one, Duration::ZERO, "a place was free");
+        let many: Vec<_> = many.into_iter().collect::<Result<_, _>>().expect("nobody is turned away");
+        // Three are being made while the first of them ask; what comes after waits with them, and no further one is late.
+        let (last, alone) = (*many.iter().max().unwrap(), ONE * 200 / 4);
+        assert!(last <= alone + ONE * 3, "{last:?} where {alone:?} are needed");
+        assert!(made.iter().filter(|m| m.is_ok()).count() > 3, "and making goes on");
     }
 }

@@ -356,7 +356,7 @@ async fn a_hung_daemon_costs_three_timeouts_and_then_nothing() {
 }
 
 #[tokio::test]
-async fn only_four_starts_are_under_way_at_once_and_reads_pass_them() {
+async fn only_four_starts_are_under_way_at_once_and_wakes_and_reads_pass_the_others() {
     let (go, wait) = tokio::sync::watch::channel(false);
     let daemon = Daemon::speaking("1.41", move |method, _| match method {
         "POST" => Answer::When(wait.clone(), String::new()),
@@ -366,15 +366,19 @@ async fn only_four_starts_are_under_way_at_once_and_reads_pass_them() {
     let engine = engine(&daemon);
     let starts = futures::future::join_all((0..10).map(|_| engine.start_container(ID)));
     let starts_so_far = |requests: &[String]| requests.iter().filter(|r| r.contains("/start")).count();
+    let wakes = async {
+        daemon.until(|requests| starts_so_far(requests) == 3).await;
+        futures::future::join_all((0..3).map(|_| engine.wake_container(ID))).await
+    };
     let watch = async {
         daemon.until(|requests| starts_so_far(requests) == 4).await;
         assert_eq!(engine.container(ID).await, Ok(None), "a read gets through");
         assert_eq!(starts_so_far(&daemon.requests()), 4, "and no further start");
         go.send_replace(true);
     };
-    let (results, ()) = tokio::join!(starts, watch);
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
-    assert_eq!(starts_so_far(&daemon.requests()), 10);
+    let (results, woken, ()) = tokio::join!(starts, wakes, watch);
+    assert!(results.iter().chain(&woken).all(Result::is_ok), "{results:?}");
+    assert_eq!(starts_so_far(&daemon.requests()), 13);
 }
 
 #[tokio::test]

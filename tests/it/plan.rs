@@ -134,7 +134,7 @@ impl Model {
                 self.ids += 1;
                 self.seen.containers.push(made(&spec, &format!("new{}", self.ids)));
             }
-            Action::Start { id } => {
+            Action::Start { id, .. } => {
                 assert!(self.desired.status.allocated_resources.is_some(), "started without room");
                 let c = self.container(&id);
                 c.state = RunState::Running;

@@ -48,8 +48,10 @@ pub enum Action {
     /// Open the values that the new container is to have, and drop them: before the old one is given up for it.
     CheckValues(Box<ContainerSpec>),
     CreateContainer(Box<ContainerSpec>),
+    /// `again`: it ran before, and somebody waits for it; not the end of making an instance.
     Start {
         id: String,
+        again: bool,
     },
     /// `only_if_idle`: look at the activity once more, right before; a request may have come.
     Stop {
@@ -131,7 +133,7 @@ impl fmt::Display for Action {
             Action::CreateNetwork { name } => write!(f, "create network {name}"),
             Action::CheckValues(spec) => write!(f, "check the values for {}", spec.name),
             Action::CreateContainer(spec) => write!(f, "create container {} from {}", spec.name, spec.image),
-            Action::Start { id } => write!(f, "start {}", short(id)),
+            Action::Start { id, .. } => write!(f, "start {}", short(id)),
             Action::Stop { id, only_if_idle } => {
                 write!(f, "stop {}{}", short(id), if *only_if_idle { " if still idle" } else { "" })
             }

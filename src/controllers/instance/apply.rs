@@ -319,8 +319,12 @@ impl<'a> Executor<'a> {
                     format!("created container {} from {}", spec.name, spec.image),
                 );
             }
-            Action::Start { id } => {
-                engine.start_container(id).await?;
+            Action::Start { id, again } => {
+                if *again {
+                    engine.wake_container(id).await?
+                } else {
+                    engine.start_container(id).await?
+                }
                 self.event(EventType::Normal, "Started", "started the container");
             }
             Action::Stop { id, .. } => match self.turn.take() {

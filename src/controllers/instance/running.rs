@@ -328,7 +328,7 @@ fn plan_start(
         report.phase(Phase::Starting).not_ready("Starting", "the container is being started");
         actions.push(Action::Mark(report.snapshot()));
     }
-    actions.push(Action::Start { id: container.id.clone() });
+    actions.push(Action::Start { id: container.id.clone(), again: container.state != RunState::Created });
     actions.extend(ProbeTarget::startup(desired).map(|target| Action::AwaitStartup { target }));
     Plan { status: *before, actions, recheck: None }
 }

@@ -33,9 +33,9 @@ use super::credentials::SecretSource;
 use super::endpoint::Endpoint;
 use super::engine::{EngineError, EngineErrorKind, EngineResult};
 use super::gate::Gate;
-use super::timeouts;
 use super::transport::{FLOOR, Transport, full};
 use super::turns::Weight;
+use super::{reference, timeouts};
 use crate::clock::SharedClock;
 
 /// No refusal of a daemon is longer.
@@ -125,6 +125,12 @@ impl BollardEngine {
         call: impl Future<Output = Result<T, Error>>,
     ) -> EngineResult<T> {
         self.gate.call(op, object, Weight::Heavy, timeouts::HEAVY, call).await
+    }
+
+    async fn start(&self, id: &str, weight: Weight) -> EngineResult<()> {
+        const OP: &str = "start container";
+        reference::check(OP, id)?;
+        self.gate.call(OP, id, weight, timeouts::HEAVY, self.docker.start_container(id, None)).await
     }
 
     /// A request past the library, answered with its head; a refusal is an error.

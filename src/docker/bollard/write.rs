@@ -96,8 +96,11 @@ impl EngineWrite for BollardEngine {
     }
 
     async fn start_container(&self, id: &str) -> EngineResult<()> {
-        reference::check("start container", id)?;
-        self.heavy("start container", id, self.docker.start_container(id, None)).await
+        self.start(id, Weight::Heavy).await
+    }
+
+    async fn wake_container(&self, id: &str) -> EngineResult<()> {
+        self.start(id, Weight::Wake).await
     }
 
     async fn stop_turn(&self, id: &str) -> EngineResult<Turn> {
