@@ -15,15 +15,14 @@ mod memory;
 mod metrics;
 mod previous;
 mod seal;
+mod sockets;
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +43,7 @@ use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
 use host_secrets::HostSecrets;
+use sockets::Sockets;
 
 pub use containers::DockerContainers;
 pub use metrics::DockerLiveUse;
@@ -61,6 +61,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let clock = SystemClock::new();
     let shutdown = CancellationToken::new();
+    let mut sockets = Sockets::passed_on()?;
     make_data_dir(&args.data_dir)?;
     let store = open_store(&args).await?;
     let opened = seal::over(&store, &args).await?;
@@ -70,10 +71,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     ensure_local_host(&*store, &clock, &args).await.context("register this machine's daemon")?;
 
-    let api_listener = listen("API", args.api_listen).await?;
-    let proxy_listener = listen("proxy", args.proxy_listen).await?;
+    let api_listener = sockets.listen("API", args.api_listen).await?;
+    let proxy_listener = sockets.listen("proxy", args.proxy_listen).await?;
     let proxy_address = proxy_listener.local_addr()?;
-    let (entrances, certificates) = front::entrances(&args.front, proxy_listener).await?;
+    let (entrances, certificates) = front::entrances(&args.front, proxy_listener, &mut sockets).await?;
+    sockets.done()?;
     let api_address = api_listener.local_addr()?;
     let own = args.tls_cert.clone().zip(args.tls_key.clone());
     let own = own.map(|(certificate, key)| OwnCertificate { certificate, key, authority: args.tls_ca.clone() });
@@ -136,8 +138,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         stats: proxy_stats,
     });
 
+    let secure = entrances.iter().find(|entrance| entrance.certificates.is_some());
+    let proxy_tls = secure.map(|entrance| entrance.listener.local_addr()).transpose()?.map(tracing::field::display);
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_address,
+        version = env!("CARGO_PKG_VERSION"), %cluster, api = %api_address, proxy = %proxy_address, proxy_tls,
         kubeconfig = %credentials.kubeconfig_path.display(), "serving"
     );
     let stop = shutdown.clone();
@@ -193,6 +197,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
+    sockets::tell_ready();
     let ended = supervise(parts, shutdown, || {
         hangups.iter().for_each(|hangup| hangup.notify_one());
         audit.reopen();
@@ -222,6 +227,7 @@ async fn supervise(
             ended = parts.join_next() => break Some(ended),
         }
     };
+    sockets::tell_stopping();
     tracing::info!("stopping: requests under way are finished first");
     shutdown.cancel();
     let rest = async { while parts.join_next().await.is_some() {} };
@@ -281,13 +287,6 @@ async fn open_store(args: &ServeArgs) -> anyhow::Result<SharedStore> {
                 .await
                 .with_context(|| format!("open the store in {}", dir.display()))?
         }
-    })
-}
-
-async fn listen(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        let flag = what.to_ascii_lowercase();
-        format!("listen on {address} for the {what}; --{flag}-listen names another address")
     })
 }
 

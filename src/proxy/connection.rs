@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,6 +26,10 @@ use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
 use super::service::Service;
 use super::stats::Refused;
+
+/// How long a connection that has not asked for anything yet may still do so when the server stops: its visitor has found us
+/// here, and would take an end without an answer for a failure.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 
 /// How an entrance's connections speak TLS.
 #[derive(Clone)]
@@ -72,7 +77,18 @@ impl Host {
     }
 
     async fn unless_stopped<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        self.shutdown.run_until_cancelled(what).await
+        tokio::select! {
+            biased;
+            done = what => Some(done),
+            () = self.stopped_on(std::future::pending()) => None,
+        }
+    }
+
+    /// Until the server stops, and what a new connection is waited for has come, or has not in a while.
+    async fn stopped_on(&self, first: impl Future<Output = ()>) {
+        self.shutdown.cancelled().await;
+        // Late is late.
+        let _ = tokio::time::timeout(FIRST_REQUEST, first).await;
     }
 
     fn refuse(&self, why: Refused, error: &dyn std::fmt::Display, from: SocketAddr) {
@@ -97,11 +113,15 @@ impl Host {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (peer, place) = (Arc::new(peer), Arc::new(Place { connection: Arc::new(place), stream: None }));
-        let service = self.service.clone();
-        let answer = service_fn(move |request| {
-            let (service, peer, place) = (service.clone(), peer.clone(), place.clone());
-            async move { Ok::<_, Infallible>(service.respond(request, &peer, place).await) }
-        });
+        let asked = CancellationToken::new();
+        let answer = {
+            let (service, asked) = (self.service.clone(), asked.clone());
+            service_fn(move |request| {
+                asked.cancel();
+                let (service, peer, place) = (service.clone(), peer.clone(), place.clone());
+                async move { Ok::<_, Infallible>(service.respond(request, &peer, place).await) }
+            })
+        };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_read)
@@ -110,7 +130,8 @@ impl Host {
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
         // Idleness is the head's time.
-        self.run(connection, |c| c.graceful_shutdown(), std::future::pending()).await;
+        let (idle, stopped) = (std::future::pending(), self.stopped_on(asked.cancelled()));
+        self.run(connection, |c| c.graceful_shutdown(), idle, stopped).await;
     }
 
     async fn http2<S>(self, stream: S, peer: Peer, place: OwnedSemaphorePermit)
@@ -143,18 +164,23 @@ impl Host {
             .keep_alive_interval(header_read)
             .keep_alive_timeout(self.limits.handshake)
             .serve_connection(TokioIo::new(stream), answer);
-        self.run(connection, |c| c.graceful_shutdown(), uses.idle(header_read)).await;
+        self.run(connection, |c| c.graceful_shutdown(), uses.idle(header_read), self.shutdown.cancelled()).await;
     }
 
     /// Drives a connection to its end, which it is asked for by `leave` when it is idle or the server stops.
-    async fn run<C>(&self, connection: C, leave: impl Fn(Pin<&mut C>), idle: impl Future<Output = ()>)
-    where
+    async fn run<C>(
+        &self,
+        connection: C,
+        leave: impl Fn(Pin<&mut C>),
+        idle: impl Future<Output = ()>,
+        stopped: impl Future<Output = ()>,
+    ) where
         C: Future<Output = hyper::Result<()>>,
     {
-        let (mut connection, mut idle) = (pin!(connection), pin!(idle));
+        let (mut connection, mut idle, mut stopped) = (pin!(connection), pin!(idle), pin!(stopped));
         let left_idle = tokio::select! {
             ended = connection.as_mut() => return note(ended),
-            () = self.shutdown.cancelled() => false,
+            () = &mut stopped => false,
             () = &mut idle => true,
         };
         leave(connection.as_mut());

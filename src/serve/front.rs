@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::listen;
+use super::sockets::Sockets;
 use crate::cli::front::{FrontArgs, ProxyHeader};
 use crate::proxy::{CertificateFiles, Entrance, Front, ToldBy, Trusted};
 
@@ -25,13 +25,14 @@ pub fn of(args: &FrontArgs) -> Front {
 pub async fn entrances(
     args: &FrontArgs,
     plain: TcpListener,
+    sockets: &mut Sockets,
 ) -> anyhow::Result<(Vec<Entrance>, Option<CertificateFiles>)> {
     let mut entrances = vec![Entrance::from(plain)];
     let Some((address, directory)) = args.proxy_tls_listen.zip(args.proxy_certs.as_deref()) else {
         return Ok((entrances, None));
     };
     let files = CertificateFiles::open(directory).context("the proxy's certificates; --proxy-certs names others")?;
-    let listener = listen("proxy-tls", address).await?;
+    let listener = sockets.listen("proxy-tls", address).await?;
     entrances.push(Entrance { listener, certificates: Some(files.shown()) });
     Ok((entrances, Some(files)))
 }

@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod cp;
+mod front;
 mod hosts;
 mod interop;
 mod logs;

@@ -47,14 +47,21 @@ fn leaf(chain: &str) -> CertificateDer<'static> {
 }
 
 /// The control plane, and what it logs.
-struct Served {
-    child: tokio::process::Child,
+/// A server that runs, and what it logs.
+pub struct Served {
+    pub child: tokio::process::Child,
     log: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
 }
 
 impl Served {
+    pub fn spawn(mut command: Command) -> Served {
+        let mut child = command.stderr(Stdio::piped()).env("NO_COLOR", "1").spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Served { child, log }
+    }
+
     /// The next line that holds a text.
-    async fn logs(&mut self, wanted: &str) -> String {
+    pub async fn logs(&mut self, wanted: &str) -> String {
         let mut last = String::new();
         let found = async {
             while !last.contains(wanted) {
@@ -65,7 +72,7 @@ impl Served {
         last
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
@@ -105,9 +112,7 @@ async fn its_own_certificate_and_audit_log_are_taken_up_anew() {
     let mut command = portreeve(home.path(), &["serve", "--store=memory", "--docker=none"]);
     command.args(["--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"]);
     command.arg("--tls-cert").arg(&pem).arg("--tls-key").arg(&key).arg("--audit-log").arg(&audit);
-    let mut child = command.stderr(Stdio::piped()).env("NO_COLOR", "1").spawn().unwrap();
-    let log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut served = Served { child, log };
+    let mut served = Served::spawn(command);
     served.logs("serving").await;
 
     // Its kubeconfig trusts the operator's CA, and asks for the name that the certificate is for.
@@ -165,9 +170,7 @@ async fn what_is_counted_is_scraped_by_those_who_may_read_everywhere() {
     let home = home();
     let mut command = portreeve(home.path(), &["serve", "--store=memory", "--docker=none"]);
     command.args(["--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"]);
-    let mut child = command.stderr(Stdio::piped()).env("NO_COLOR", "1").spawn().unwrap();
-    let log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut served = Served { child, log };
+    let mut served = Served::spawn(command);
     let serving = served.logs("serving").await;
     let proxy = serving.split_once("proxy=").and_then(|(_, rest)| rest.split(' ').next()).expect("its address");
     let admin = Client::from_kubeconfig(&home.path().join("data/admin.kubeconfig"));
