@@ -16,6 +16,7 @@ mod metrics;
 mod previous;
 mod seal;
 mod sockets;
+mod why;
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -118,6 +119,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
     api_state.containers = Arc::new(containers);
+    api_state.explains = Arc::new(why::Explainer { activity: activity.clone(), clock: clock.clone() });
     api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
     let seen = exposition::Seen {

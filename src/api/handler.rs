@@ -34,7 +34,7 @@ use super::target::{self, Place, Target};
 use super::views::{self, View, events_v1, eviction, nodes, pods};
 use super::{
     ApiState, apply, compress, create, delete, discovery, drain, exposition, host_containers, list, logs, metrics,
-    negotiate, openapi, patch, scale, streams, update, watch,
+    negotiate, openapi, patch, scale, streams, update, watch, why,
 };
 use crate::model::{Key, Kind};
 
@@ -334,6 +334,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
         Some("finalize") if method == Method::PUT => Part::Finalize,
         Some("finalize") => return Err(ApiError::method_not_allowed("")),
         Some("scale") => return scale::answer(&call, &key, request).await,
+        Some("why") => return why::answer(&call, &key, &method),
         Some("containers") => return host_containers::answer(&call, &key, &method).await,
         Some(_) => return Err(ApiError::no_such_path()),
     };

@@ -54,6 +54,7 @@ mod tls_stream;
 mod update;
 mod views;
 mod watch;
+mod why;
 
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ pub use host_containers::{HostContainers, HostSilent};
 pub use metrics::{LiveUse, NoUse, Use};
 pub use server::{ServeError, serve};
 pub use views::eviction::Destinations;
+pub use why::Explains;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -92,6 +94,8 @@ pub struct ApiState {
     pub live: Arc<dyn LiveUse>,
     /// What runs on hosts and is nobody's.
     pub containers: Arc<dyn HostContainers>,
+    /// Why Instances are as they are.
+    pub explains: Arc<dyn Explains>,
     /// Where instances can go.
     pub destinations: Arc<dyn Destinations>,
     /// What `/metrics` shows.
@@ -124,6 +128,7 @@ impl ApiState {
             attach,
             live: metrics::nobody(),
             containers: host_containers::nowhere(),
+            explains: why::silent(),
             destinations: Arc::new(views::eviction::Anywhere),
             exposition: Arc::new(exposition::Nothing),
             stats: Stats::default(),

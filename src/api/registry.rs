@@ -189,6 +189,8 @@ fn stored(kind: Kind) -> Resource {
     let info = kind.info();
     let mut subresources = vec![];
     if kind == Kind::Instance {
+        let speaks = (info.group, info.version, "InstanceExplanation");
+        subresources.push(Subresource { name: "why", speaks, verbs: &["get"] });
         subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
     }
     if kind == Kind::DockerHost {

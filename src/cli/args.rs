@@ -27,6 +27,7 @@ use super::token::TokenArgs;
 use super::top::TopArgs;
 use super::version::{KubeconfigArgs, VersionArgs};
 use super::wait::WaitArgs;
+use super::why::WhyArgs;
 use crate::model::Span;
 
 /// A reconciling operator over plain Docker hosts: one private app per user, asleep until asked for.
@@ -63,6 +64,7 @@ pub enum Verb {
     Diff(DiffArgs),
     Get(GetArgs),
     Describe(DescribeArgs),
+    Why(WhyArgs),
     Delete(DeleteArgs),
     Label(LabelArgs),
     Wait(WaitArgs),

@@ -214,7 +214,7 @@ fn happened(events: &[Value], now: Time) -> String {
     format!("Events:\n{}", Layout::default().lines(&rows))
 }
 
-fn since(value: &Value, now: Time) -> String {
+pub fn since(value: &Value, now: Time) -> String {
     match value.as_str() {
         Some(text) => format!("{text} ({} ago)", age(value, now)),
         None => "<none>".into(),
@@ -227,7 +227,7 @@ fn age(value: &Value, now: Time) -> String {
 }
 
 /// A length of time in at most two units, as kubectl shows ages.
-fn short(seconds: i64) -> String {
+pub fn short(seconds: i64) -> String {
     let s = seconds.max(0);
     let (m, h, d) = (s / 60, s / 3600, s / 86_400);
     let two = |big: i64, big_unit: &str, small: i64, unit: &str| match small {

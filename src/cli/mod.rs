@@ -49,6 +49,7 @@ mod until;
 mod url;
 mod version;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 
@@ -86,6 +87,7 @@ async fn dispatch(global: &Global, verb: &Verb) -> Result<Exit> {
         Verb::Diff(args) => diff::run(args, &session()?).await,
         Verb::Get(args) => get::run(args, &session()?).await,
         Verb::Describe(args) => describe::run(args, &session()?).await,
+        Verb::Why(args) => why::run(args, &session()?).await,
         Verb::Delete(args) => delete::run(args, &session()?).await,
         Verb::Label(args) => label::run(args, &session()?).await,
         Verb::Wait(args) => wait::run(args, &session()?).await,

@@ -10,6 +10,7 @@ mod docker_host;
 mod endpoint;
 mod env;
 mod event;
+mod explanation;
 mod field_error;
 mod host_access;
 mod idle;
@@ -41,6 +42,7 @@ pub use docker_host::{
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
+pub use explanation::{InstanceExplanation, NextStep, UseSignal, Wanted};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
 pub use idle::Idle;

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::secret::base64_bytes;
 use super::{
-    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, HostContainerList, Instance, Kind,
-    MOST_ERRORS, Namespace, Quantity, Secret, Span,
+    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, HostContainerList, Instance,
+    InstanceExplanation, Kind, MOST_ERRORS, Namespace, Quantity, Secret, Span,
 };
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
@@ -30,6 +30,13 @@ static HOST_CONTAINERS: LazyLock<Value> = LazyLock::new(generate::<HostContainer
 /// The structural schema of what a host tells of its containers.
 pub fn host_containers() -> &'static Value {
     &HOST_CONTAINERS
+}
+
+static EXPLANATION: LazyLock<Value> = LazyLock::new(generate::<InstanceExplanation>);
+
+/// The structural schema of what is told of an Instance's reasons.
+pub fn explanation() -> &'static Value {
+    &EXPLANATION
 }
 
 /// The structural schema of a kind.

@@ -21,12 +21,13 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Every verb, as `portreeve --help` lists them.
-const VERBS: [&str; 31] = [
+const VERBS: [&str; 32] = [
     "serve",
     "apply",
     "diff",
     "get",
     "describe",
+    "why",
     "delete",
     "label",
     "wait",

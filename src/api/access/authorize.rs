@@ -109,7 +109,7 @@ const RULES: &[Rule] = &[
         class: Class::Namespaced,
         reach: Reach::Granted,
         verbs: READ,
-        parts: &["", "status", "scale", "log"],
+        parts: &["", "status", "scale", "log", "why"],
     },
     Rule { role: Role::Viewer, class: Class::Cluster, reach: Reach::WholeCluster, verbs: READ, parts: &["", "status"] },
     Rule {

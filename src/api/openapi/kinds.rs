@@ -29,6 +29,7 @@ static SCHEMAS: LazyLock<BTreeMap<(&'static str, &'static str), Value>> = LazyLo
         (("coordination.k8s.io", "Lease"), views::lease()),
         (("policy", "Eviction"), eviction()),
         ((model::GROUP, "HostContainerList"), schema::host_containers().clone()),
+        ((model::GROUP, "InstanceExplanation"), schema::explanation().clone()),
         ((GROUP, "PodMetrics"), metrics::pod()),
         ((GROUP, "NodeMetrics"), metrics::node()),
     ];

@@ -21,6 +21,7 @@ mod report;
 mod running;
 mod sweep;
 mod values;
+mod why;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use probe::{NetProber, ProbeTarget, Prober};
 pub use report::{MAKING_ROOM, NO_ROOM};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
+pub use why::explain;
 
 use super::Context;
 use crate::docker::engine::{EngineError, EngineErrorKind};

@@ -119,22 +119,47 @@ pub enum Want {
     Stop,
 }
 
+/// Why it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// `spec.power` says so.
+    Power,
+    /// Something is open to it.
+    Open,
+    /// Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
+    OnItsWay,
+    /// It was sent to sleep by hand.
+    Sent,
+    /// Another on its node is to have its memory.
+    Yields,
+    /// It was used lately.
+    Used,
+    /// It was not.
+    Idle,
+    /// Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
+    Unseen,
+}
+
 /// Decides whether the instance should be awake.
 pub fn want(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Want {
+    verdict(desired, activity, now).0
+}
+
+/// The same with its reason.
+pub fn verdict(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> (Want, Because) {
     match desired.spec.power {
-        Power::Running => Want::Run,
-        Power::Stopped => Want::Stop,
-        Power::Auto if activity.open > 0 => Want::Run,
-        // Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
-        Power::Auto if comes_up(&desired.status) => Want::Run,
+        Power::Running => (Want::Run, Because::Power),
+        Power::Stopped => (Want::Stop, Because::Power),
+        Power::Auto if activity.open > 0 => (Want::Run, Because::Open),
+        Power::Auto if comes_up(&desired.status) => (Want::Run, Because::OnItsWay),
         // While it wakes, the status still names the run before.
-        Power::Auto if (desired.is_sent_to_sleep() || activity.yields) && is_up(desired.status.phase) => Want::Sleep,
+        Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => (Want::Sleep, Because::Sent),
+        Power::Auto if activity.yields && is_up(desired.status.phase) => (Want::Sleep, Because::Yields),
         Power::Auto => match until_sleep(desired, activity, now) {
-            Some(Duration::ZERO) => Want::Sleep,
-            Some(_) => Want::Run,
-            // Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
-            None if desired.status.phase == Phase::Asleep => Want::Sleep,
-            None => Want::Run,
+            Some(Duration::ZERO) => (Want::Sleep, Because::Idle),
+            Some(_) => (Want::Run, Because::Used),
+            None if desired.status.phase == Phase::Asleep => (Want::Sleep, Because::Unseen),
+            None => (Want::Run, Because::Unseen),
         },
     }
 }

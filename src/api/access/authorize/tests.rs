@@ -32,7 +32,7 @@ const VERBS: [(&str, char); 9] = [
 ];
 
 /// group, resource, namespace, name
-const ROWS: [(&str, &str, &str, &str); 47] = [
+const ROWS: [(&str, &str, &str, &str); 48] = [
     (GROUP, "instances", "", ""),
     (GROUP, "instances", "a", "x"),
     (GROUP, "instances", "b", "x"),
@@ -66,6 +66,7 @@ const ROWS: [(&str, &str, &str, &str); 47] = [
     (GROUP, "dockerhosts", "", "x"),
     (GROUP, "dockerhosts", "a", "x"),
     (GROUP, "dockerhosts/status", "", "x"),
+    (GROUP, "instances/why", "a", "x"),
     (GROUP, "dockerhosts/containers", "", "x"),
     (GROUP, "accesstokens", "", ""),
     (GROUP, "accesstokens", "a", "a"),

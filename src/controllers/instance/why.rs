@@ -1,0 +1,205 @@
+//! Why an instance is as it is, in words: by the very decision that the controller makes. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::{
+    Instance, InstanceExplanation, NextStep, Phase, Power, SLEEP_ANNOTATION, Time, UseSignal, WAKE_ANNOTATION, Wanted,
+    condition,
+};
+
+use super::plan::{ActivitySeen, Because, Want, until_sleep, verdict};
+
+/// `activity`: as the controllers see it. `now`: the wall clock.
+pub fn explain(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> InstanceExplanation {
+    let (want, because) = verdict(instance, activity, now);
+    let deleting = instance.metadata.deletion_timestamp;
+    let wanted = match want {
+        _ if deleting.is_some() => Wanted::Off,
+        Want::Run => Wanted::Awake,
+        Want::Sleep => Wanted::Asleep,
+        Want::Stop => Wanted::Off,
+    };
+    let because = match deleting {
+        Some(at) => format!("it is being deleted since {at}"),
+        None => in_words(instance, because, activity),
+    };
+    InstanceExplanation {
+        phase: instance.status.phase,
+        node: instance.status.node.clone(),
+        wanted,
+        because,
+        signals: signals(instance, activity, now),
+        next: next(instance, wanted, activity, now),
+        conditions: instance.status.conditions.clone(),
+    }
+}
+
+fn in_words(instance: &Instance, because: Because, activity: ActivitySeen) -> String {
+    let after = after(instance);
+    match because {
+        Because::Power => match instance.spec.power {
+            Power::Running => "spec.power is Running: it never sleeps".to_owned(),
+            Power::Auto | Power::Stopped => "spec.power is Stopped: nobody wakes it".to_owned(),
+        },
+        Because::Open => match activity.open {
+            1 => "a request or connection is open".to_owned(),
+            open => format!("{open} requests and connections are open"),
+        },
+        Because::OnItsWay => "it is on its way up, and whoever asked for it is to see it".to_owned(),
+        Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
+        Because::Yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
+        Because::Used => format!("it was used within the last {after}, its time without use (spec.idle.after)"),
+        Because::Idle => format!("nobody has used it for {after} (spec.idle.after)"),
+        Because::Unseen if instance.status.phase == Phase::Asleep => {
+            "it fell asleep, and nobody has asked for it since".to_owned()
+        }
+        Because::Unseen => {
+            format!(
+                "nobody has used it since this server began, and it has its time without use ({after}) from then on"
+            )
+        }
+    }
+}
+
+/// The time without use, as it was written.
+fn after(instance: &Instance) -> String {
+    instance.spec.idle.after.as_ref().map_or_else(|| "30m".to_owned(), ToString::to_string)
+}
+
+/// The latest first.
+fn signals(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> Vec<UseSignal> {
+    let signal =
+        |source: &str, at: Timestamp, message: String| UseSignal { source: source.into(), at: at.into(), message };
+    let ago = |idle: std::time::Duration| now - SignedDuration::try_from(idle).unwrap_or_default();
+    let mut found = vec![];
+    if activity.open > 0 {
+        found.push(signal("proxy", now, format!("{} open now", activity.open)));
+    } else if let Some(idle) = activity.idle {
+        found.push(signal("proxy", ago(idle), "the last request, or the end of the last connection".into()));
+    } else if let Some(at) = instance.status.last_active {
+        found.push(signal("record", at.timestamp(), "used last, as it was written down".into()));
+    }
+    let annotations = &instance.metadata.annotations;
+    if let Some(at) = annotations.get(WAKE_ANNOTATION).and_then(|at| at.parse().ok()) {
+        found.push(signal("wake", at, "asked for by hand".into()));
+    }
+    if annotations.contains_key(SLEEP_ANNOTATION) && instance.is_sent_to_sleep() {
+        let at = instance.status.started_at.map_or(now, |at| at.timestamp());
+        found.push(signal("sleep", at, "this run, which began then, was sent to sleep by hand".into()));
+    }
+    found.sort_by_key(|signal| std::cmp::Reverse(signal.at));
+    found
+}
+
+fn next(instance: &Instance, wanted: Wanted, activity: ActivitySeen, now: Timestamp) -> NextStep {
+    let step = |message: &str| NextStep { at: None, message: message.to_owned() };
+    let ready = condition(&instance.status.conditions, "Ready");
+    let told = || ready.map_or_else(String::new, |ready| format!(": {}", ready.message));
+    match (instance.status.phase, wanted) {
+        (_, Wanted::Off) if instance.metadata.deletion_timestamp.is_some() => {
+            step("its container and network are removed, then its record")
+        }
+        (Phase::Stopped, Wanted::Off) => step("it stays off until spec.power is another"),
+        (_, Wanted::Off) => step("it is stopped"),
+        (Phase::Failed | Phase::Lost | Phase::Pending, _) => step(&format!("it is tried again as told{}", told())),
+        (Phase::Asleep, Wanted::Asleep) => step("the next request wakes it, or `portreeve wake`"),
+        (_, Wanted::Asleep) => step("it is stopped, and sleeps"),
+        (Phase::Running, Wanted::Awake) if instance.spec.power == Power::Running => step("it goes on running"),
+        (Phase::Running, Wanted::Awake) if activity.open > 0 => {
+            let after = after(instance);
+            step(&format!("it falls asleep {after} after the last of them has ended"))
+        }
+        (Phase::Running, Wanted::Awake) => {
+            let left = until_sleep(instance, activity, now).and_then(|left| SignedDuration::try_from(left).ok());
+            NextStep {
+                at: left.map(|left| Time::from(now + left)),
+                message: "it falls asleep unless it is used".to_owned(),
+            }
+        }
+        (Phase::Asleep | Phase::Stopped | Phase::Stopping, Wanted::Awake) => step("it is started"),
+        (_, Wanted::Awake) => step(&format!("it becomes ready{}", told())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{ConditionStatus, Span, set_condition};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    fn instance(phase: Phase, power: Power) -> Instance {
+        let mut instance = Instance::default();
+        instance.spec.power = power;
+        instance.spec.idle.after = Some("10m".parse::<Span>().unwrap());
+        instance.status.phase = phase;
+        instance.status.node = "worker-1".into();
+        let ready = crate::model::Condition {
+            type_: "Ready".into(),
+            status: ConditionStatus::from(phase == Phase::Running),
+            reason: "Test".into(),
+            message: "the daemon's words".into(),
+            observed_generation: 1,
+            last_transition_time: at(-7200).into(),
+        };
+        set_condition(&mut instance.status.conditions, ready);
+        instance
+    }
+
+    fn seen(idle: Option<u64>, open: usize) -> ActivitySeen {
+        ActivitySeen { idle: idle.map(Duration::from_secs), open, yields: false }
+    }
+
+    #[test]
+    fn each_state_is_told_with_its_reason_and_what_comes_next() {
+        use Phase::*;
+        for (phase, power, activity, wanted, because, next) in [
+            (Running, Power::Running, seen(None, 0), Wanted::Awake, "never sleeps", "goes on running"),
+            (Running, Power::Stopped, seen(None, 0), Wanted::Off, "nobody wakes it", "it is stopped"),
+            (Stopped, Power::Stopped, seen(None, 0), Wanted::Off, "nobody wakes it", "stays off"),
+            (Running, Power::Auto, seen(None, 2), Wanted::Awake, "2 requests", "after the last of them"),
+            (Running, Power::Auto, seen(Some(60), 0), Wanted::Awake, "within the last 10m", "unless it is used"),
+            (Running, Power::Auto, seen(Some(600), 0), Wanted::Asleep, "for 10m", "it is stopped, and sleeps"),
+            (Running, Power::Auto, seen(None, 0), Wanted::Awake, "since this server began", "unless it is used"),
+            (Asleep, Power::Auto, seen(None, 0), Wanted::Asleep, "nobody has asked", "the next request wakes it"),
+            (Asleep, Power::Auto, seen(Some(1), 0), Wanted::Awake, "within the last", "it is started"),
+            (
+                Starting,
+                Power::Auto,
+                seen(Some(1), 0),
+                Wanted::Awake,
+                "on its way up",
+                "becomes ready: the daemon's words",
+            ),
+            (Pending, Power::Auto, seen(None, 0), Wanted::Awake, "on its way up", "tried again as told: the daemon's"),
+        ] {
+            let told = explain(&instance(phase, power), activity, at(0));
+            assert_eq!(told.wanted, wanted, "{phase:?} {power:?} {activity:?}");
+            assert!(told.because.contains(because), "{phase:?}: {}", told.because);
+            assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
+        }
+        let mut going = instance(Running, Power::Auto);
+        going.metadata.deletion_timestamp = Some(at(-1).into());
+        let told = explain(&going, seen(None, 1), at(0));
+        assert_eq!((told.wanted, told.because.starts_with("it is being deleted")), (Wanted::Off, true));
+    }
+
+    #[test]
+    fn the_time_of_sleep_and_the_signals_are_told() {
+        let mut used = instance(Phase::Running, Power::Auto);
+        used.metadata.annotations.insert(WAKE_ANNOTATION.into(), at(-30).to_string());
+        let told = explain(&used, seen(Some(100), 0), at(0));
+        assert_eq!(told.next.at, Some(at(570).into()), "ten minutes after it was asked for");
+        let sources: Vec<_> = told.signals.iter().map(|s| (s.source.as_str(), s.at.timestamp())).collect();
+        assert_eq!(sources, [("wake", at(-30)), ("proxy", at(-100))]);
+
+        let mut before = instance(Phase::Asleep, Power::Auto);
+        before.status.last_active = Some(at(-9999).into());
+        let told = explain(&before, seen(None, 0), at(0));
+        assert_eq!((told.signals[0].source.as_str(), told.signals.len()), ("record", 1));
+    }
+}
