@@ -45,6 +45,7 @@ use attach::DockerAttach;
 use host_secrets::HostSecrets;
 
 pub use containers::DockerContainers;
+pub use exposition::{Metrics, Seen};
 pub use metrics::DockerLiveUse;
 
 /// The name of this machine's own daemon.
