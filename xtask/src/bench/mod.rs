@@ -71,7 +71,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         bail!("--sim is for bench fleet and bench place");
     }
     if verb.as_deref() != Some("fleet") && scale.is_given() {
-        bail!("--hosts, --instances, --seconds, --latency and --load are for bench fleet");
+        bail!("--hosts, --instances, --seconds, --latency, --at-once and --load are for bench fleet");
     }
     if let Some(only) = only.as_deref().filter(|o| !api::PARTS.contains(o)) {
         bail!("--only {only}: one of {}", api::PARTS.join(", "));
@@ -131,6 +131,7 @@ struct Scale {
     instances: Option<String>,
     seconds: Option<String>,
     latency: Option<String>,
+    at_once: bool,
     load: Option<PathBuf>,
 }
 
@@ -141,13 +142,14 @@ impl Scale {
             instances: args.option("--instances")?,
             seconds: args.option("--seconds")?,
             latency: args.option("--latency")?,
+            at_once: args.flag("--at-once"),
             load: args.option("--load")?.map(PathBuf::from),
         })
     }
 
     fn is_given(&self) -> bool {
         let texts = [&self.hosts, &self.instances, &self.seconds, &self.latency];
-        texts.into_iter().any(Option::is_some) || self.load.is_some()
+        texts.into_iter().any(Option::is_some) || self.at_once || self.load.is_some()
     }
 
     fn options(self, sim: Option<PathBuf>) -> Result<fleet::Options> {
@@ -160,6 +162,7 @@ impl Scale {
             hosts: fleet::number("--hosts", self.hosts, 100, 1000)?,
             instances: fleet::number("--instances", self.instances, 100, 1000)?,
             watched: Duration::from_secs(fleet::number("--seconds", self.seconds, 600, 86_400)? as u64),
+            settle: !self.at_once,
             recorded,
             sim,
             load: self.load,
