@@ -49,6 +49,12 @@ cargo xtask <command>
   bench provision [--rounds N] [-o json]
                         36 instances on three real daemons from nothing to their first
                         byte, beside the same containers made by hand
+  bench sick [--cycles N] [-o json]
+                        the same and wakes on two of three real daemons, while the third
+                        hangs and while it is well
+  bench density [--instances N] [-o json]
+                        300 instances on one real daemon, each with a network of its own, beside
+                        a few made by hand before them and beside them
   bench memory [-o json]
                         resident memory with 2 and with 1,000 instances
   bench api [--cycles N] [--only creates|lists|watches|fsyncs] [--etcd PATH] [-o json]

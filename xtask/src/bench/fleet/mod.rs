@@ -241,23 +241,31 @@ fn settled(load: &Load, pid: i32, sim: &Sim) -> Result<()> {
 /// Waits until everybody was looked at once more after what happened, and nobody hurries any longer: a burst loses events,
 /// so that round follows each by itself, a quarter of an hour later. The time that it took.
 fn rested(sim: &Sim, count: usize) -> Result<Duration> {
-    let (begin, settled) = (clock::now(), sim.calls()?);
-    let looks = |since: &Calls| Ok::<_, anyhow::Error>(sim.calls()?.since(since).of(LOOK));
-    let mut minute = (begin, settled.clone());
+    let begin = clock::now();
+    // What is looked at right after the burst is no such round.
+    calm(sim, count, 0)?;
+    calm(sim, count, count)?;
+    Ok(begin.elapsed())
+}
+
+/// Waits for so many looks, and then for a minute of few: a round takes ten minutes, and a fleet at rest is gone through
+/// in hours.
+fn calm(sim: &Sim, count: usize, wanted: usize) -> Result<()> {
+    let looks = || sim.calls().map(|calls| calls.of(LOOK)).map_err(|e| format!("{e:#}"));
+    let first = sim.calls()?.of(LOOK);
+    let mut minute = (clock::now(), first);
     clock::wait_unless_interrupted("everybody looked at once more", ROUND, || {
         if minute.0.elapsed() < Duration::from_secs(60) {
             return Err("not yet".into());
         }
-        let seen = looks(&settled).and_then(|all| Ok((all, looks(&minute.1)?)));
-        let (all, late) = seen.map_err(|e| format!("{e:#}"))?;
-        // The round takes ten minutes; a fleet at rest is gone through in hours.
-        if all >= count as u64 && late < count.div_ceil(100) as u64 {
+        let now = looks()?;
+        let (all, late) = (now - first, now - minute.1);
+        if all >= wanted as u64 && late < count.div_ceil(100) as u64 {
             return Ok(());
         }
-        minute = (clock::now(), sim.calls().map_err(|e| format!("{e:#}"))?);
-        Err(format!("{all} of {count} looked at, {late} of them in the last minute"))
-    })?;
-    Ok(begin.elapsed())
+        minute = (clock::now(), now);
+        Err(format!("{all} of {wanted} looked at, {late} of them in the last minute"))
+    })
 }
 
 /// A fleet at rest, and the baseline of the same run.
