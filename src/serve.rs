@@ -47,6 +47,7 @@ use host_secrets::HostSecrets;
 use sockets::Sockets;
 
 pub use containers::DockerContainers;
+pub use exposition::{Metrics, Seen};
 pub use metrics::DockerLiveUse;
 
 /// The name of this machine's own daemon.

@@ -1,11 +1,15 @@
 //! A host of the fleet as its owner sees it, behind the program's back: the daemon's API over its socket, and the
 //! faults that `xtask fleet` can make. Faults are for h2 and h4 only, and for one test at a time on each: [`second`].
 
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use crate::control_plane::PATIENCE;
@@ -150,6 +154,24 @@ impl Second {
     /// Of its first process, which is in its namespaces.
     pub fn pid(&self) -> u64 {
         first_process(&self.dir)
+    }
+
+    /// Its daemon's address on the network.
+    pub fn network_address(&self) -> SocketAddr {
+        let (_, address) = self.tcp.0.split_once("://").expect("a URL");
+        address.parse().expect("an address and a port")
+    }
+
+    /// Listens on a free port of the host's own address, for which its certificate is good.
+    pub fn listen(&self) -> TcpListener {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the host's network");
+        let ip = self.network_address().ip();
+        // A thread that ends takes the namespace along; the socket stays where it was made.
+        let listening = std::thread::spawn(move || {
+            let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
+            entered.and_then(|()| Ok(TcpListener::bind((ip, 0)).expect("a free port")))
+        });
+        listening.join().expect("no panic").expect("the host's network")
     }
 
     /// `kill`, `start`, `pause`, `resume`, `partition`, `heal`, `disk-full`, `disk-free`, …

@@ -11,6 +11,7 @@ mod converge;
 mod daemon;
 mod engine;
 mod failures;
+mod far;
 mod gpus;
 mod http;
 mod kubectl;

@@ -120,3 +120,77 @@ fn every_example_is_planned_up_to_a_running_app() {
     }
     assert!(planned >= 4, "only {planned} instances");
 }
+
+/// The commands of this program in a text's shell blocks, each as its words; what is piped on or follows is another's.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let joined = text.replace("\\\n", " ");
+    let (mut shell, mut found) = (false, vec![]);
+    for line in joined.lines() {
+        match line.trim() {
+            fence if fence.starts_with("```") => shell = fence == "```sh",
+            line if shell => found.extend(line.split(" #").next().unwrap_or_default().split(['|', '&', ';'])),
+            _ => {}
+        }
+    }
+    let words = found.into_iter().map(|c| c.split_whitespace().map(|w| w.trim_matches('\'').to_owned()).collect());
+    words.filter(|words: &Vec<String>| words.first().is_some_and(|w| w == "portreeve")).collect()
+}
+
+fn assert_understood(file: &Path, words: &[String]) {
+    if let Err(why) = <portreeve::cli::args::Cli as clap::Parser>::try_parse_from(words) {
+        panic!("{}: {}: {why}", file.display(), words.join(" "));
+    }
+    if words[1] == "get" {
+        // What there is to get is known to the server alone.
+        let known = |name: &str| {
+            let resource = name.split('/').next().unwrap_or_default();
+            Kind::all().any(|kind| {
+                let info = kind.info();
+                [info.singular, info.plural].contains(&resource) || info.short_names.contains(&resource)
+            })
+        };
+        assert!(words[2].split(',').all(known), "{}: {}", file.display(), words.join(" "));
+    }
+}
+
+#[test]
+fn every_command_in_an_example_is_one_of_ours() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let examples = std::fs::read_dir(root.join("examples")).expect("the examples").map(|e| e.expect("an entry").path());
+    let mut readmes: Vec<_> = examples.map(|e| e.join("README.md")).filter(|readme| readme.exists()).collect();
+    readmes.push(root.join("README.md"));
+    let mut of_fleet = 0;
+    for file in readmes {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let all = commands(&text);
+        all.iter().for_each(|words| assert_understood(&file, words));
+        if file.ends_with("examples/fleet/README.md") {
+            of_fleet = all.len();
+        }
+    }
+    assert!(of_fleet >= 10, "only {of_fleet} commands are found in the fleet's README");
+}
+
+/// The unit starts the program by options that there are, and the README names what is there.
+#[test]
+fn the_control_planes_unit_serves_and_comes_back() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet");
+    let file = root.join("portreeve.service");
+    let text = std::fs::read_to_string(&file).expect("readable").replace("\\\n", " ");
+    let set = |name: &str| {
+        let values = text.lines().filter_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+        values.collect::<Vec<_>>()
+    };
+    let start = set("ExecStart");
+    let [start] = start.as_slice() else { panic!("ExecStart: {start:?}") };
+    let words: Vec<String> = start.split_whitespace().map(str::to_owned).collect();
+    assert_eq!((words[0].as_str(), words[1].as_str()), ("/usr/local/bin/portreeve", "serve"));
+    assert_understood(&file, &words);
+    let at = words.iter().position(|w| w == "--seal-key").expect("a key of its own");
+    let directories: Vec<_> = set("StateDirectory")[0].split(' ').map(|d| Path::new("/var/lib").join(d)).collect();
+    assert_eq!(directories[0], Path::new("/var/lib/portreeve"), "the data directory that is the default");
+    assert_eq!(Path::new(&words[at + 1]).parent(), Some(directories[1].as_path()));
+    assert_eq!((set("Type"), set("Restart")), (vec!["exec"], vec!["always"]));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
+    assert!(readme.contains("cp examples/fleet/portreeve.service /etc/systemd/system/"));
+}

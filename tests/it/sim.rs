@@ -5,6 +5,8 @@
 
 #[path = "sim/adopt.rs"]
 mod adopt;
+#[path = "sim/certificates.rs"]
+mod certificates;
 #[path = "sim/gpus.rs"]
 mod gpus;
 #[path = "sim/identity.rs"]
@@ -13,6 +15,8 @@ mod identity;
 mod loss;
 #[path = "sim/moving.rs"]
 mod moving;
+#[path = "sim/partition.rs"]
+mod partition;
 #[path = "sim/ports.rs"]
 mod ports;
 #[path = "sim/room.rs"]

@@ -49,14 +49,22 @@ cargo xtask <command>
   bench provision [--rounds N] [-o json]
                         36 instances on three real daemons from nothing to their first
                         byte, beside the same containers made by hand
+  bench sick [--cycles N] [-o json]
+                        the same and wakes on two of three real daemons, while the third
+                        hangs and while it is well
+  bench density [--instances N] [-o json]
+                        300 instances on one real daemon, each with a network of its own, beside
+                        a few made by hand before them and beside them
   bench memory [-o json]
                         resident memory with 2 and with 1,000 instances
   bench api [--cycles N] [--only creates|lists|watches|fsyncs] [--etcd PATH] [-o json]
                         durable creates, lists of 10,000 objects and 1,000 watchers,
                         beside etcd on the same disk
-  bench fleet [--hosts N] [--instances N] [--seconds N] [--latency recorded|none] [-o json]
+  bench fleet [--hosts N] [--instances N] [--seconds N] [--at-once]
+              [--latency recorded|none] [-o json]
                         100 simulated hosts of 100 instances: how long they take to come up, and
-                        what they cost at rest, beside listing each host every 10 s
+                        what they cost at rest, beside listing each host every 10 s; at rest is
+                        half an hour after, when each was looked at once more, but for --at-once
                         (--sim PATH, --load PATH instead of the release builds)
   bench place [--cycles N] [--sim PATH] [-o json]
                         placement decisions on 1,000 hosts, beside a bare search

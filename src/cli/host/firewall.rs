@@ -50,9 +50,12 @@ impl Firewall {
         SCRIPT
     }
 
-    /// For systemd: at boot, and with each start of Docker.
+    /// For systemd: at boot, and with each start of Docker. The example's comment is about the example's own arguments.
     pub fn unit(&self) -> String {
-        UNIT.replace(EXAMPLE, &self.arguments())
+        let unit = UNIT.replace(EXAMPLE, &self.arguments());
+        let lines = unit.lines().skip_while(|line| line.starts_with('#'));
+        let body = lines.collect::<Vec<_>>().join("\n");
+        format!("# Made by `portreeve host certs`: the instances' pool, and what they must not reach.\n{body}\n")
     }
 }
 
@@ -68,6 +71,7 @@ mod tests {
         let wanted =
             "/usr/local/sbin/portreeve-firewall.sh apply 10.77.0.0/20 169.254.0.0/16 10.0.0.2:7443 192.168.0.0/16";
         assert_eq!(line, format!("ExecStart={wanted}"));
+        assert!(!unit.contains("enable it") && unit.contains("\n[Unit]\n"), "the example's comment: {unit}");
     }
 
     #[test]

@@ -56,8 +56,15 @@ mod tests {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let rules = at("usr/local/sbin/portreeve-firewall.sh");
         assert_eq!(fs::read_to_string(&rules).expect("there"), Firewall::script());
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&rules).expect("there").permissions());
-        assert_eq!(mode & 0o777, 0o755);
+        let mode = |path: &Path| {
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).expect("there").permissions()) & 0o777
+        };
+        assert_eq!(mode(&rules), 0o755);
+        // Where they were missing; only the keys' directory is closed.
+        for directory in ["usr", "usr/local", "usr/local/sbin", "etc", "etc/systemd", "etc/systemd/system"] {
+            assert_eq!(mode(&at(directory)), 0o755, "{directory}");
+        }
+        assert_eq!(mode(&at("etc/docker/portreeve")), 0o700);
         let unit = at("etc/systemd/system/portreeve-firewall.service");
         let text = fs::read_to_string(&unit).expect("there");
         assert!(text.contains("apply 10.213.0.0/16 169.254.0.0/16\n"), "{text}");

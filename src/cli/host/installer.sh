@@ -14,6 +14,8 @@ umask 077
 fail() { echo "error: $*" >&2; exit 1; }
 say() { echo "==> $*"; }
 put() { cat >"$1.new" && mv "$1.new" "$1"; }
+# Directories that everybody uses: the umask is for keys.
+common() { (umask 022 && mkdir -p "$@"); }
 
 root=${DESTDIR:-}
 etc=$root/etc/docker
@@ -94,7 +96,7 @@ unguard() {
     "$rules" remove
 }
 firewall() {
-    mkdir -p "$(dirname "$rules")" "$(dirname "$rules_unit")"
+    common "$(dirname "$rules")" "$(dirname "$rules_unit")"
     put "$rules" <<'RULES'
 @RULES@
 RULES
@@ -165,9 +167,10 @@ main() {
 }
 JSON
 )
+    common "$etc"
     mkdir -p "$mine"
     if [ -n "$systemd" ]; then
-        mkdir -p "$units"
+        common "$units"
         chmod 755 "$units"
     fi
     if [ -d "$before" ]; then back; fi

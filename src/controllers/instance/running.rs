@@ -350,8 +350,9 @@ fn new_crash(desired: &Instance, container: &ContainerInfo, now: Timestamp) -> O
     }
     let ended = container.finished_at?;
     let finished_at = Time::from(ended);
-    // One that wakes and dies within a second has another end in the same.
-    if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at >= finished_at)
+    // One that wakes and dies within a second has another end in the same. One that bears an earlier time is another, too:
+    // the daemon's clock has been set back.
+    if desired.status.last_exit.as_ref().is_some_and(|e| e.finished_at == finished_at)
         || desired.status.ended_at == Some(ended.into())
     {
         return None;

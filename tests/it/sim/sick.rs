@@ -84,6 +84,84 @@ fn a_daemon_whose_clock_is_off_backs_off_and_starts_as_any_other() {
     }
 }
 
+/// Hours off, and set right or wrong while containers run; also for a control plane that begins in between.
+#[test]
+fn a_clock_that_is_hours_off_and_jumps_starts_stops_and_puts_to_sleep_nobody() {
+    for hours in [-2, 2] {
+        in_virtual_time(|| async {
+            let off = jiff::SignedDuration::from_hours(hours);
+            let mut world = World::new(&["h1", "h2"], 19).await;
+            world.fleet.host("h1").set_clock_off(off);
+            world.start();
+            let hosts = ["h1", "h2"];
+            for host in hosts {
+                for (name, mut made) in [("runs", spec("app:1")), ("dozes", sleeper())] {
+                    made["placement"] = json!({"node": host});
+                    world.apply(&format!("{name}-{host}"), made).await;
+                }
+            }
+            converged(&world, MINUTE).await;
+            let runs = |world: &World| {
+                let of = |host: &str, name: &str| world.fleet.host(host).runs(&format!("pr.default.{name}-{host}"));
+                hosts.map(|host| (of(host, "runs"), of(host, "dozes")))
+            };
+            let dozes = async |w: &World, phase: Phase| {
+                w.phase("dozes-h1").await == Some(phase) && w.phase("dozes-h2").await == Some(phase)
+            };
+            // Right, wrong by the double, right again, wrong the other way.
+            let jumps = [jiff::SignedDuration::ZERO, off + off, jiff::SignedDuration::ZERO, -off];
+            for (jump, times) in jumps.into_iter().zip(1..) {
+                hosts.iter().for_each(|host| world.request(&format!("dozes-{host}")));
+                world.until("they wake", MINUTE, async |w| dozes(w, Phase::Running).await).await;
+                assert_eq!(runs(&world), [(1, times); 2], "{hours} h, {jump:#}");
+                tokio::time::sleep(MINUTE).await;
+                world.fleet.host("h1").set_clock_off(jump);
+                if times == 2 {
+                    world.crash().await;
+                    world.start();
+                    hosts.iter().for_each(|host| world.request(&format!("dozes-{host}")));
+                }
+                tokio::time::sleep(8 * MINUTE).await;
+                assert!(dozes(&world, Phase::Running).await, "{hours} h, {jump:#}: asleep too early");
+                world.until("they sleep", 3 * MINUTE, async |w| dozes(w, Phase::Asleep).await).await;
+                assert_eq!(runs(&world), [(1, times); 2], "{hours} h, {jump:#}");
+            }
+            let instances = world.instances().await;
+            let told = instances.iter().find(|i| i.status.crashes > 0 || i.status.restarts > 0);
+            assert_eq!(told.map(|i| &i.status), None, "ends that were meant are no crashes");
+            converged(&world, MINUTE).await;
+            world.assert_quiet(10 * MINUTE).await;
+            world.crash().await;
+        });
+    }
+}
+
+/// An end that bears an earlier time than the one before is an end all the same.
+#[test]
+fn a_clock_that_is_set_back_hides_no_crash() {
+    for hours in [-2, 2] {
+        in_virtual_time(|| async {
+            let mut world = World::new(&["h1"], 20).await;
+            let host = world.fleet.host("h1").clone();
+            world.start();
+            world.apply("crashes", spec("crashing:1")).await;
+            let runs = async |_: &World| host.runs("pr.default.crashes") == 3;
+            world.until("it has crashed twice", MINUTE, runs).await;
+            host.set_clock_off(jiff::SignedDuration::from_hours(hours));
+            tokio::time::sleep(10 * MINUTE).await;
+            // The third ends now; then after 20, 40, 80, 160 and 300 s.
+            let runs = host.runs("pr.default.crashes");
+            // A run that a clock set forward makes hours long counts as a recovery: once, it begins anew with 10 s.
+            assert!((7..=9).contains(&runs), "{runs} runs with a clock that jumped by {hours} h");
+            let told = world.get("crashes").await.unwrap().status;
+            // The last end is told before it is started again.
+            let ends = i64::try_from(runs).unwrap();
+            assert!((ends - 1..=ends).contains(&told.restarts), "{runs} runs: {told:#?}");
+            world.crash().await;
+        });
+    }
+}
+
 #[test]
 fn a_pull_outlasts_writes_to_its_record_and_many_waiters_tell_of_it_seldom() {
     in_virtual_time(|| async {

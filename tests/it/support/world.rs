@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portreeve::api::Exposition;
 use portreeve::cache::Cache;
 use portreeve::clock::{SharedClock, VirtualClock};
 use portreeve::controllers::instance::{ProbeTarget, Prober, Site};
@@ -20,6 +21,7 @@ use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Re
 use portreeve::proxy::Activity;
 use portreeve::runtime::{Queue, RunnerStats};
 use portreeve::scheduler::allocated;
+use portreeve::serve::{Metrics, Seen};
 use portreeve::store::{Keyring, MemoryStore, Revision, SealingStore, SharedStore, StoreError, typed};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -228,6 +230,15 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// What a scrape of `/metrics` is answered now.
+    pub fn metrics(&self) -> String {
+        let process = self.process();
+        let (cache, store) = (process.cache.clone(), self.store.clone());
+        let seen = Seen { cache, store, queue: process.queue.clone(), reconciles: process.stats.clone() };
+        let metrics = Metrics::new(seen, &self.clock, &Default::default(), &Default::default());
+        metrics.text().expect("written to memory")
     }
 
     pub async fn phase(&self, name: &str) -> Option<portreeve::model::Phase> {

@@ -3,7 +3,8 @@
 //! ```text
 //! wake ──► serve, one instance that sleeps ─┐
 //!      └─► raw: its container's twin       ─┴─► a private Docker daemon        memory, api ──► serve, no daemon
-//! provision ─► serve, three such daemons over mutual TLS; raw: as many twins
+//! provision ─► serve, three such daemons over mutual TLS; raw: as many twins          sick ─► one of them hangs
+//! density ─► serve, one such daemon with hundreds of instances
 //! fleet ─► serve ──► simulated daemons by the hundred                          place ──► the scheduler by itself
 //! ```
 //!
@@ -11,12 +12,14 @@
 //! killed. `--binary PATH` measures another build, of an older version for example. Figures are only worth comparing with those of the same run.
 
 mod api;
+mod density;
 mod first_byte;
 mod fleet;
 mod memory;
 mod place;
 mod provision;
 mod raw;
+mod sick;
 mod stats;
 mod wake;
 
@@ -64,14 +67,14 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if verb.as_deref() != Some("api") && (only.is_some() || etcd.is_some()) {
         bail!("--only and --etcd are for bench api");
     }
-    if !matches!(verb.as_deref(), Some("api" | "place")) && cycles.is_some() {
-        bail!("--cycles is for bench api and bench place");
+    if !matches!(verb.as_deref(), Some("api" | "place" | "sick")) && cycles.is_some() {
+        bail!("--cycles is for bench api, bench place and bench sick");
     }
     if !matches!(verb.as_deref(), Some("fleet" | "place")) && sim.is_some() {
         bail!("--sim is for bench fleet and bench place");
     }
-    if verb.as_deref() != Some("fleet") && scale.is_given() {
-        bail!("--hosts, --instances, --seconds, --latency and --load are for bench fleet");
+    if verb.as_deref() != Some("fleet") && scale.is_given(verb.as_deref() == Some("density")) {
+        bail!("--hosts, --instances, --seconds, --latency, --at-once and --load are for bench fleet");
     }
     if let Some(only) = only.as_deref().filter(|o| !api::PARTS.contains(o)) {
         bail!("--only {only}: one of {}", api::PARTS.join(", "));
@@ -82,16 +85,20 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             What::Api(api::Options { cycles, only, etcd })
         }
         (Some("fleet"), None) => What::Fleet(scale.options(sim)?),
+        (Some("density"), None) => {
+            What::Density(fleet::number("--instances", scale.instances, density::INSTANCES, density::MOST)?)
+        }
+        (Some("sick"), None) => What::Sick(fleet::number("--cycles", cycles, CYCLES, 30)?),
         (Some("place"), None) => {
             What::Place(place::Options { cycles: fleet::number("--cycles", cycles, CYCLES, 30)?, sim })
         }
         (Some("wake"), rounds) => What::Wake(fleet::number("--rounds", rounds, ROUNDS, 1000)?),
         (Some("provision"), rounds) => What::Provision(fleet::number("--rounds", rounds, PROVISIONS, 100)?),
         (Some("memory"), None) => What::Memory,
-        (Some("memory" | "api" | "fleet" | "place"), Some(_)) => {
+        (Some("memory" | "api" | "fleet" | "place" | "density" | "sick"), Some(_)) => {
             bail!("--rounds is for bench wake and bench provision")
         }
-        _ => bail!("bench wake, provision, memory, api, fleet or place? See cargo xtask help"),
+        _ => bail!("bench wake, provision, sick, density, memory, api, fleet or place? See cargo xtask help"),
     };
 
     let place = Place::take(NAME)?;
@@ -123,6 +130,10 @@ enum What {
     Api(api::Options),
     Fleet(fleet::Options),
     Place(place::Options),
+    /// So many instances.
+    Density(usize),
+    /// So many cycles.
+    Sick(usize),
 }
 
 /// The options of `bench fleet`, as they are written.
@@ -131,6 +142,7 @@ struct Scale {
     instances: Option<String>,
     seconds: Option<String>,
     latency: Option<String>,
+    at_once: bool,
     load: Option<PathBuf>,
 }
 
@@ -141,13 +153,16 @@ impl Scale {
             instances: args.option("--instances")?,
             seconds: args.option("--seconds")?,
             latency: args.option("--latency")?,
+            at_once: args.flag("--at-once"),
             load: args.option("--load")?.map(PathBuf::from),
         })
     }
 
-    fn is_given(&self) -> bool {
-        let texts = [&self.hosts, &self.instances, &self.seconds, &self.latency];
-        texts.into_iter().any(Option::is_some) || self.load.is_some()
+    /// Whether there is any, but for the number of instances where that is another's option, too.
+    fn is_given(&self, instances_too: bool) -> bool {
+        let instances = self.instances.as_ref().filter(|_| !instances_too);
+        let texts = [self.hosts.as_ref(), instances, self.seconds.as_ref(), self.latency.as_ref()];
+        texts.iter().any(Option::is_some) || self.at_once || self.load.is_some()
     }
 
     fn options(self, sim: Option<PathBuf>) -> Result<fleet::Options> {
@@ -160,6 +175,7 @@ impl Scale {
             hosts: fleet::number("--hosts", self.hosts, 100, 1000)?,
             instances: fleet::number("--instances", self.instances, 100, 1000)?,
             watched: Duration::from_secs(fleet::number("--seconds", self.seconds, 600, 86_400)? as u64),
+            settle: !self.at_once,
             recorded,
             sim,
             load: self.load,
@@ -208,6 +224,8 @@ impl Bench {
             What::Api(options) => api::measure(self, options),
             What::Fleet(options) => fleet::measure(self, options),
             What::Place(options) => place::measure(self, options),
+            What::Density(instances) => density::measure(self, *instances),
+            What::Sick(cycles) => sick::measure(self, *cycles),
         }
     }
 

@@ -30,7 +30,7 @@ const HOSTS: usize = 3;
 const EACH: usize = 12;
 const ALL: usize = HOSTS * EACH;
 /// How many the hand makes at a time on one host.
-const AT_A_TIME: [usize; 3] = [1, 2, 4];
+pub const AT_A_TIME: [usize; 3] = [1, 2, 4];
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
 
@@ -51,9 +51,7 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
     let server = &*bench.serve(None)?;
     let file = manifest.to_str().context("the manifest's path is not UTF-8")?;
     server.cli(&["apply", "-f", file])?;
-    let names = fleet.hosts.iter().map(|host| host.name.as_str());
-    let wait = ["wait", "--for=condition=Ready", "--timeout=60s", "dockerhosts"];
-    server.cli(&wait.into_iter().chain(names).collect::<Vec<_>>())?;
+    ready(server, &fleet)?;
 
     // The first is no measurement; what it makes tells what the hand is to make.
     fs::write(&manifest, instances(0))?;
@@ -67,7 +65,7 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
     cleared(server, file, &engines)?;
     let mut tries = Vec::new();
     for at_a_time in AT_A_TIME {
-        tries.push((by_hand(&engines, &shapes, at_a_time)?, at_a_time));
+        tries.push((by_hand(&engines, &shapes, at_a_time, EACH)?, at_a_time));
     }
     let at_a_time = tries.iter().min_by_key(|(took, _)| *took).map_or(1, |(_, at_a_time)| *at_a_time);
 
@@ -79,7 +77,7 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
         fs::write(&manifest, instances(number))?;
         let portreeve = ours(server, file, number)?.as_secs_f64();
         cleared(server, file, &engines)?;
-        let raw = by_hand(&engines, &shapes, at_a_time)?.as_secs_f64();
+        let raw = by_hand(&engines, &shapes, at_a_time, EACH)?.as_secs_f64();
         let (ratio, count) = (portreeve / raw, ALL as f64);
         out.line(&format!(
             "{number:>7}{portreeve:>14.2}{raw:>10.2}{:>14.1}{:>10.1}{ratio:>10.2}",
@@ -106,12 +104,19 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
     }))
 }
 
+/// Waits until its hosts are.
+pub fn ready(server: &Server, fleet: &Fleet) -> Result<()> {
+    let names = fleet.hosts.iter().map(|host| host.name.as_str());
+    let wait = ["wait", "--for=condition=Ready", "--timeout=60s", "dockerhosts"];
+    server.cli(&wait.into_iter().chain(names).collect::<Vec<_>>()).map(drop)
+}
+
 /// A document for each.
-fn manifest(objects: impl Iterator<Item = Value>) -> String {
+pub fn manifest(objects: impl Iterator<Item = Value>) -> String {
     objects.map(|object| format!("---\n{object}\n")).collect()
 }
 
-fn hosts(fleet: &Fleet) -> String {
+pub fn hosts(fleet: &Fleet) -> String {
     let items = fleet.hosts.iter().map(|host| {
         json!({
             "apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": host.name},
@@ -157,7 +162,7 @@ fn ours(server: &Server, manifest: &str, round: usize) -> Result<Duration> {
 }
 
 /// The moment of the first byte. The proxy holds the request while there is something to wait for.
-fn visit(proxy: SocketAddr, name: &str) -> Result<Instant> {
+pub fn visit(proxy: SocketAddr, name: &str) -> Result<Instant> {
     let start = clock::now();
     let host = format!("{name}.{DOMAIN}:{}", proxy.port());
     loop {
@@ -173,6 +178,11 @@ fn visit(proxy: SocketAddr, name: &str) -> Result<Instant> {
 /// Deletes them, and waits until nothing of them is left on the daemons.
 fn cleared(server: &Server, manifest: &str, engines: &[Engine]) -> Result<()> {
     server.cli(&["delete", "-f", manifest, "--timeout=120s"])?;
+    nothing_left(engines)
+}
+
+/// Of any instance.
+pub fn nothing_left(engines: &[Engine]) -> Result<()> {
     for engine in engines {
         for object in [Object::Container, Object::Network] {
             let left = engine.docker.labelled(object, "portreeve.dev/uid")?;
@@ -185,14 +195,15 @@ fn cleared(server: &Server, manifest: &str, engines: &[Engine]) -> Result<()> {
 }
 
 /// Makes as many without us, and removes them; the time from the first call to the last's first byte.
-fn by_hand(engines: &[Engine], shapes: &[Shape], at_a_time: usize) -> Result<Duration> {
+pub fn by_hand(engines: &[Engine], shapes: &[Shape], at_a_time: usize, each: usize) -> Result<Duration> {
     let start = clock::now();
     let nexts: Vec<AtomicUsize> = engines.iter().map(|_| AtomicUsize::new(0)).collect();
     let made = thread::scope(|scope| {
         let hosts = engines.iter().zip(shapes).zip(&nexts);
         let hands = hosts.flat_map(|host| std::iter::repeat_n(host, at_a_time));
-        let hands: Vec<_> =
-            hands.map(|((engine, shape), next)| scope.spawn(move || hand(engine, shape, next, start))).collect();
+        let hands: Vec<_> = hands
+            .map(|((engine, shape), next)| scope.spawn(move || hand(engine, shape, (next, each), start)))
+            .collect();
         hands
             .into_iter()
             .map(|hand| hand.join().map_err(|_| anyhow::anyhow!("a hand panicked"))?)
@@ -206,11 +217,16 @@ fn by_hand(engines: &[Engine], shapes: &[Shape], at_a_time: usize) -> Result<Dur
 }
 
 /// One of those who make the containers of a host.
-fn hand<'a>(engine: &'a Engine, shape: &Shape, next: &AtomicUsize, start: Instant) -> Result<Vec<(Raw<'a>, Duration)>> {
+fn hand<'a>(
+    engine: &'a Engine,
+    shape: &Shape,
+    (next, each): (&AtomicUsize, usize),
+    start: Instant,
+) -> Result<Vec<(Raw<'a>, Duration)>> {
     let mut made = Vec::new();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= EACH {
+        if number >= each {
             return Ok(made);
         }
         let port = FIRST_PORT + u16::try_from(number)?;

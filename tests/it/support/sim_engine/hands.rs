@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use portreeve::docker::engine::{ContainerSpec, Limits, NetworkSpec, OutputStream, PortMap, RunState};
 use portreeve::docker::{labels, reference};
 use tokio::sync::broadcast;
@@ -158,6 +159,10 @@ impl SimEngine {
 
     pub fn set_gpus(&self, gpus: &[&str]) {
         self.world().gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
+    }
+
+    pub fn set_certificates_end(&self, end: Timestamp) {
+        self.world().certificates_end = Some(end);
     }
 
     pub fn set_daemon_id(&self, id: &str) {

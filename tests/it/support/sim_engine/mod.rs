@@ -148,6 +148,7 @@ impl SimEngine {
             volumes: BTreeMap::new(),
             images: BTreeMap::new(),
             execs: BTreeMap::new(),
+            certificates_end: None,
             gpus: Vec::new(),
             taken_ports: BTreeSet::new(),
             forbidden_binds: BTreeSet::new(),

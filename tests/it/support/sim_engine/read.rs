@@ -53,6 +53,10 @@ pub fn described(c: &SimContainer) -> ContainerInfo {
 #[async_trait]
 impl EngineRead for SimEngine {
     async fn info(&self) -> EngineResult<EngineInfo> {
+        let (gpus, certificates_end) = {
+            let world = self.world();
+            (world.gpus.clone(), world.certificates_end)
+        };
         let info = EngineInfo {
             credentials_fault: None,
             daemon_id: self.daemon_id(),
@@ -63,10 +67,10 @@ impl EngineRead for SimEngine {
             architecture: "amd64".into(),
             storage_driver: "overlay2".into(),
             runtimes: vec!["runc".into()],
-            gpus: self.world().gpus.clone(),
+            gpus,
             memory_bytes: 8 << 30,
             cpus: 4,
-            certificates_end: None,
+            certificates_end,
         };
         self.read("info", &self.inner.name, |_| Ok(info)).await
     }

@@ -137,6 +137,8 @@ pub struct World {
     pub images: BTreeMap<String, SimImage>,
     pub execs: BTreeMap<String, SimExec>,
     pub daemon_id: String,
+    /// When the certificates by which it is reached end.
+    pub certificates_end: Option<Timestamp>,
     /// The GPU devices that are there.
     pub gpus: Vec<String>,
     /// Host ports taken by processes that are no containers.

@@ -30,6 +30,10 @@ const POLL: Duration = Duration::from_secs(10);
 /// All that is waited for, and for each instance more.
 const PATIENCE: Duration = Duration::from_secs(300);
 const PATIENCE_EACH: Duration = Duration::from_millis(150);
+/// A container is looked at.
+const LOOK: &str = "GET /containers/{}/json";
+/// The most that the round of looks after a burst may take.
+const ROUND: Duration = Duration::from_secs(3600);
 /// The most that a machine like ours gives to one process.
 const DESCRIPTORS: u64 = 20_000;
 
@@ -39,6 +43,8 @@ pub struct Options {
     pub instances: usize,
     /// For how long the fleet at rest is watched.
     pub watched: Duration,
+    /// Whether to wait before until everybody was looked at once more.
+    pub settle: bool,
     /// Times as recorded, else all at once.
     pub recorded: bool,
     /// In place of the release build of `portreeve-sim`, and of the load generator.
@@ -91,6 +97,7 @@ pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
     let up = until(&load, pid, patience, "the instances", |look| (look.running, count as u64))?;
     let came = sim.calls()?;
     settled(&load, pid, &sim)?;
+    let rested = if options.settle { rested(&sim, count)? } else { Duration::ZERO };
 
     let (before, calls_before) = (look(&load, pid)?, sim.calls()?);
     clock::wait_unless_interrupted("watching", options.watched * 2, || {
@@ -106,17 +113,25 @@ pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
     let posted = posted["seconds"].as_f64().unwrap_or_default();
     let rate = count as f64 / converged;
     out.line(&format!("created in {posted:.1} s; all up {converged:.1} s after the first: {rate:.1} a second"));
-    out.line(&format!("CPU of the control plane meanwhile: {:.2} ms an instance", cpu / 1000.0));
+    let resident = up.resident_kib as f64 / 1024.0;
+    out.line(&format!(
+        "the control plane meanwhile: CPU {:.2} ms an instance; resident at the end of it {resident:.0} MiB",
+        cpu / 1000.0
+    ));
     out.line(&format!(
         "Docker calls meanwhile: {:.1} an instance\n{}",
         came.total() as f64 / count as f64,
         came.table(count as f64)
     ));
+    if options.settle {
+        out.line(&format!("all looked at once more {:.1} minutes after that", rested.as_secs_f64() / 60.0));
+    }
     let told = rest.say(out);
     Ok(json!({
         "hosts": hosts, "instancesPerHost": each, "recordedTimes": options.recorded, "machine": machine,
-        "converge": {"seconds": converged, "createdSeconds": posted, "cpuMicrosPerInstance": cpu, "calls": came.0},
-        "atRest": told, "loadAfter": load_average(),
+        "converge": {"seconds": converged, "createdSeconds": posted, "cpuMicrosPerInstance": cpu,
+            "residentMiB": resident, "calls": came.0},
+        "atRest": told, "loadAfter": load_average(), "settledSeconds": rested.as_secs_f64(),
     }))
 }
 
@@ -220,6 +235,36 @@ fn settled(load: &Load, pid: i32, sim: &Sim) -> Result<()> {
         let change = format!("{} writes of the store, {} of the daemons", now.1 - last.1, now.2 - last.2);
         last = now;
         if same { Ok(()) } else { Err(change) }
+    })
+}
+
+/// Waits until everybody was looked at once more after what happened, and nobody hurries any longer: a burst loses events,
+/// so that round follows each by itself, a quarter of an hour later. The time that it took.
+fn rested(sim: &Sim, count: usize) -> Result<Duration> {
+    let begin = clock::now();
+    // What is looked at right after the burst is no such round.
+    calm(sim, count, 0)?;
+    calm(sim, count, count)?;
+    Ok(begin.elapsed())
+}
+
+/// Waits for so many looks, and then for a minute of few: a round takes ten minutes, and a fleet at rest is gone through
+/// in hours.
+fn calm(sim: &Sim, count: usize, wanted: usize) -> Result<()> {
+    let looks = || sim.calls().map(|calls| calls.of(LOOK)).map_err(|e| format!("{e:#}"));
+    let first = sim.calls()?.of(LOOK);
+    let mut minute = (clock::now(), first);
+    clock::wait_unless_interrupted("everybody looked at once more", ROUND, || {
+        if minute.0.elapsed() < Duration::from_secs(60) {
+            return Err("not yet".into());
+        }
+        let now = looks()?;
+        let (all, late) = (now - first, now - minute.1);
+        if all >= wanted as u64 && late < count.div_ceil(100) as u64 {
+            return Ok(());
+        }
+        minute = (clock::now(), now);
+        Err(format!("{all} of {wanted} looked at, {late} of them in the last minute"))
     })
 }
 

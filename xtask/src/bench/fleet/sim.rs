@@ -26,6 +26,11 @@ impl Calls {
         self.0.iter().filter(|(name, _)| !name.starts_with("GET ")).map(|(_, count)| count).sum()
     }
 
+    /// Of one method and path.
+    pub fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
     pub fn since(&self, before: &Calls) -> Calls {
         let more = |(name, count): (&String, &u64)| {
             let more = count - before.0.get(name).copied().unwrap_or_default();
