@@ -9,10 +9,12 @@ mod attach;
 mod containers;
 mod destinations;
 mod exposition;
+mod fetch;
 mod host_secrets;
 mod memory;
 mod metrics;
 mod previous;
+mod route_secrets;
 mod seal;
 
 use std::net::SocketAddr;
@@ -38,11 +40,13 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Activity, Limits, ProxyState, Trusted, Waker};
+use crate::proxy::{self, Access, Activity, Limits, ProxyState, Trusted, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
+use fetch::HttpFetch;
 use host_secrets::HostSecrets;
+use route_secrets::RouteSecrets;
 
 pub use containers::DockerContainers;
 pub use metrics::DockerLiveUse;
@@ -108,6 +112,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         waker: waker.clone(),
         clock: clock.clone(),
     };
+    let secrets = Arc::new(RouteSecrets(opened.clone()));
+    let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
@@ -130,6 +136,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         limits: Limits::default(),
         trusted: Trusted::new(args.trusted_proxy.clone()),
         stats: proxy_stats,
+        access,
     });
 
     tracing::info!(

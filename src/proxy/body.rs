@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::OpenGuard;
+use super::headers;
 use super::upstream::Lease;
 
 /// What a visitor gets.
@@ -130,7 +131,13 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Stream(stream, upload) => {
-                let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                // Some servers take trailers for headers.
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    headers::remove_claims(trailers);
+                }
                 if frame.is_none() || stream.is_end_stream() {
                     upload.done();
                 }

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::{Asked, Granted, Refused};
 use super::body::{RequestBody, ResponseBody};
 use super::forwarded::Visitor;
 use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
@@ -72,25 +73,27 @@ impl Service {
         let accept = request.headers().get(ACCEPT).cloned();
         let response = match self.forward(request, peer).await {
             Ok(response) => response,
-            Err(page) => page.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
+            Err(refused) => refused.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
         };
         self.state.stats.responded(response.status());
         response
     }
 
-    async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Page> {
+    async fn forward(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<ResponseBody>, Refused> {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
+        let visitor_is = Visitor::of(&head.headers, peer.address, &self.state.trusted);
         if head.uri.path() == waiting::PATH {
-            return self.progress(&head).await;
+            return self.progress(&head, &visitor_is).await;
         }
-        let mut routed = self.route(&head, head.uri.path()).await?;
+        let (mut routed, mut granted) = self.admit(&head, &visitor_is, head.uri.path()).await?;
         let Routed { key, instance, port, .. } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
             self.note_demand(key, why);
-            return Err(refusal(why));
+            return Err(refusal(why).into());
         }
-        let open = self.state.activity.open(key);
+        let mut open = self.state.activity.open(key);
+        open.keep(granted.take_place());
         // A stop looks at the uses after its word has reached the cache. Whoever counts first and reads then either
         // calls it off or sees the word; what was read before may be from before the word, with the count too late.
         let uid = &instance.metadata.uid;
@@ -99,24 +102,26 @@ impl Service {
 
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
-        let visitor_is = Visitor::of(&head.headers, peer.address, &self.state.trusted);
         rewrite(&mut head, &visitor_is, wish)?;
+        granted.dress(&mut head.headers);
         let request = Request::from_parts(head, RequestBody::new(body));
         let (response, lease) = self.exchange(&routed, request).await?;
-        self.answer(response, lease, open, visitor, peer)
+        Ok(self.answer(response, lease, open, visitor, peer)?)
     }
 
     /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
-    async fn progress(&self, head: &Parts) -> Result<Response<ResponseBody>, Page> {
+    async fn progress(&self, head: &Parts, visitor: &Visitor) -> Result<Response<ResponseBody>, Refused> {
         if head.method != Method::GET {
-            return Err(Page::NotImplemented);
+            return Err(Page::NotImplemented.into());
         }
-        let Routed { key, instance, port, .. } = self.route(head, &waiting::path_of(head)).await?;
+        let (routed, mut granted) = self.admit(head, visitor, &waiting::path_of(head)).await?;
+        let Routed { key, instance, port, .. } = routed;
         if let Decision::Refuse(why) = decide(&instance, &port) {
             self.note_demand(&key, why);
-            return Err(refusal(why));
+            return Err(refusal(why).into());
         }
-        let open = self.state.activity.open(&key);
+        let mut open = self.state.activity.open(&key);
+        open.keep(granted.take_place());
         let hold = self.holds.enter(&key).map_err(|Full| Page::Busy)?;
         let (changes, uid) = (self.state.cache.observe(&key), instance.metadata.uid.clone());
         let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port });
@@ -124,8 +129,11 @@ impl Service {
         Ok(response)
     }
 
-    /// `path`: what leads to one of the instance's ports.
-    async fn route(&self, head: &Parts, path: &str) -> Result<Routed, Page> {
+    /// Where a request goes, once its sender may know. `path`: what leads to one of the instance's ports.
+    ///
+    /// Between the host name and the rest stands access: of an instance that is not open to them, visitors find out neither
+    /// its paths nor how it is.
+    async fn admit(&self, head: &Parts, visitor: &Visitor, path: &str) -> Result<(Routed, Granted), Refused> {
         let host = router::host_name(head).map_err(refused_head)?;
         let cache = &self.state.cache;
         let mut found = cache.route(host);
@@ -135,9 +143,12 @@ impl Service {
             found = cache.route(host);
         }
         let instance = found.ok_or(Page::NotFound)?;
-        let port = router::port_name(&instance, host, cache.domain(), path).ok_or(Page::NotFound)?;
+        let route = router::route_of(&instance, host, cache.domain()).ok_or(Page::NotFound)?;
+        let asked = Asked { head, visitor, instance: &instance, route, host };
+        let granted = self.state.access.admit(asked, &self.state.stats).await?;
+        let port = router::port_name(&instance, route, path).ok_or(Page::NotFound)?;
         let navigation = waiting::is_navigation(head);
-        Ok(Routed { key: instance.key(), port: port.to_owned(), instance, navigation })
+        Ok((Routed { key: instance.key(), port: port.to_owned(), instance, navigation }, granted))
     }
 
     /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.

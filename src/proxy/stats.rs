@@ -21,6 +21,7 @@ pub struct Stats {
     holds: Family<Label, Counter>,
     held: Gauge,
     waits: Histogram,
+    accesses: Family<Label, Counter>,
 }
 
 impl Default for Stats {
@@ -30,6 +31,7 @@ impl Default for Stats {
             holds: Family::default(),
             held: Gauge::default(),
             waits: Histogram::new(WAITS),
+            accesses: Family::default(),
         };
         // What has not happened yet is told as 0: a rate over what is absent would be nothing.
         for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
@@ -38,7 +40,53 @@ impl Default for Stats {
         for end in [End::Ready, End::Page, End::TimedOut, End::Refused, End::Full, End::Closing] {
             drop(stats.holds.get_or_create(&[("outcome", end.as_str())]));
         }
+        for outcome in Access::ALL {
+            drop(stats.accesses.get_or_create(&[("outcome", outcome.as_str())]));
+        }
         stats
+    }
+}
+
+/// What became of a request to a route with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Granted,
+    Unauthorized,
+    /// A browser was sent to where one signs in.
+    Login,
+    Forbidden,
+    /// An authentication service answered it.
+    Service,
+    Unavailable,
+    /// Over the rate.
+    Rate,
+    /// Over the number of what may be open.
+    Connections,
+}
+
+impl Access {
+    const ALL: [Access; 8] = [
+        Access::Granted,
+        Access::Unauthorized,
+        Access::Login,
+        Access::Forbidden,
+        Access::Service,
+        Access::Unavailable,
+        Access::Rate,
+        Access::Connections,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Access::Granted => "granted",
+            Access::Unauthorized => "unauthorized",
+            Access::Login => "login",
+            Access::Forbidden => "forbidden",
+            Access::Service => "service",
+            Access::Unavailable => "unavailable",
+            Access::Rate => "rate",
+            Access::Connections => "connections",
+        }
     }
 }
 
@@ -75,8 +123,14 @@ impl Stats {
         let help = "Requests that found their instance not ready, by how their wait ended";
         registry.register("proxy_holds", help, self.holds.clone());
         registry.register("proxy_held_requests", "Requests that wait for their instance now", self.held.clone());
+        let help = "Requests to routes with rules of access or limits, by what became of them";
+        registry.register("proxy_accesses", help, self.accesses.clone());
         let help = "How long requests waited for an instance that became ready";
         registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
+    }
+
+    pub fn accessed(&self, outcome: Access) {
+        self.accesses.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     pub fn responded(&self, status: http::StatusCode) {

@@ -21,11 +21,13 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Activity, Limits, ProxyState, Stats, Trusted, Waker, serve};
+use portreeve::proxy::{Access, Activity, Limits, ProxyState, Stats, Trusted, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use super::beyond::Beyond;
 
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -37,6 +39,7 @@ pub struct World {
     pub cache: Arc<Cache>,
     pub activity: Arc<Activity>,
     pub waker: Arc<FakeWaker>,
+    pub beyond: Arc<Beyond>,
     pub address: SocketAddr,
     pub shutdown: CancellationToken,
     pub proxy: Option<JoinHandle<()>>,
@@ -61,6 +64,7 @@ impl World {
         let store = MemoryStore::new();
         let cache = Cache::new("test");
         let clock = SystemClock::new();
+        let beyond = Arc::<Beyond>::default();
         let waker = Arc::new(FakeWaker { store: store.clone(), calls: Mutex::default(), plans: Mutex::default() });
         let (shutdown, stop_cache) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(cache.clone().run(store.clone(), stop_cache.clone()));
@@ -71,13 +75,14 @@ impl World {
             cache: cache.clone(),
             activity: activity.clone(),
             waker: waker.clone(),
+            access: Access::new(clock.clone(), beyond.clone(), beyond.clone()),
             clock,
             limits,
             trusted,
             stats: Stats::default(),
         };
         let proxy = Some(tokio::spawn(serve(listener, Arc::new(state), shutdown.clone())));
-        World { store, cache, activity, waker, address, shutdown, proxy, stop_cache }
+        World { store, cache, activity, waker, beyond, address, shutdown, proxy, stop_cache }
     }
 
     /// Stores an object as it is, and waits until the proxy can see it.
@@ -179,7 +184,7 @@ pub fn with_phase(mut inst: Instance, phase: Phase) -> Instance {
 
 pub fn with_paths(mut inst: Instance, paths: &[(&str, &str)]) -> Instance {
     let paths = paths.iter().map(|(prefix, port)| RoutePath { prefix: (*prefix).into(), port: (*port).into() });
-    inst.spec.routes = vec![Route { host: String::new(), paths: paths.collect() }];
+    inst.spec.routes = vec![Route { host: String::new(), paths: paths.collect(), ..Default::default() }];
     inst
 }
 
