@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use futures::SinkExt as _;
 use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use portreeve::model::{Instance, Phase, Power, Route};
 use serde_json::{Value, json};
@@ -235,6 +238,29 @@ async fn nobody_can_say_who_they_are_whatever_the_mode() {
         assert_eq!(reply.status, StatusCode::OK);
         assert!(!reply.text().contains("mallory"), "{host}: {}", reply.text());
     }
+}
+
+#[tokio::test]
+async fn nor_in_trailers() {
+    let world = World::new().await;
+    let app = App::new(|request: Request<Incoming>| async move {
+        let trailers = request.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+        Response::new(full(trailers.keys().map(|name| format!("{name};")).collect::<String>()))
+    })
+    .await;
+    world.put(&awake("alice", app.address)).await;
+    let (mut sender, body) = streamed();
+    let sending = async move {
+        let names = ["x-sum", "x-forwarded-user", "x_forwarded_user"].map(http::HeaderName::from_static);
+        let trailers = names.into_iter().map(|name| (name, HeaderValue::from_static("mallory"))).collect();
+        sender.send(Ok(Frame::data("data".into()))).await.unwrap();
+        sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+    };
+    let mut request = request("POST", "alice.test", "/", "").map(|_| body);
+    request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum, x-forwarded-user, x_forwarded_user"));
+    let mut visitor = world.connect().await;
+    let (reply, ()) = tokio::join!(visitor.send(request), sending);
+    assert_eq!(reply.text(), "x-sum;");
 }
 
 #[tokio::test]
