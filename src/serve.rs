@@ -9,11 +9,13 @@ mod attach;
 mod containers;
 mod destinations;
 mod exposition;
+mod fetch;
 mod front;
 mod host_secrets;
 mod memory;
 mod metrics;
 mod previous;
+mod route_secrets;
 mod seal;
 mod sockets;
 mod why;
@@ -39,11 +41,13 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Activity, Limits, ProxyState, Waker};
+use crate::proxy::{self, Access, Activity, Limits, ProxyState, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
+use fetch::HttpFetch;
 use host_secrets::HostSecrets;
+use route_secrets::RouteSecrets;
 use sockets::Sockets;
 
 pub use containers::DockerContainers;
@@ -115,6 +119,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         waker: waker.clone(),
         clock: clock.clone(),
     };
+    let secrets = Arc::new(RouteSecrets(opened.clone()));
+    let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
@@ -139,6 +145,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         limits: Limits::default(),
         front: front::of(&args.front),
         stats: proxy_stats,
+        access,
     });
 
     let secure = entrances.iter().find(|entrance| entrance.certificates.is_some());

@@ -76,7 +76,7 @@ async fn a_host_name_goes_to_default_first_then_to_the_oldest_then_by_key() {
     let store = MemoryStore::new();
     let claim = |namespace: &str, name: &str, second| {
         let mut i = created_at(instance(namespace, name), second);
-        i.spec.routes = vec![Route { host: "Shop.{domain}".into(), paths: vec![] }];
+        i.spec.routes = vec![Route { host: "Shop.{domain}".into(), paths: vec![], ..Default::default() }];
         i
     };
     let cache = start(&store);
@@ -240,7 +240,8 @@ async fn cache_equals_store(steps: Vec<Step>) {
                     i.status.node = format!("n{node}");
                     i.status.ports = vec![BoundPort { name: "web".into(), host_port: 30000 + u16::from(name) }];
                 }
-                i.spec.routes = vec![Route { host: format!("h{host}.{{domain}}"), paths: vec![] }];
+                i.spec.routes =
+                    vec![Route { host: format!("h{host}.{{domain}}"), paths: vec![], ..Default::default() }];
                 let named = crate::model::SourceRef { name: format!("h{host}"), optional: false };
                 i.spec.env_from = vec![crate::model::EnvFrom { secret_ref: Some(named), ..Default::default() }];
                 let revision = put_instance(&store, &i).await;

@@ -1,11 +1,12 @@
-//! What an Instance's spec takes of its host beyond an ordinary container: directories, rights, ports, runtimes. Pure.
+//! What an Instance's spec takes of its host and of the control plane's place in the network, beyond an ordinary container:
+//! directories, rights, ports, runtimes, URLs. Pure.
 //!
 //! Called by the API's policy, which gives none of it to anyone but administrators. Every field of the spec is named
 //! here, so that one that is added later does not compile before someone has decided what it reaches.
 
 use std::fmt;
 
-use super::{Adopt, DEFAULT_CAPABILITIES, InstanceSpec, Port, Security, Volume};
+use super::{Adopt, DEFAULT_CAPABILITIES, InstanceSpec, Port, Route, Security, Volume};
 
 /// One thing of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum HostGrant {
     Runtime(String),
     /// A port by its number, which may be that of a service of the host.
     Port(u16),
+    /// A URL that the control plane asks, from where it is.
+    Url(String),
 }
 
 impl HostGrant {
@@ -54,6 +57,7 @@ impl fmt::Display for HostGrant {
             HostGrant::NewPrivileges => f.write_str("lets programs gain rights"),
             HostGrant::Runtime(name) => write!(f, "chooses the runtime {name:?}"),
             HostGrant::Port(port) => write!(f, "takes the host's port {port}"),
+            HostGrant::Url(url) => write!(f, "makes the control plane ask {url:?}"),
         }
     }
 }
@@ -86,7 +90,7 @@ impl InstanceSpec {
             probes: _,
             power: _,
             idle: _,
-            routes: _,
+            routes,
             network: _,
             placement: _,
             runtime,
@@ -125,6 +129,12 @@ impl InstanceSpec {
         }
         if *no_new_privileges == Some(false) {
             takes("spec.security.noNewPrivileges".into(), HostGrant::NewPrivileges);
+        }
+        for (i, route) in routes.iter().enumerate() {
+            let Route { host: _, paths: _, auth, limits: _ } = route;
+            for (field, url) in auth.urls() {
+                takes(format!("spec.routes[{i}].auth.{field}"), HostGrant::Url(url.to_owned()));
+            }
         }
         if let Some(adopt) = adopt {
             takes("spec.adopt".into(), HostGrant::Container(adopt.clone()));
@@ -179,6 +189,10 @@ mod tests {
                         {"name": "v", "mountPath": "/v", "volumeName": "pr.default.bob.home"}],
             "runtime": "runc",
             "security": {"privileged": true, "capAdd": ["KILL", "SYS_ADMIN", "ALL"], "noNewPrivileges": false},
+            "routes": [
+                {"auth": {"mode": "JWT", "jwt": {"issuer": "i", "jwksURL": "https://i.test/jwks"}, "loginURL": "https://l.test"}},
+                {"host": "b", "auth": {"mode": "ForwardAuth", "forwardAuth": {"url": "https://auth.test"}}},
+                {"host": "c", "auth": {"mode": "Token", "token": {"secretKeyRef": {"name": "a", "key": "b"}}}}],
             "adopt": {"node": "h1", "containerID": "c0ffee"},
         }))
         .host_access();
@@ -195,6 +209,8 @@ mod tests {
                 "spec.security.capAdd[1]: adds the capability \"SYS_ADMIN\"",
                 "spec.security.capAdd[2]: adds the capability \"ALL\"",
                 "spec.security.noNewPrivileges: lets programs gain rights",
+                "spec.routes[0].auth.jwt.jwksURL: makes the control plane ask \"https://i.test/jwks\"",
+                "spec.routes[1].auth.forwardAuth.url: makes the control plane ask \"https://auth.test\"",
                 "spec.adopt: takes the container c0ffee of h1",
             ]
         );

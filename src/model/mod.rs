@@ -24,6 +24,7 @@ mod placement;
 mod probes;
 mod quantity;
 mod route;
+mod route_auth;
 pub mod schema;
 mod secret;
 mod subnet;
@@ -58,6 +59,9 @@ pub use placement::{OnHostLoss, Placement};
 pub use probes::{HttpProbe, Probe, Probes, TcpProbe};
 pub use quantity::{ParseError, Quantity, Span};
 pub use route::{Route, RoutePath};
+pub use route_auth::{
+    AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
+};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
+use super::route_auth::{RouteAuth, RouteLimits, validate_auth, validate_limits};
 use super::validate::{is_dns_label, quoted, unknown_port};
 use super::{FieldError, FieldErrors, Instance};
 
@@ -20,6 +21,12 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub paths: Vec<RoutePath>,
+    /// Who is let through. Default: everybody.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub auth: RouteAuth,
+    /// How much is let through at a time. Default: all that comes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: RouteLimits,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +38,12 @@ pub struct RoutePath {
 }
 
 impl Instance {
+    /// The host name of one of its routes, in lower case.
+    pub fn resolved_host(&self, route: &Route, domain: &str) -> String {
+        let host = if route.host.is_empty() { "{name}.{domain}" } else { &route.host };
+        self.fill(host).replace("{domain}", domain).to_ascii_lowercase()
+    }
+
     /// The routes with every default and placeholder resolved: what the proxy serves. Hosts are in lower case.
     pub fn resolved_routes(&self, domain: &str) -> Vec<Route> {
         let Some(first) = self.spec.ports.first() else { return vec![] };
@@ -39,13 +52,12 @@ impl Instance {
         routes
             .iter()
             .map(|r| {
-                let host = if r.host.is_empty() { "{name}.{domain}" } else { &r.host };
                 let paths = if r.paths.is_empty() {
                     vec![RoutePath { prefix: "/".into(), port: first.name.clone() }]
                 } else {
                     r.paths.clone()
                 };
-                Route { host: self.fill(host).replace("{domain}", domain).to_ascii_lowercase(), paths }
+                Route { host: self.resolved_host(r, domain), paths, auth: r.auth.clone(), limits: r.limits.clone() }
             })
             .collect()
     }
@@ -69,6 +81,8 @@ pub fn validate_routes(instance: &Instance, errors: &mut FieldErrors) {
         if !hosts.insert(filled) {
             errors.push(FieldError::duplicate(format!("{path}.host"), quoted(&route.host)));
         }
+        validate_auth(&format!("{path}.auth"), &route.auth, errors);
+        validate_limits(&format!("{path}.limits"), &route.limits, errors);
         let mut prefixes = BTreeSet::new();
         for (j, p) in route.paths.iter().enumerate() {
             if !p.prefix.starts_with('/') || p.prefix.contains(char::is_whitespace) {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::access::Place;
 use crate::clock::SharedClock;
 use crate::model::Key;
 
@@ -72,7 +73,7 @@ impl Activity {
         let entry = self.entry(key);
         entry.open.fetch_add(1, Ordering::AcqRel);
         entry.touch(self.clock.monotonic());
-        OpenGuard { entry, clock: self.clock.clone() }
+        OpenGuard { entry, clock: self.clock.clone(), place: None }
     }
 
     /// How long the instance has been without use: zero while something is open, `None` when it was never seen.
@@ -131,9 +132,16 @@ impl fmt::Debug for Activity {
 pub struct OpenGuard {
     entry: Arc<Entry>,
     clock: SharedClock,
+    /// Among the open requests of its route, for as long.
+    place: Option<Place>,
 }
 
 impl OpenGuard {
+    /// Keeps a place for as long as the use lasts.
+    pub fn keep(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
     /// Records a use, unless one was recorded within the last second: for calls as frequent as packets.
     pub fn touch_if_due(&self) {
         let now = self.clock.monotonic();

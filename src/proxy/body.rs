@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::OpenGuard;
 use super::front::Place;
+use super::headers;
 use super::upstream::Lease;
 
 /// What a visitor gets.
@@ -134,7 +135,13 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Stream(stream, upload) => {
-                let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                // Some servers take trailers for headers.
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    headers::remove_claims(trailers);
+                }
                 if frame.is_none() || stream.is_end_stream() {
                     upload.done();
                 }

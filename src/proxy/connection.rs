@@ -25,7 +25,7 @@ use super::front::{Peer, Place, Uses};
 use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
 use super::service::Service;
-use super::stats::Refused;
+use super::stats::Rejected;
 
 /// How long a connection that has not asked for anything yet may still do so when the server stops: its visitor has found us
 /// here, and would take an end without an answer for a failure.
@@ -56,8 +56,8 @@ impl Host {
         let begin = tokio::time::timeout(self.limits.handshake, self.passed(&mut stream, from));
         let passed = match self.unless_stopped(begin).await {
             Some(Ok(Ok(passed))) => passed,
-            Some(Ok(Err(error))) => return self.refuse(Refused::ProxyProtocol, &error, from),
-            Some(Err(_)) => return self.refuse(Refused::ProxyProtocol, &"no PROXY header in time", from),
+            Some(Ok(Err(error))) => return self.refuse(Rejected::ProxyProtocol, &error, from),
+            Some(Err(_)) => return self.refuse(Rejected::ProxyProtocol, &"no PROXY header in time", from),
             None => return,
         };
         let mut peer = Peer { address: passed.source.unwrap_or(from.ip()), secure: passed.secure, shown: None };
@@ -65,8 +65,8 @@ impl Host {
         let handshake = tokio::time::timeout(self.limits.handshake, tls.acceptor.accept(stream));
         let stream = match self.unless_stopped(handshake).await {
             Some(Ok(Ok(stream))) => stream,
-            Some(Ok(Err(error))) => return self.refuse(Refused::Tls, &error, from),
-            Some(Err(_)) => return self.refuse(Refused::Tls, &"the handshake took too long", from),
+            Some(Ok(Err(error))) => return self.refuse(Rejected::Tls, &error, from),
+            Some(Err(_)) => return self.refuse(Rejected::Tls, &"the handshake took too long", from),
             None => return,
         };
         let session = stream.get_ref().1;
@@ -91,8 +91,8 @@ impl Host {
         let _ = tokio::time::timeout(FIRST_REQUEST, first).await;
     }
 
-    fn refuse(&self, why: Refused, error: &dyn std::fmt::Display, from: SocketAddr) {
-        self.service.state.stats.refused(why);
+    fn refuse(&self, why: Rejected, error: &dyn std::fmt::Display, from: SocketAddr) {
+        self.service.state.stats.rejected(why);
         tracing::debug!(%from, %error, "a visitor's connection was refused");
     }
 

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
+use super::access::USER;
 use super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Visitor};
 
 /// What the visitor's path began with and the app's does not; as Traefik's StripPrefix says it.
@@ -23,8 +24,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
-/// Fields in which apps believe a gateway; ours sets some of them and passes none.
-const CLAIMS: [HeaderName; 8] = [
+/// Fields in which apps believe a gateway, also as to who is signed in; ours sets some of them and passes none.
+const CLAIMS: [HeaderName; 13] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
@@ -33,16 +34,33 @@ const CLAIMS: [HeaderName; 8] = [
     FORWARDED_PORT,
     FORWARDED_PREFIX,
     HeaderName::from_static("x-forwarded-server"),
+    USER,
+    HeaderName::from_static("x-forwarded-email"),
+    HeaderName::from_static("x-forwarded-groups"),
+    HeaderName::from_static("x-forwarded-preferred-username"),
+    HeaderName::from_static("x-forwarded-access-token"),
 ];
 
-/// Whether apps may take this for one of [`CLAIMS`]: CGI, WSGI and PHP make `HTTP_X_FORWARDED_FOR` of `X_Forwarded_For`
-/// too, some of them with any other sign in place of the dash.
-fn is_claim_in_disguise(name: &HeaderName) -> bool {
-    let like = |claim: &HeaderName| {
-        let (name, claim) = (name.as_str().bytes(), claim.as_str().bytes());
-        name.len() == claim.len() && name.zip(claim).all(|(n, c)| n == c || c == b'-' && !n.is_ascii_alphanumeric())
-    };
-    CLAIMS.iter().any(like)
+/// Whether apps may take `name` for `claim`: CGI, WSGI and PHP make `HTTP_X_FORWARDED_FOR` of `X_Forwarded_For` too, some
+/// of them with any other sign in place of the dash.
+fn is_like(name: &HeaderName, claim: &HeaderName) -> bool {
+    let (name, claim) = (name.as_str().bytes(), claim.as_str().bytes());
+    let same_sign = |n: u8, c: u8| !n.is_ascii_alphanumeric() && !c.is_ascii_alphanumeric();
+    name.len() == claim.len() && name.zip(claim).all(|(n, c)| n == c || same_sign(n, c))
+}
+
+/// Removes these fields, and what apps may take for one of them.
+pub fn remove_all_like(headers: &mut HeaderMap, claims: &[HeaderName]) {
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| claims.iter().any(|claim| is_like(name, claim))).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Drops what a visitor claims of itself, in the head or in trailers.
+pub fn remove_claims(headers: &mut HeaderMap) {
+    remove_all_like(headers, &CLAIMS);
 }
 
 /// Fields that a `Connection` list must not remove: they belong to the message or to our own rules, and dropping them
@@ -68,13 +86,7 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, up
     let trailers = headers.get_all(TE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let trailers = trailers.map(str::trim).any(|t| t.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
-    for name in &CLAIMS {
-        headers.remove(name);
-    }
-    let disguised: Vec<HeaderName> = headers.keys().filter(|name| is_claim_in_disguise(name)).cloned().collect();
-    for name in disguised {
-        headers.remove(name);
-    }
+    remove_claims(headers);
     headers.insert(FORWARDED_FOR, addresses(&visitor.hops));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if visitor.secure { "https" } else { "http" }));
     headers.insert(FORWARDED_HOST, visitor.host.as_ref().unwrap_or(host).clone());
@@ -139,7 +151,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// An IPv4 visitor of a dual-stack listener is written as IPv4.
-fn addresses(hops: &[IpAddr]) -> HeaderValue {
+pub fn addresses(hops: &[IpAddr]) -> HeaderValue {
     let mut text = BytesMut::with_capacity(40);
     for (n, hop) in hops.iter().enumerate() {
         // Writing to a buffer that grows cannot fail, and an address holds only visible ASCII.
@@ -214,6 +226,10 @@ mod tests {
             ("forwarded", "for=10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
             ("x-forwarded-prefix", "/admin"),
+            ("x-forwarded-user", "mallory"),
+            ("x-forwarded-email", "mallory@example.com"),
+            ("x-forwarded-groups", "admins"),
+            ("x-forwarded-preferred-username", "mallory"),
             ("connection", "x-forwarded-for, host, x-forwarded-host"),
         ]);
         to_app(&mut headers, &ALICE, &alone(PEER), None);
@@ -239,6 +255,8 @@ mod tests {
             ("x_forwarded-proto", "https"),
             ("x.forwarded.host", "bob.test"),
             ("x_real_ip", "10.0.0.1"),
+            ("x_forwarded_user", "mallory"),
+            ("x-forwarded.user", "mallory"),
             ("x_forwarded_for_app", "kept: another name"),
             ("session_id", "kept: no claim"),
         ]);

@@ -1,12 +1,13 @@
 //! User traffic: finds the instance that a request is for, wakes it when it sleeps, and streams both ways.
 //!
 //! ```text
-//! listener ▶ connection ▶ service ▶ router ▶ target ──Ready──▶ upstream ▶ response body, or tunnel after an upgrade
-//!                                  └────Wake───▶ hold ▶ target … or, for a browser, waiting ▶ a page that follows it
+//! listener ▶ connection ▶ service ▶ access ▶ router ▶ target ──Ready──▶ upstream ▶ response body, or tunnel after an upgrade
+//!                                                        └────Wake───▶ hold ▶ target … or, for a browser, waiting ▶ a page that follows it
 //! ```
 //!
 //! Reads the cache; its only outputs to the rest are [`Waker::wake`] and [`Activity`].
 
+mod access;
 mod activity;
 mod body;
 mod certificate_files;
@@ -30,6 +31,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{Access, Fetch, Secrets};
 pub use activity::{Activity, OpenGuard};
 pub use certificate_files::{CertificateFiles, FilesError};
 pub use certificates::{Certificate, Certificates};
@@ -58,6 +60,8 @@ pub struct ProxyState {
     pub limits: Limits,
     pub front: Front,
     pub stats: Stats,
+    /// Who is let through to an instance.
+    pub access: Access,
 }
 
 /// Bounds of everything that visitors or apps could otherwise make grow.

@@ -4,7 +4,7 @@
 //! bytes for a host that never existed as for one that the visitor may not know of.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::waiting;
@@ -18,6 +18,14 @@ pub enum Page {
     NotFound,
     /// It came over a connection that was made for others.
     Misdirected,
+    /// Who sent it is not known.
+    Unauthorized,
+    /// Who sent it is known, and somebody else.
+    Forbidden,
+    /// Whoever says who may come in does not answer.
+    NoSignIn,
+    /// More requests than its route lets through.
+    TooMany,
     /// Its owner switched it off.
     Stopped,
     /// It cannot run at present.
@@ -84,6 +92,22 @@ impl Page {
                     "This address needs a connection of its own. Please try again."
                 )
             }
+            Page::Unauthorized => text!(UNAUTHORIZED, None, "Please sign in", "This address is not open to everybody."),
+            Page::Forbidden => {
+                text!(FORBIDDEN, None, "Not yours", "You are signed in, but this address is not open to you.")
+            }
+            Page::NoSignIn => {
+                text!(
+                    SERVICE_UNAVAILABLE,
+                    Some("10"),
+                    "Unavailable",
+                    "It cannot be found out at present who you are. Please try again later."
+                )
+            }
+            // The least rate is one a second.
+            Page::TooMany => {
+                text!(TOO_MANY_REQUESTS, Some("1"), "Too many requests", "Please try again in a moment.")
+            }
             Page::Stopped => text!(SERVICE_UNAVAILABLE, Some("60"), "Switched off", "This app has been switched off."),
             Page::Unavailable => {
                 text!(
@@ -140,6 +164,10 @@ impl Page {
         if let Some(seconds) = text.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
+        if self == Page::Unauthorized {
+            // RFC 9110 §15.5.2. The same for what was missing and what was wrong.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self == Page::Waking { waiting::page(response) } else { response }
     }
 }
@@ -157,11 +185,15 @@ pub fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 13] = [
+    const ALL: [Page; 17] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
         Page::Misdirected,
+        Page::Unauthorized,
+        Page::Forbidden,
+        Page::NoSignIn,
+        Page::TooMany,
         Page::Stopped,
         Page::Unavailable,
         Page::Full,
@@ -196,8 +228,10 @@ mod tests {
             let response = page.response(None);
             assert!(response.status().is_client_error() || response.status().is_server_error(), "{page:?}");
             assert_eq!(response.headers()[CACHE_CONTROL], "no-store", "{page:?}");
-            let temporary = matches!(response.status().as_u16(), 503 | 504);
+            let temporary = matches!(response.status().as_u16(), 429 | 503 | 504);
             assert_eq!(response.headers().contains_key(RETRY_AFTER), temporary, "{page:?}");
+            let challenge = response.status() == StatusCode::UNAUTHORIZED;
+            assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), challenge, "{page:?}");
         }
     }
 }

@@ -115,17 +115,21 @@ fn strip_port(text: &str) -> Option<&str> {
     }
 }
 
-/// The name of the port that `path` leads to on a host of this instance; `None` when none of its prefixes matches.
+/// The route of a host of this instance: `Some(None)` is the default one, of which nothing is said; `None` is none.
 ///
 /// `host` is one that the cache resolved to this instance. `domain` is the server's.
-pub fn port_name<'a>(instance: &'a Instance, host: &str, domain: &str, path: &str) -> Option<&'a str> {
-    let first = instance.spec.ports.first()?;
-    let route = match instance.spec.routes.as_slice() {
-        [] => None,
-        [only] => Some(only),
+pub fn route_of<'a>(instance: &'a Instance, host: &str, domain: &str) -> Option<Option<&'a Route>> {
+    match instance.spec.routes.as_slice() {
+        [] => Some(None),
+        [only] => Some(Some(only)),
         // Placeholders are filled only where there is something to choose from: this is the one path that allocates.
-        many => Some(claiming(instance, many, host, domain)?),
-    };
+        many => claiming(instance, many, host, domain).map(Some),
+    }
+}
+
+/// The name of the port that `path` leads to on a route of this instance; `None` when none of its prefixes matches.
+pub fn port_name<'a>(instance: &'a Instance, route: Option<&'a Route>, path: &str) -> Option<&'a str> {
+    let first = instance.spec.ports.first()?;
     match route {
         Some(route) if !route.paths.is_empty() => longest(&route.paths, path).map(|p| p.port.as_str()),
         _ => Some(&first.name),
@@ -134,9 +138,7 @@ pub fn port_name<'a>(instance: &'a Instance, host: &str, domain: &str, path: &st
 
 /// The route whose resolved host is `host`.
 fn claiming<'a>(instance: &Instance, routes: &'a [Route], host: &str, domain: &str) -> Option<&'a Route> {
-    let resolved = instance.resolved_routes(domain);
-    let index = resolved.iter().position(|r| r.host.eq_ignore_ascii_case(host))?;
-    routes.get(index)
+    routes.iter().find(|route| instance.resolved_host(route, domain).eq_ignore_ascii_case(host))
 }
 
 /// The longest prefix that matches by whole segments. Of equal ones the first.
@@ -163,6 +165,10 @@ mod tests {
 
     use super::*;
     use crate::model::Port;
+
+    fn port_at<'a>(instance: &'a Instance, host: &str, path: &str) -> Option<&'a str> {
+        port_name(instance, route_of(instance, host, "test")?, path)
+    }
 
     fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut builder = Request::builder().uri(uri);
@@ -266,7 +272,7 @@ mod tests {
         }
         for (host, paths) in routes {
             let paths = paths.iter().map(|(prefix, port)| RoutePath { prefix: (*prefix).into(), port: (*port).into() });
-            inst.spec.routes.push(Route { host: (*host).into(), paths: paths.collect() });
+            inst.spec.routes.push(Route { host: (*host).into(), paths: paths.collect(), ..Default::default() });
         }
         inst
     }
@@ -284,21 +290,21 @@ mod tests {
             ("/api/v2/deep", "ws"),
             ("*", "web"),
         ] {
-            assert_eq!(port_name(&inst, "alice.test", "test", path), Some(port), "{path}");
+            assert_eq!(port_at(&inst, "alice.test", path), Some(port), "{path}");
         }
         let no_root = app(&[("", &[("/api", "api")])]);
-        assert_eq!(port_name(&no_root, "alice.test", "test", "/other"), None);
+        assert_eq!(port_at(&no_root, "alice.test", "/other"), None);
     }
 
     #[test]
     fn each_host_has_its_own_paths_and_the_first_port_is_the_default() {
-        assert_eq!(port_name(&app(&[]), "alice.test", "test", "/x"), Some("web"));
-        assert_eq!(port_name(&app(&[("a.test", &[])]), "a.test", "test", "/x"), Some("web"));
+        assert_eq!(port_at(&app(&[]), "alice.test", "/x"), Some("web"));
+        assert_eq!(port_at(&app(&[("a.test", &[])]), "a.test", "/x"), Some("web"));
         let two = app(&[("{name}.{domain}", &[("/", "web")]), ("api.Test", &[("/", "api")])]);
-        assert_eq!(port_name(&two, "ALICE.test", "test", "/x"), Some("web"));
-        assert_eq!(port_name(&two, "api.test", "test", "/x"), Some("api"));
-        assert_eq!(port_name(&two, "eve.test", "test", "/x"), None);
-        assert_eq!(port_name(&Instance::default(), "alice.test", "test", "/"), None, "no port, nowhere to go");
+        assert_eq!(port_at(&two, "ALICE.test", "/x"), Some("web"));
+        assert_eq!(port_at(&two, "api.test", "/x"), Some("api"));
+        assert_eq!(port_at(&two, "eve.test", "/x"), None);
+        assert_eq!(port_at(&Instance::default(), "alice.test", "/"), None, "no port, nowhere to go");
     }
 
     /// The rule as the documentation tells it, on lists of segments.

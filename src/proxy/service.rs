@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::{Asked, Granted, Refused};
 use super::body::{RequestBody, ResponseBody};
 use super::forwarded::Visitor;
 use super::front::{Peer, Place};
@@ -63,7 +64,7 @@ impl Service {
         let accept = request.headers().get(ACCEPT).cloned();
         let response = match self.forward(request, peer, place).await {
             Ok(response) => response,
-            Err(page) => page.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
+            Err(refused) => refused.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
         };
         self.state.stats.responded(response.status());
         response
@@ -74,7 +75,7 @@ impl Service {
         request: Request<Incoming>,
         peer: &Peer,
         place: Arc<Place>,
-    ) -> Result<Response<ResponseBody>, Page> {
+    ) -> Result<Response<ResponseBody>, Refused> {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
         let host = router::host_name(&head).map_err(refused_head)?;
@@ -83,10 +84,10 @@ impl Service {
             return Ok(moved(location));
         }
         if peer.is_misdirected(host) {
-            return Err(Page::Misdirected);
+            return Err(Page::Misdirected.into());
         }
         if head.uri.path() == waiting::PATH {
-            return self.progress(&head, host).await;
+            return self.progress(&head, &visitor_is, host).await;
         }
         let address = self.address(host, head.uri.path());
         if address.path.is_empty() {
@@ -96,14 +97,15 @@ impl Service {
                 HeaderValue::try_from(format!("{}/{query}", address.prefix)).map_err(|_| Page::BadRequest)?;
             return Ok(moved(location));
         }
-        let mut routed = self.route(&head, &address).await?;
+        let (mut routed, mut granted) = self.admit(&head, &visitor_is, &address).await?;
         let prefix = address.prefix.to_owned();
         let Routed { key, instance, port, .. } = &routed;
         if let Decision::Refuse(why) = decide(instance, port) {
             self.note_demand(key, why);
-            return Err(refusal(why));
+            return Err(refusal(why).into());
         }
-        let open = self.state.activity.open(key);
+        let mut open = self.state.activity.open(key);
+        open.keep(granted.take_place());
         // A stop looks at the uses after its word has reached the cache. Whoever counts first and reads then either
         // calls it off or sees the word; what was read before may be from before the word, with the count too late.
         let uid = &instance.metadata.uid;
@@ -113,23 +115,26 @@ impl Service {
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
+        granted.dress(&mut head.headers);
         let request = Request::from_parts(head, RequestBody::new(body));
         let (response, lease) = self.exchange(&routed, request).await?;
-        self.answer(response, lease, open, visitor, place)
+        Ok(self.answer(response, lease, open, visitor, place)?)
     }
 
     /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
-    async fn progress(&self, head: &Parts, host: &str) -> Result<Response<ResponseBody>, Page> {
+    async fn progress(&self, head: &Parts, visitor: &Visitor, host: &str) -> Result<Response<ResponseBody>, Refused> {
         if head.method != Method::GET {
-            return Err(Page::NotImplemented);
+            return Err(Page::NotImplemented.into());
         }
         let path = waiting::path_of(head);
-        let Routed { key, instance, port, .. } = self.route(head, &self.address(host, &path)).await?;
+        let (routed, mut granted) = self.admit(head, visitor, &self.address(host, &path)).await?;
+        let Routed { key, instance, port, .. } = routed;
         if let Decision::Refuse(why) = decide(&instance, &port) {
             self.note_demand(&key, why);
-            return Err(refusal(why));
+            return Err(refusal(why).into());
         }
-        let open = self.state.activity.open(&key);
+        let mut open = self.state.activity.open(&key);
+        open.keep(granted.take_place());
         let hold = self.holds.enter(&key).map_err(|Full| Page::Busy)?;
         let (changes, uid) = (self.state.cache.observe(&key), instance.metadata.uid.clone());
         let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port });
@@ -142,7 +147,16 @@ impl Service {
         Address::of(host, path, domain)
     }
 
-    async fn route(&self, head: &Parts, address: &Address<'_>) -> Result<Routed, Page> {
+    /// Where a request goes, once its sender may know.
+    ///
+    /// Between the host name and the rest stands access: of an instance that is not open to them, visitors find out neither
+    /// its paths nor how it is.
+    async fn admit(
+        &self,
+        head: &Parts,
+        visitor: &Visitor,
+        address: &Address<'_>,
+    ) -> Result<(Routed, Granted), Refused> {
         let host = &*address.host;
         let cache = &self.state.cache;
         let mut found = cache.route(host);
@@ -152,9 +166,12 @@ impl Service {
             found = cache.route(host);
         }
         let instance = found.ok_or(Page::NotFound)?;
-        let port = router::port_name(&instance, host, cache.domain(), address.path).ok_or(Page::NotFound)?;
+        let route = router::route_of(&instance, host, cache.domain()).ok_or(Page::NotFound)?;
+        let asked = Asked { head, visitor, instance: &instance, route, host };
+        let granted = self.state.access.admit(asked, &self.state.stats).await?;
+        let port = router::port_name(&instance, route, address.path).ok_or(Page::NotFound)?;
         let navigation = waiting::is_navigation(head);
-        Ok(Routed { key: instance.key(), port: port.to_owned(), instance, navigation })
+        Ok((Routed { key: instance.key(), port: port.to_owned(), instance, navigation }, granted))
     }
 
     /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.

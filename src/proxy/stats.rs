@@ -24,6 +24,7 @@ pub struct Stats {
     waits: Histogram,
     refused: Family<Label, Counter>,
     certificates: Family<[(&'static str, String); 1], Gauge>,
+    accesses: Family<Label, Counter>,
 }
 
 impl Default for Stats {
@@ -35,6 +36,7 @@ impl Default for Stats {
             waits: Histogram::new(WAITS),
             refused: Family::default(),
             certificates: Family::default(),
+            accesses: Family::default(),
         };
         // What has not happened yet is told as 0: a rate over what is absent would be nothing.
         for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
@@ -43,8 +45,11 @@ impl Default for Stats {
         for end in [End::Ready, End::Page, End::TimedOut, End::Refused, End::Full, End::Closing] {
             drop(stats.holds.get_or_create(&[("outcome", end.as_str())]));
         }
-        for why in [Refused::ProxyProtocol, Refused::Tls] {
+        for why in [Rejected::ProxyProtocol, Rejected::Tls] {
             drop(stats.refused.get_or_create(&[("reason", why.as_str())]));
+        }
+        for outcome in Access::ALL {
+            drop(stats.accesses.get_or_create(&[("outcome", outcome.as_str())]));
         }
         stats
     }
@@ -52,16 +57,59 @@ impl Default for Stats {
 
 /// Why a connection was ended before it asked for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Rejected {
     ProxyProtocol,
     Tls,
 }
 
-impl Refused {
+impl Rejected {
     fn as_str(self) -> &'static str {
         match self {
-            Refused::ProxyProtocol => "proxy_protocol",
-            Refused::Tls => "tls",
+            Rejected::ProxyProtocol => "proxy_protocol",
+            Rejected::Tls => "tls",
+        }
+    }
+}
+
+/// What became of a request to a route with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Granted,
+    Unauthorized,
+    /// A browser was sent to where one signs in.
+    Login,
+    Forbidden,
+    /// An authentication service answered it.
+    Service,
+    Unavailable,
+    /// Over the rate.
+    Rate,
+    /// Over the number of what may be open.
+    Connections,
+}
+
+impl Access {
+    const ALL: [Access; 8] = [
+        Access::Granted,
+        Access::Unauthorized,
+        Access::Login,
+        Access::Forbidden,
+        Access::Service,
+        Access::Unavailable,
+        Access::Rate,
+        Access::Connections,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Access::Granted => "granted",
+            Access::Unauthorized => "unauthorized",
+            Access::Login => "login",
+            Access::Forbidden => "forbidden",
+            Access::Service => "service",
+            Access::Unavailable => "unavailable",
+            Access::Rate => "rate",
+            Access::Connections => "connections",
         }
     }
 }
@@ -99,12 +147,18 @@ impl Stats {
         let help = "Requests that found their instance not ready, by how their wait ended";
         registry.register("proxy_holds", help, self.holds.clone());
         registry.register("proxy_held_requests", "Requests that wait for their instance now", self.held.clone());
+        let help = "Requests to routes with rules of access or limits, by what became of them";
+        registry.register("proxy_accesses", help, self.accesses.clone());
         let help = "How long requests waited for an instance that became ready";
         registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
         let help = "Visitors' connections that were ended before they asked for anything";
         registry.register("proxy_refused_connections", help, self.refused.clone());
         let help = "When a certificate that visitors are shown ends, in seconds since 1970";
         registry.register("proxy_certificate_expiry_timestamp_seconds", help, self.certificates.clone());
+    }
+
+    pub fn accessed(&self, outcome: Access) {
+        self.accesses.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     pub fn responded(&self, status: http::StatusCode) {
@@ -118,7 +172,7 @@ impl Stats {
         self.responses.get_or_create(&[("code", class)]).inc();
     }
 
-    pub fn refused(&self, why: Refused) {
+    pub fn rejected(&self, why: Rejected) {
         self.refused.get_or_create(&[("reason", why.as_str())]).inc();
     }
 

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::docker::SecretSource;
 use crate::model::{Key, Kind, SYSTEM_NAMESPACE, Secret};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Record, SharedStore, Store, StoreError};
 
 /// Over a store that opens what is sealed.
 pub struct HostSecrets(pub SharedStore);
@@ -13,16 +13,20 @@ pub struct HostSecrets(pub SharedStore);
 #[async_trait]
 impl SecretSource for HostSecrets {
     async fn secret(&self, name: &str) -> Result<Option<Secret>, String> {
-        let key = Key::new(Kind::Secret, SYSTEM_NAMESPACE, name);
-        let record = match self.0.get(&key.to_string()).await {
-            Ok(record) => record,
-            Err(StoreError::Sealed { why, .. }) => return Err(why),
-            Err(e) => return Err(format!("the store does not give it: {e}")),
-        };
-        // The reader's own words could repeat a part of what it read.
-        let read = |record: crate::store::Record| serde_json::from_slice(&record.value);
-        record.map(read).transpose().map_err(|_| "what is stored of it cannot be read".to_owned())
+        read(&*self.0, &Key::new(Kind::Secret, SYSTEM_NAMESPACE, name)).await
     }
+}
+
+/// A Secret as it is now. The error holds no value.
+pub(super) async fn read(store: &dyn Store, key: &Key) -> Result<Option<Secret>, String> {
+    let record = match store.get(&key.to_string()).await {
+        Ok(record) => record,
+        Err(StoreError::Sealed { why, .. }) => return Err(why),
+        Err(e) => return Err(format!("the store does not give it: {e}")),
+    };
+    // The reader's own words could repeat a part of what it read.
+    let read = |record: Record| serde_json::from_slice(&record.value);
+    record.map(read).transpose().map_err(|_| "what is stored of it cannot be read".to_owned())
 }
 
 #[cfg(test)]

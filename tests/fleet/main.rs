@@ -3,6 +3,7 @@
 //!
 //! [`engine`] tests one room; the others test the whole program from outside, as users and their browsers see it.
 
+mod access;
 mod adopt;
 mod browser;
 mod certs;

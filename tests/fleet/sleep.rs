@@ -40,7 +40,10 @@ fn an_idle_instance_sleeps_and_the_next_request_wakes_it_with_its_data() {
     assert!(why.contains("it falls asleep unless it is used") && why.contains("proxy: "), "{why}");
     let before = falls_asleep(&plane, name);
     let why = plane.run(&["why", name]);
-    assert!(why.contains("is Asleep on local and is to be asleep: ") && why.contains("the next request wakes it"), "{why}");
+    assert!(
+        why.contains("is Asleep on local and is to be asleep: ") && why.contains("the next request wakes it"),
+        "{why}"
+    );
     let why: Value = serde_json::from_str(&plane.run(&["why", name, "-o", "json"])).expect("JSON");
     assert_eq!((&why["kind"], &why["wanted"]), (&json!("InstanceExplanation"), &json!("Asleep")), "{why:#}");
 

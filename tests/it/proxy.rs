@@ -1,10 +1,14 @@
 //! The reverse proxy from outside: real sockets on loopback, the real cache over the memory store, and a waker that
 //! does what the controllers do, after a while.
 
+mod access;
+mod beyond;
 mod ends;
 mod forward;
+mod forward_auth;
 mod front;
 mod hold;
+mod jwt;
 mod stop;
 mod upgrade;
 mod waiting;

@@ -180,6 +180,11 @@ mod tests {
             ("power", json!("Running")),
             ("resources", json!({"memory": "1Gi", "cpu": "2", "pids": 9})),
             ("routes", json!([{"host": "x.example"}])),
+            (
+                "routes",
+                json!([{"auth": {"mode": "Token", "token": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                        "limits": {"requestsPerSecond": 5, "connections": 2}}]),
+            ),
             ("owner", json!("someone")),
             ("probes", json!({"startup": {"tcp": {"port": "web"}}})),
         ] {

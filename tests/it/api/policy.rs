@@ -33,8 +33,20 @@ fn reaching() -> Vec<(Value, &'static str)> {
         (json!({"security": {"capAdd": ["ALL"], "capDrop": ["ALL"]}}), "spec.security.capAdd[0]"),
         (json!({"security": {"noNewPrivileges": false}}), "spec.security.noNewPrivileges"),
         (json!({"runtime": "runc"}), "spec.runtime"),
+        (asking(JWKS), "spec.routes[0].auth.jwt.jwksURL"),
+        (
+            json!({"routes": [{}, {"host": "b.test", "auth": {"mode": "ForwardAuth", "forwardAuth": {"url": "http://127.0.0.1:2375/"}}}]}),
+            "spec.routes[1].auth.forwardAuth.url",
+        ),
         (json!({"ports": [{"name": "web", "containerPort": 80, "hostPort": 22}]}), "spec.ports[0].hostPort"),
     ]
+}
+
+const JWKS: &str = "https://issuer.test/jwks";
+
+/// A route whose access makes the control plane ask a URL.
+fn asking(url: &str) -> Value {
+    json!({"routes": [{"auth": {"mode": "JWT", "jwt": {"issuer": "https://issuer.test", "jwksURL": url}}}]})
 }
 
 fn with(name: &str, change: &Value) -> Value {
@@ -210,4 +222,42 @@ async fn values_of_another_namespace_cannot_be_named() {
     team.post(&format!("{TEAM}?fieldValidation=Strict"), &with("x", &change)).await.expect(400);
     let made = team.post(TEAM, &with("x", &change)).await.expect(201);
     assert_eq!(made["spec"]["env"], one("db")["env"]);
+}
+
+/// What else a route's access says is the editors' own; the URL that was granted stays, and another is not.
+#[tokio::test]
+async fn an_editor_may_say_who_comes_in_and_not_whom_the_server_asks() {
+    let (server, [team, _]) = server().await;
+    let token = json!({"routes": [{"auth": {"mode": "Token", "token": {"secretKeyRef": {"name": "door", "key": "token"}},
+        "loginURL": "https://login.test/?back={url}"}, "limits": {"requestsPerSecond": 5, "burst": 10, "connections": 3}}]});
+    team.post(TEAM, &with("a", &token)).await.expect(201);
+    server.client.post(TEAM, &with("b", &asking(JWKS))).await.expect(201);
+    let change = |field: &str, value: Value| json!([{"op": "add", "path": format!("/spec/routes/0/auth/{field}"), "value": value}]);
+    let path = format!("{TEAM}/b");
+    patch(&team, &path, JSON, &change("jwt/cookie", "__session".into())).await.expect(200);
+    let other = change("jwt/jwksURL", "https://issuer.test/other".into());
+    refused(patch(&team, &path, JSON, &other).await, "spec.routes[0].auth.jwt.jwksURL");
+    // Taken away, it does not come back.
+    team.merge(&path, &json!({"spec": {"routes": null}})).await.expect(200);
+    refused(team.merge(&path, &json!({"spec": asking(JWKS)})).await, "spec.routes[0].auth.jwt.jwksURL");
+}
+
+#[tokio::test]
+async fn rules_of_access_are_checked_with_the_paths_of_their_fields() {
+    let server = ApiServer::start().await;
+    let auth = |auth: Value| json!({"routes": [{"auth": auth}]});
+    for (spec, field) in [
+        (auth(json!({"mode": "Everyone"})), "spec.routes[0].auth.mode"),
+        (auth(json!({"mode": "Token"})), "spec.routes[0].auth.token"),
+        (auth(json!({"token": {"secretKeyRef": {"name": "a", "key": "b"}}})), "spec.routes[0].auth.token"),
+        (auth(json!({"mode": "Token", "token": {}})), "spec.routes[0].auth.token.secretKeyRef"),
+        (asking("http://169.254.169.254/latest"), "spec.routes[0].auth.jwt.jwksURL"),
+        (auth(json!({"loginURL": "https://login.test"})), "spec.routes[0].auth.loginURL"),
+        (json!({"routes": [{"limits": {"requestsPerSecond": 0}}]}), "spec.routes[0].limits.requestsPerSecond"),
+        (json!({"routes": [{"limits": {"burst": 5}}]}), "spec.routes[0].limits.requestsPerSecond"),
+    ] {
+        let path = "/apis/portreeve.dev/v1/namespaces/default/instances";
+        let status = server.client.post(path, &with("a", &spec)).await.expect(422);
+        assert_eq!(status["details"]["causes"][0]["field"], field, "{spec}: {status}");
+    }
 }

@@ -21,11 +21,13 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Activity, Certificates, Entrance, Front, Limits, ProxyState, Stats, Waker, serve};
+use portreeve::proxy::{Access, Activity, Certificates, Entrance, Front, Limits, ProxyState, Stats, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use super::beyond::Beyond;
 
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -37,6 +39,7 @@ pub struct World {
     pub cache: Arc<Cache>,
     pub activity: Arc<Activity>,
     pub waker: Arc<FakeWaker>,
+    pub beyond: Arc<Beyond>,
     pub address: SocketAddr,
     /// The entrance with TLS.
     pub secure: SocketAddr,
@@ -65,6 +68,7 @@ impl World {
         let store = MemoryStore::new();
         let cache = Cache::new("test");
         let clock = SystemClock::new();
+        let beyond = Arc::<Beyond>::default();
         let waker = Arc::new(FakeWaker { store: store.clone(), calls: Mutex::default(), plans: Mutex::default() });
         let (shutdown, stop_cache) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(cache.clone().run(store.clone(), stop_cache.clone()));
@@ -79,6 +83,7 @@ impl World {
             cache: cache.clone(),
             activity: activity.clone(),
             waker: waker.clone(),
+            access: Access::new(clock.clone(), beyond.clone(), beyond.clone()),
             clock,
             limits,
             front,
@@ -86,7 +91,20 @@ impl World {
         };
         let serving = serve(entrances, Arc::new(state), shutdown.clone());
         let proxy = Some(tokio::spawn(async move { serving.await.expect("TLS") }));
-        World { store, cache, activity, waker, address, secure, certificates, stats, shutdown, proxy, stop_cache }
+        World {
+            store,
+            cache,
+            activity,
+            waker,
+            beyond,
+            address,
+            secure,
+            certificates,
+            stats,
+            shutdown,
+            proxy,
+            stop_cache,
+        }
     }
 
     /// Stores an object as it is, and waits until the proxy can see it.
@@ -188,7 +206,7 @@ pub fn with_phase(mut inst: Instance, phase: Phase) -> Instance {
 
 pub fn with_paths(mut inst: Instance, paths: &[(&str, &str)]) -> Instance {
     let paths = paths.iter().map(|(prefix, port)| RoutePath { prefix: (*prefix).into(), port: (*port).into() });
-    inst.spec.routes = vec![Route { host: String::new(), paths: paths.collect() }];
+    inst.spec.routes = vec![Route { host: String::new(), paths: paths.collect(), ..Default::default() }];
     inst
 }
 
