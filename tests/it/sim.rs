@@ -15,6 +15,8 @@ mod loss;
 mod moving;
 #[path = "sim/ports.rs"]
 mod ports;
+#[path = "sim/probes.rs"]
+mod probes;
 #[path = "sim/room.rs"]
 mod room;
 #[path = "sim/sick.rs"]

@@ -11,14 +11,15 @@ mod adoption;
 mod apply;
 mod candidate;
 mod desired;
+mod health;
 mod loss;
 mod moving;
 mod network;
 mod observe;
 mod plan;
-mod probe;
 mod report;
 mod running;
+mod startup;
 mod sweep;
 mod values;
 
@@ -32,11 +33,11 @@ use futures::future::{BoxFuture, Either, Shared, select};
 pub use action::{Action, Plan, STOP_GRACE};
 pub use adoption::{AdoptionSeen, NOT_ADOPTABLE, Offer};
 pub use desired::container_spec;
+pub use health::{LIVENESS_FAILED, READINESS_FAILED, READINESS_PENDING};
 pub use loss::{HOST_LOST, Loss, loss};
 pub use moving::{Leave, elsewhere};
 pub use network::{NetworkSeen, network_spec};
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
-pub use probe::{NetProber, ProbeTarget, Prober};
 pub use report::{MAKING_ROOM, NO_ROOM};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
@@ -61,6 +62,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
         sweep::sweep(&ctx, &key, None).await?;
         ctx.activity.forget(&key);
         ctx.repeats.forget(&key);
+        ctx.health.forget(&key);
         return Ok(Outcome::Done);
     };
     // A host that hangs and holds a stray must not keep the instance from its own.

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portreeve::cache::Cache;
 use portreeve::clock::{SharedClock, VirtualClock};
-use portreeve::controllers::instance::{ProbeTarget, Prober, Site};
+use portreeve::controllers::instance::Site;
+use portreeve::controllers::probes::{Attempt, NetTarget, Prober};
 use portreeve::controllers::recorder::Recorder;
 use portreeve::controllers::{self, Context};
 use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
@@ -26,7 +27,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::sim_engine::fleet::SimFleet;
-use super::sim_engine::image::SimImage;
+use super::sim_engine::health::Answer;
+use super::sim_engine::image::{SimCommand, SimImage};
 
 pub const CLUSTER: &str = "sim";
 /// Longer than the time between two checks of a host, and one of a daemon that hangs.
@@ -40,6 +42,7 @@ pub struct World {
     pub opened: SharedStore,
     pub fleet: SimFleet,
     process: Option<Process>,
+    probes: Arc<AtomicU64>,
     uids: AtomicU64,
 }
 
@@ -52,14 +55,25 @@ struct Process {
     stats: Arc<RunnerStats>,
 }
 
-struct SimProber(SimFleet);
+/// Counts the attempts.
+struct SimProber(SimFleet, Arc<AtomicU64>);
 
 #[async_trait]
 impl Prober for SimProber {
-    async fn probe(&self, target: &ProbeTarget) -> Result<(), String> {
+    async fn probe(&self, target: &NetTarget, limit: Duration) -> Attempt {
+        self.1.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let serves = self.0.all().any(|(_, engine)| engine.is_serving(&target.address, target.port));
-        if serves { Ok(()) } else { Err("connect: Connection refused".into()) }
+        let path = target.path.as_deref();
+        let found = self.0.all().find_map(|(_, engine)| engine.answer(&target.address, target.port, path));
+        match found {
+            Some(Answer::Serves) => Attempt::Passed,
+            Some(Answer::Unready) => Attempt::Failed("GET /ready: 503 Service Unavailable".into()),
+            Some(Answer::Hangs) => {
+                tokio::time::sleep(limit).await;
+                Attempt::Failed(format!("no answer within {limit:?}"))
+            }
+            None => Attempt::Failed("connect: Connection refused".into()),
+        }
     }
 }
 
@@ -70,6 +84,10 @@ fn stock(fleet: &SimFleet) {
         engine.add_image("app:2", SimImage::server().boots_in(Duration::from_millis(900)));
         engine.add_image("app:3", SimImage::server().remote(Duration::from_secs(7)));
         engine.add_image("stubborn:1", SimImage::server().ignores_stop());
+        engine.add_image("hung:1", SimImage::server().hangs_at(81));
+        let says = |code| SimCommand::Says { stdout: "a secret".into(), code };
+        let app = SimImage::server().runs(&["is-up"], says(0)).runs(&["is-down"], says(3));
+        engine.add_image("commands:1", app.runs(&["never"], SimCommand::Sleeps(Duration::from_secs(86_400))));
         engine.add_image("crashing:1", SimImage::server().exits(Duration::from_secs(1), 7));
     }
 }
@@ -95,7 +113,7 @@ impl World {
         }
         let default: Namespace = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         typed::create(&*store, &default).await.unwrap();
-        World { clock, store, opened, fleet, process: None, uids: AtomicU64::new(1) }
+        World { clock, store, opened, fleet, process: None, probes: Arc::default(), uids: AtomicU64::new(1) }
     }
 
     /// Starts the control plane.
@@ -110,7 +128,7 @@ impl World {
             self.opened.clone(),
             cache.clone(),
             Arc::new(self.fleet.clone()),
-            Arc::new(SimProber(self.fleet.clone())),
+            Arc::new(SimProber(self.fleet.clone(), self.probes.clone())),
             activity.clone(),
             self.clock.clone(),
             recorder,
@@ -145,6 +163,11 @@ impl World {
     /// Reconciles begun since the control plane started.
     pub fn reconciles(&self) -> u64 {
         self.process().stats.reconciles.load(Ordering::Relaxed)
+    }
+
+    /// Attempts of probes over the network so far.
+    pub fn probes(&self) -> u64 {
+        self.probes.load(Ordering::Relaxed)
     }
 
     /// A user's request reaches the proxy.
