@@ -16,6 +16,7 @@ mod http;
 mod kubectl;
 mod loss;
 mod network;
+mod probes;
 mod reach;
 mod registry;
 mod relay;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use portreeve::model::{Instance, Phase, condition, is_true};
+use portreeve::docker::labels;
+use portreeve::model::{Instance, Phase, Resource, condition, is_true};
 use serde_json::{Value, json};
 
 use super::{MINUTE, converged, in_virtual_time, sleeper, spec};
 use crate::support::sim_engine::hands::SeenContainer;
+use crate::support::sim_engine::health::Condition;
 use crate::support::world::World;
 
 const NAME: &str = "pr.default.alice";
@@ -18,6 +20,32 @@ pub fn probes() -> Value {
         "readiness": {"http": {"port": "web", "path": "/ready"}, "period": "10s", "failures": 3},
         "liveness": {"checks": [{"tcp": {"port": "web"}}, {"http": {"port": "api"}}], "period": "10s", "failures": 3},
     })
+}
+
+/// What of a container that runs does not fit what its probes should have brought about.
+pub fn disagreement(instance: &Instance, seen: &Option<Condition>) -> Option<String> {
+    let seen = seen.as_ref().filter(|_| instance.status.phase == Phase::Running)?;
+    let probes = &instance.spec.probes;
+    let ready = is_true(&instance.status.conditions, "Ready");
+    let wanted = probes.readiness.is_none() || !seen.unready;
+    if probes.liveness.is_some() && !seen.hung.is_empty() {
+        return Some(format!("{} is dead at {:?}", instance.key(), seen.hung));
+    }
+    (ready != wanted).then(|| format!("{} is ready: {ready}, and should be: {wanted}", instance.key()))
+}
+
+/// Lets everyone turn unready who would be noticed, and ready again; how many they are.
+pub async fn turn_unready_and_back(world: &World) -> usize {
+    let all = world.instances().await;
+    let probed = all.iter().filter(|i| i.spec.probes.readiness.is_some() && i.status.phase == Phase::Running);
+    let probed: Vec<_> = probed.map(|i| (labels::object_name(&i.key()), i.status.node.clone())).collect();
+    for unready in [true, false] {
+        for (name, node) in &probed {
+            world.fleet.host(node).set_unready(name, unready);
+        }
+        converged(world, 5 * MINUTE).await;
+    }
+    probed.len()
 }
 
 fn probed(image: &str) -> Value {
@@ -44,7 +72,7 @@ async fn is_routed(world: &World) -> bool {
     instance.status.phase == Phase::Running && is_true(&instance.status.conditions, "Ready")
 }
 
-async fn events(world: &World, reason: &str) -> usize {
+pub async fn events(world: &World, reason: &str) -> usize {
     let all = portreeve::store::typed::list::<portreeve::model::Event>(&*world.store, None).await.unwrap().items;
     all.iter().filter(|e| e.reason == reason).map(|e| e.count as usize).sum()
 }

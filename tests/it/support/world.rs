@@ -42,7 +42,7 @@ pub struct World {
     pub opened: SharedStore,
     pub fleet: SimFleet,
     process: Option<Process>,
-    probes: Arc<AtomicU64>,
+    probes: Arc<Probed>,
     uids: AtomicU64,
 }
 
@@ -55,13 +55,20 @@ struct Process {
     stats: Arc<RunnerStats>,
 }
 
-/// Counts the attempts.
-struct SimProber(SimFleet, Arc<AtomicU64>);
+/// Attempts of probes over the network.
+#[derive(Default)]
+struct Probed {
+    all: AtomicU64,
+    /// Where nobody listened.
+    vain: AtomicU64,
+}
+
+struct SimProber(SimFleet, Arc<Probed>);
 
 #[async_trait]
 impl Prober for SimProber {
     async fn probe(&self, target: &NetTarget, limit: Duration) -> Attempt {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        self.1.all.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
         let path = target.path.as_deref();
         let found = self.0.all().find_map(|(_, engine)| engine.answer(&target.address, target.port, path));
@@ -72,7 +79,10 @@ impl Prober for SimProber {
                 tokio::time::sleep(limit).await;
                 Attempt::Failed(format!("no answer within {limit:?}"))
             }
-            None => Attempt::Failed("connect: Connection refused".into()),
+            None => {
+                self.1.vain.fetch_add(1, Ordering::Relaxed);
+                Attempt::Failed("connect: Connection refused".into())
+            }
         }
     }
 }
@@ -167,7 +177,12 @@ impl World {
 
     /// Attempts of probes over the network so far.
     pub fn probes(&self) -> u64 {
-        self.probes.load(Ordering::Relaxed)
+        self.probes.all.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that found nobody.
+    pub fn vain_probes(&self) -> u64 {
+        self.probes.vain.load(Ordering::Relaxed)
     }
 
     /// A user's request reaches the proxy.

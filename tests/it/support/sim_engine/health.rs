@@ -63,6 +63,13 @@ impl SimEngine {
         }
     }
 
+    /// Nothing ails the app any more.
+    pub fn heal(&self, name: &str) {
+        if let Some(c) = self.world().named(name) {
+            (c.condition.unready, c.condition.hung) = (false, BTreeSet::new());
+        }
+    }
+
     /// The app hangs at one of its ports until its container is started again.
     pub fn hang_at(&self, name: &str, container_port: u16) {
         if let Some(c) = self.world().named(name) {
