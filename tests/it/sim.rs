@@ -378,11 +378,10 @@ async fn life(seed: u64) -> Vec<String> {
     for (_, engine) in world.fleet.all() {
         engine.set_fault_rates(FaultRates::default());
         engine.come_back();
+        engine.heal();
     }
     for name in names {
         world.change(name, |i| i.spec.resources.memory = Some("200Mi".parse().unwrap())).await;
-        let object = labels::object_name(&Key::instance("default", name));
-        world.fleet.all().for_each(|(_, engine)| engine.heal(&object));
     }
     converged(&world, 30 * MINUTE).await;
     // Drift whose event was lost is found by the look at everything that follows events, and a late effect may still come.
@@ -392,7 +391,7 @@ async fn life(seed: u64) -> Vec<String> {
     world.assert_quiet(6 * MINUTE).await;
     assert_eq!(world.vain_probes(), vain, "somebody who rests was probed");
     UNREADY.fetch_add(probes::turn_unready_and_back(&world).await, Ordering::Relaxed);
-    converged(&world, 5 * MINUTE).await;
+    probes::hang(&world).await;
     let lost = |i: &Instance| condition(&i.status.conditions, HOST_LOST).map(|c| c.reason.clone());
     let lost: Vec<_> = world.instances().await.iter().filter_map(lost).collect();
     assert!(lost.iter().all(|reason| reason == "Recreated"), "no host is lost any more: {lost:?}");

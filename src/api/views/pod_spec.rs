@@ -108,3 +108,37 @@ fn source(instance: &Instance, volume: &Volume) -> Value {
         json!({"name": volume.name, "hostPath": {"path": instance.fill(&volume.host_path)}})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_shown_as_kubernetes_counts_them() {
+        let spec: InstanceSpec = serde_json::from_value(json!({
+            "image": "a", "ports": [{"name": "web", "containerPort": 80}],
+            "probes": {
+                "startup": {"http": {"port": "web"}, "period": "250ms", "timeout": "90s"},
+                "readiness": {"exec": {"command": ["ready"]}, "period": "1500ms", "successes": 2},
+                "liveness": {"checks": [{"tcp": {"port": "web"}}, {"http": {"port": "web"}}], "attemptTimeout": "100ms"},
+            },
+        }))
+        .unwrap();
+        let counts = |shown: &Value| {
+            ["periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold"].map(|name| shown[name].clone())
+        };
+        let startup = startup(&spec).unwrap();
+        assert_eq!(startup["httpGet"], json!({"path": "/", "port": "web", "scheme": "HTTP"}));
+        assert_eq!(counts(&startup), [1, 2, 1, 90]);
+        let readiness = probe(spec.probes.readiness.as_ref().unwrap());
+        assert_eq!(
+            (&readiness["exec"]["command"][0], counts(&readiness)),
+            (&json!("ready"), [2, 1, 2, 3].map(Value::from))
+        );
+        let liveness = probe(spec.probes.liveness.as_ref().unwrap());
+        assert_eq!(
+            (&liveness["tcpSocket"]["port"], counts(&liveness)),
+            (&json!("web"), [10, 1, 1, 3].map(Value::from))
+        );
+    }
+}

@@ -181,7 +181,11 @@ mod tests {
             ("resources", json!({"memory": "1Gi", "cpu": "2", "pids": 9})),
             ("routes", json!([{"host": "x.example"}])),
             ("owner", json!("someone")),
-            ("probes", json!({"startup": {"tcp": {"port": "web"}}})),
+            (
+                "probes",
+                json!({"startup": {"tcp": {"port": "web"}}, "readiness": {"exec": {"command": ["a"]}},
+                              "liveness": {"checks": [{"tcp": {"port": "web"}}]}}),
+            ),
         ] {
             assert_eq!(with(path, value), before, "{path} would re-create the container");
         }

@@ -48,6 +48,18 @@ pub async fn turn_unready_and_back(world: &World) -> usize {
     probed.len()
 }
 
+/// Lets everyone hang at a port who would be noticed: each is started anew, once.
+pub async fn hang(world: &World) {
+    let all = world.instances().await;
+    let probed = all.iter().filter(|i| i.spec.probes.liveness.is_some() && i.status.phase == Phase::Running);
+    let probed: Vec<_> = probed.map(|i| (labels::object_name(&i.key()), i.status.node.clone())).collect();
+    let runs = || probed.iter().map(|(name, node)| world.fleet.host(node).runs(name)).collect::<Vec<_>>();
+    let before = runs();
+    probed.iter().for_each(|(name, node)| world.fleet.host(node).hang_at(name, 81));
+    converged(world, 10 * MINUTE).await;
+    assert_eq!(runs(), before.iter().map(|n| n + 1).collect::<Vec<_>>(), "{probed:?}");
+}
+
 fn probed(image: &str) -> Value {
     let mut spec = spec(image);
     spec["probes"] = probes();

@@ -63,9 +63,9 @@ impl SimEngine {
         }
     }
 
-    /// Nothing ails the app any more.
-    pub fn heal(&self, name: &str) {
-        if let Some(c) = self.world().named(name) {
+    /// Nothing ails any app any more.
+    pub fn heal(&self) {
+        for c in self.world().containers.values_mut() {
             (c.condition.unready, c.condition.hung) = (false, BTreeSet::new());
         }
     }
