@@ -115,8 +115,8 @@ pub struct TcpProbe {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecProbe {
-    /// The program and its arguments; not a shell's line. Docker cannot end a command that takes too long: while one still
-    /// runs no other is begun, and the attempts fail.
+    /// The program and its arguments; not a shell's line. Docker cannot end a command that takes too long: while it still
+    /// runs it is not begun anew, and the attempts fail.
     #[schemars(length(min = 1, max = 64))]
     pub command: Vec<String>,
 }

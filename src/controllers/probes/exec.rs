@@ -26,7 +26,7 @@ pub async fn attempt(
     command: &[String],
     limit: Duration,
 ) -> Attempt {
-    if let Some(before) = health.hung(&asked) {
+    if let Some(before) = health.hung(&asked, command) {
         match engine.exec_exit_code(&before).await {
             Ok(None) => return Attempt::Failed("the command of an attempt before has not ended yet".into()),
             Ok(Some(_)) => {}
@@ -61,7 +61,7 @@ pub async fn attempt(
         Ok(Ok(code)) => Attempt::Failed(format!("the command ended with {code}")),
         Ok(Err(e)) => refused(&e),
         Err(_) => {
-            health.hangs(&asked, session.exec_id);
+            health.hangs(&asked, command, session.exec_id);
             Attempt::Failed(format!("the command did not end within {limit:?}"))
         }
     }

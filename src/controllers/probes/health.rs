@@ -51,8 +51,8 @@ type Attempts = Family<[(&'static str, &'static str); 2], Counter>;
 pub struct Health {
     /// With the run that it is about.
     runs: Mutex<BTreeMap<Key, (String, HealthSeen)>>,
-    /// Commands that had not ended when their time was over.
-    hung: Mutex<BTreeMap<(Key, ProbeKind, usize), String>>,
+    /// Commands that had not ended when their time was over, and what each was begun as.
+    hung: Mutex<BTreeMap<(Key, ProbeKind, usize), (Vec<String>, String)>>,
     /// Monotonic time of the last attempt of a startup probe.
     startups: Mutex<BTreeMap<Key, Duration>>,
     attempts: Attempts,
@@ -128,13 +128,15 @@ impl Health {
         registry.register("probes", help, self.attempts.clone());
     }
 
-    /// The command of an earlier attempt that may still run.
-    pub(super) fn hung(&self, asked: &Asked<'_>) -> Option<String> {
-        locked(&self.hung).get(&place(asked)).cloned()
+    /// The same command of an earlier attempt, which may still run. Another is begun beside it: whoever mends a probe is not
+    /// kept waiting by what it was.
+    pub(super) fn hung(&self, asked: &Asked<'_>, command: &[String]) -> Option<String> {
+        let hung = locked(&self.hung);
+        hung.get(&place(asked)).filter(|(of, _)| of == command).map(|(_, id)| id.clone())
     }
 
-    pub(super) fn hangs(&self, asked: &Asked<'_>, exec_id: String) {
-        locked(&self.hung).insert(place(asked), exec_id);
+    pub(super) fn hangs(&self, asked: &Asked<'_>, command: &[String], exec_id: String) {
+        locked(&self.hung).insert(place(asked), (command.to_vec(), exec_id));
     }
 
     pub(super) fn ended(&self, asked: &Asked<'_>) {

@@ -290,6 +290,7 @@ fn a_command_is_run_and_one_that_hangs_is_run_once() {
         tokio::time::sleep(MINUTE).await;
         assert!(!is_routed(&world).await);
         set("is-up").await;
+        until_because(&world, "Running", 5 * SECOND).await;
         assert_eq!(world.fleet.host("h1").snapshot().containers, before, "a probe that changes is no other container");
         world.crash().await;
     });
