@@ -47,12 +47,19 @@ pub struct HealthSeen {
 /// Attempts by probe and result.
 type Attempts = Family<[(&'static str, &'static str); 2], Counter>;
 
+/// A command, and what the daemon calls its run.
+#[derive(Debug)]
+struct Hung {
+    command: Vec<String>,
+    exec_id: String,
+}
+
 #[derive(Debug)]
 pub struct Health {
     /// With the run that it is about.
     runs: Mutex<BTreeMap<Key, (String, HealthSeen)>>,
-    /// Commands that had not ended when their time was over, and what each was begun as.
-    hung: Mutex<BTreeMap<(Key, ProbeKind, usize), (Vec<String>, String)>>,
+    /// Of each check the last one that had not ended when its time was over.
+    hung: Mutex<BTreeMap<(Key, ProbeKind, usize), Hung>>,
     /// Monotonic time of the last attempt of a startup probe.
     startups: Mutex<BTreeMap<Key, Duration>>,
     attempts: Attempts,
@@ -132,11 +139,11 @@ impl Health {
     /// kept waiting by what it was.
     pub(super) fn hung(&self, asked: &Asked<'_>, command: &[String]) -> Option<String> {
         let hung = locked(&self.hung);
-        hung.get(&place(asked)).filter(|(of, _)| of == command).map(|(_, id)| id.clone())
+        hung.get(&place(asked)).filter(|hung| hung.command == command).map(|hung| hung.exec_id.clone())
     }
 
     pub(super) fn hangs(&self, asked: &Asked<'_>, command: &[String], exec_id: String) {
-        locked(&self.hung).insert(place(asked), (command.to_vec(), exec_id));
+        locked(&self.hung).insert(place(asked), Hung { command: command.to_vec(), exec_id });
     }
 
     pub(super) fn ended(&self, asked: &Asked<'_>) {
