@@ -34,7 +34,8 @@ use crate::api::{self, ApiState, AuditLog, Credentials, OwnCertificate};
 use crate::cache::Cache;
 use crate::cli::serve::{ServeArgs, StoreKind};
 use crate::clock::{SharedClock, SystemClock};
-use crate::controllers::instance::{ActivitySeen, NetProber, Site};
+use crate::controllers::instance::{ActivitySeen, Site};
+use crate::controllers::probes::NetProber;
 use crate::controllers::recorder::Recorder;
 use crate::controllers::{self, ActivityView, InstanceQueue};
 use crate::docker::Pool;
@@ -135,7 +136,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         queue: queue.clone(),
         reconciles: reconciles.clone(),
     };
-    api_state.exposition = Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats));
+    api_state.exposition =
+        Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats, &ctx.health));
     let certificate_stats = proxy_stats.clone();
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),

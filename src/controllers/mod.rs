@@ -4,7 +4,8 @@
 //! cache changes ─┐
 //! docker events ─┼──▶ queue ──▶ runner ──▶ instance::reconcile
 //! proxy wakes  ──┤
-//! resync       ──┘             host::watch: one task per DockerHost: status, events, relists
+//! resync       ──┤             host::watch: one task per DockerHost: status, events, relists
+//! verdicts     ──┘◀──────────── probes: asks what runs, one task for all
 //! cache changes ──▶ queue ──▶ namespace: the end of Namespaces
 //! cache changes ──▶ queue ──▶ garbage: dependents of what is gone
 //! ```
@@ -15,6 +16,7 @@ pub mod host;
 pub mod instance;
 mod loads;
 pub mod namespace;
+pub mod probes;
 pub mod recorder;
 mod repeats;
 
@@ -38,8 +40,9 @@ use crate::store::SharedStore;
 
 use crowd::Crowd;
 use host::{Absences, Relist};
-use instance::{ActivitySeen, MAKING_ROOM, NO_ROOM, Prober, Site, VALUE_REASONS, Want, want};
+use instance::{ActivitySeen, MAKING_ROOM, NO_ROOM, Site, VALUE_REASONS, Want, want};
 use loads::Loads;
+use probes::{Health, Prober};
 use recorder::Recorder;
 use repeats::Repeats;
 
@@ -63,6 +66,7 @@ pub struct Context {
     pub engines: Arc<dyn Engines>,
     pub prober: Arc<dyn Prober>,
     pub activity: Arc<dyn ActivityView>,
+    pub health: Health,
     pub clock: SharedClock,
     pub recorder: Arc<Recorder>,
     pub loads: Loads,
@@ -100,6 +104,7 @@ impl Context {
             engines,
             prober,
             activity,
+            health: Health::default(),
             clock,
             recorder: Arc::new(recorder),
             inventory: Inventory::default(),
@@ -141,6 +146,7 @@ pub async fn run(ctx: Arc<Context>, queue: InstanceQueue, stats: Arc<RunnerStats
         feed(ctx.clone(), queue.clone(), shutdown.clone()),
         namespace::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), shutdown.clone()),
         garbage::run(ctx.store.clone(), ctx.cache.clone(), ctx.clock.clone(), ctx.recorder.clone(), shutdown.clone()),
+        probes::run(ctx.clone(), queue.clone(), shutdown.clone()),
         host::run(ctx, queue, stats, shutdown),
     );
 }

@@ -16,7 +16,7 @@ pub enum Phase {
     Pulling,
     /// The container is being made or started, or has not passed its startup probe.
     Starting,
-    /// Started; see the Ready condition.
+    /// Started; the Ready condition tells whether it can serve.
     Running,
     /// Stopped for being idle; the next request wakes it.
     Asleep,
@@ -116,13 +116,13 @@ pub struct InstanceStatus {
     /// When the instance was last used; written when it falls asleep and now and then while awake.
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_active: Option<Time>,
-    /// How often the container was started again after it had ended by itself.
+    /// How often the container was started again after it had ended by itself, or its liveness probe had failed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restarts: i64,
     /// How often in a row it ended soon after its start; decides the back-off.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crashes: i64,
-    /// How the container last ended by itself.
+    /// How the container last ended by itself, or for its liveness probe.
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_exit: Option<LastExit>,
     /// Scheduled, Ready, UpToDate, HostLost.
@@ -183,6 +183,9 @@ pub struct LastExit {
     /// When that end was first seen, by the control plane's clock; the next start is reckoned from here.
     #[serde(default, skip_serializing_if = "is_default")]
     pub seen_at: Option<Time>,
+    /// Whether it was stopped because its liveness probe failed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unhealthy: bool,
 }
 
 impl InstanceStatus {

@@ -56,7 +56,7 @@ pub use namespace::{
     NAMESPACE_FINALIZER, Namespace, NamespaceSpec, NamespaceStatus, SYSTEM_NAMESPACE, TERMINATING, namespace_use_mark,
 };
 pub use placement::{OnHostLoss, Placement};
-pub use probes::{HttpProbe, Probe, Probes, TcpProbe};
+pub use probes::{Check, ExecProbe, HttpProbe, Probe, Probes, StartupProbe, TcpProbe};
 pub use quantity::{ParseError, Quantity, Span};
 pub use route::{Route, RoutePath};
 pub use route_auth::{

@@ -1,7 +1,7 @@
 //! Fair shares: keys of one lane (a host, say) may hold only so many of the runner's places, and wait among themselves
 //! for the next. A lane that is stuck slows no other.
 //!
-//! Used by the runner alone. Invariants: a lane with parked keys is full; memory is bounded by the number of keys.
+//! Used by the runner, and for the attempts of probes. Invariants: a lane with parked keys is full; memory is bounded by the number of keys.
 
 use std::collections::{HashMap, VecDeque};
 

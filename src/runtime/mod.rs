@@ -15,6 +15,7 @@ mod queue;
 mod runner;
 
 pub use backoff::Backoff;
+pub use lanes::Lanes;
 pub use outcome::{Error, Outcome};
 pub use queue::Queue;
 pub use runner::{Runner, RunnerStats};

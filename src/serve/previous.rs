@@ -124,8 +124,14 @@ mod tests {
 
     fn exit(started: Option<i64>, finished: i64) -> InstanceStatus {
         let started_at = started.map(|t| Time::from(at(t)));
-        let last_exit =
-            LastExit { exit_code: 1, oom_killed: false, started_at, finished_at: at(finished).into(), seen_at: None };
+        let last_exit = LastExit {
+            exit_code: 1,
+            oom_killed: false,
+            started_at,
+            finished_at: at(finished).into(),
+            seen_at: None,
+            unhealthy: false,
+        };
         InstanceStatus { last_exit: Some(last_exit), ..InstanceStatus::default() }
     }
 

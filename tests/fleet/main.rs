@@ -18,6 +18,7 @@ mod http;
 mod kubectl;
 mod loss;
 mod network;
+mod probes;
 mod reach;
 mod registry;
 mod relay;

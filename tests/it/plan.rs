@@ -10,6 +10,7 @@ use portreeve::controllers::instance::{
     Action, ActivitySeen, NetworkSeen, NodeSeen, Observed, Presence, Site, Want, container_spec, network_spec, plan,
     want,
 };
+use portreeve::controllers::probes::{Attempt, HealthSeen};
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
 use portreeve::model::{
@@ -57,6 +58,7 @@ impl Model {
             values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
             activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0, yields: false },
             startup: None,
+            health: HealthSeen::default(),
             leave: None,
             loss: None,
         };
@@ -69,7 +71,7 @@ impl Model {
             self.seen.volumes.entry(format!("{name}.{}", volume.name)).or_default();
         }
         let running = self.seen.containers.iter().any(|c| c.state == RunState::Running);
-        self.seen.startup = running.then_some(Ok(()));
+        self.seen.startup = running.then_some(Attempt::Passed);
     }
 
     /// One reconcile: how many actions there were.

@@ -19,6 +19,8 @@ mod moving;
 mod partition;
 #[path = "sim/ports.rs"]
 mod ports;
+#[path = "sim/probes.rs"]
+mod probes;
 #[path = "sim/room.rs"]
 mod room;
 #[path = "sim/sick.rs"]
@@ -116,6 +118,9 @@ async fn disagreement(world: &World) -> Option<String> {
             }
             if c.running && c.networks != [name.clone()] {
                 return Some(format!("{} is on {:?}", c.name, c.networks));
+            }
+            if let Some(why) = probes::disagreement(instance, &world.fleet.host(&host).condition(&name)) {
+                return Some(why);
             }
             let (spec, status) = (&instance.spec, &instance.status);
             let (limits, held) = ((spec.memory_bytes(), spec.cpu_milli(), spec.pids()), &status.allocated_resources);
@@ -289,6 +294,10 @@ static RECREATED: AtomicUsize = AtomicUsize::new(0);
 
 /// Lives in which a host was full at some time.
 static FULL: AtomicUsize = AtomicUsize::new(0);
+/// Instances of all lives that turned unready at the end, and ready again.
+static UNREADY: AtomicUsize = AtomicUsize::new(0);
+/// Containers of all lives that were stopped for their liveness probe.
+static KILLED: AtomicUsize = AtomicUsize::new(0);
 /// Of the memory that a host has, two find room beside one another, and three do not.
 const BIG: &str = "3Gi";
 
@@ -310,9 +319,9 @@ async fn life(seed: u64) -> Vec<String> {
         let engine = &engines[rng.below(engines.len() as u64) as usize];
         let there = engine.snapshot().containers.iter().any(|c| c.name == object);
         let networked = engine.snapshot().networks.contains_key(&object);
-        match rng.below(23) {
+        match rng.below(27) {
             // Hands can only meddle with what is there.
-            11 | 12 | 13 | 14 | 16 | 18 if !there => {}
+            11 | 12 | 13 | 14 | 16 | 18 | 22 | 23 if !there => {}
             15 | 19 if !networked => {}
             0..=4 => {
                 let mut spec = spec(["app:1", "app:2", "app:3"][rng.below(3) as usize]);
@@ -322,6 +331,9 @@ async fn life(seed: u64) -> Vec<String> {
                 }
                 if rng.percent(25) {
                     spec["resources"] = json!({"memory": BIG});
+                }
+                if rng.percent(50) {
+                    spec["probes"] = probes::probes();
                 }
                 world.apply(name, spec).await;
             }
@@ -353,6 +365,13 @@ async fn life(seed: u64) -> Vec<String> {
                 }
             }
             21 => engine.go_away(Duration::from_secs(30 + rng.below(180))),
+            22 => engine.set_unready(&object, rng.percent(70)),
+            23 => engine.hang_at(&object, 80 + rng.below(2) as u16),
+            // A probe that comes, or goes.
+            24 => {
+                let probes = if rng.percent(70) { probes::probes() } else { json!({}) };
+                world.change(name, |i| i.spec.probes = serde_json::from_value(probes.clone()).unwrap()).await;
+            }
             _ => {
                 world.crash().await;
                 world.start();
@@ -363,6 +382,7 @@ async fn life(seed: u64) -> Vec<String> {
     for (_, engine) in world.fleet.all() {
         engine.set_fault_rates(FaultRates::default());
         engine.come_back();
+        engine.heal();
     }
     for name in names {
         world.change(name, |i| i.spec.resources.memory = Some("200Mi".parse().unwrap())).await;
@@ -371,11 +391,16 @@ async fn life(seed: u64) -> Vec<String> {
     // Drift whose event was lost is found by the look at everything that follows events, and a late effect may still come.
     tokio::time::sleep(22 * MINUTE).await;
     converged(&world, 30 * MINUTE).await;
+    let vain = world.vain_probes();
     world.assert_quiet(6 * MINUTE).await;
+    assert_eq!(world.vain_probes(), vain, "somebody who rests was probed");
+    UNREADY.fetch_add(probes::turn_unready_and_back(&world).await, Ordering::Relaxed);
+    probes::hang(&world).await;
     let lost = |i: &Instance| condition(&i.status.conditions, HOST_LOST).map(|c| c.reason.clone());
     let lost: Vec<_> = world.instances().await.iter().filter_map(lost).collect();
     assert!(lost.iter().all(|reason| reason == "Recreated"), "no host is lost any more: {lost:?}");
     RECREATED.fetch_add(lost.len(), Ordering::Relaxed);
+    KILLED.fetch_add(probes::events(&world, "Killing").await, Ordering::Relaxed);
     let seen = witness.end(&world.store).await;
     FULL.fetch_add(usize::from(seen.memory > 5 << 30), Ordering::Relaxed);
     let ops = world
@@ -413,6 +438,9 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
     eprintln!("{recreated} instances were made anew on another host");
     let full = FULL.load(Ordering::Relaxed);
     eprintln!("{full} lives had a host with no room for one more");
+    let (unready, killed) = (UNREADY.load(Ordering::Relaxed), KILLED.load(Ordering::Relaxed));
+    eprintln!("{unready} instances turned unready at the end, {killed} were started anew for their liveness");
+    assert!(unready >= 100 && killed >= 100, "too few to show anything");
     assert!(full >= 100, "a host was full in {full} of a thousand lives: too few to show anything");
     assert!(recreated >= 100, "{recreated} instances of a thousand lives lost their host: too few to show anything");
 }

@@ -144,8 +144,9 @@ fn same(group: &'static str, kind: &'static str, shown: &[Value]) {
 #[test]
 fn a_pod_has_what_its_schema_says_and_nothing_else() {
     let pod = |phase: &str| {
-        let startup = match phase {
+        let check = match phase {
             "Running" => json!({"http": {"port": "web", "path": "/health"}}),
+            "Asleep" => json!({"exec": {"command": ["ready"]}}),
             _ => json!({"tcp": {"port": "web"}}),
         };
         let instance = json!({
@@ -162,7 +163,7 @@ fn a_pod_has_what_its_schema_says_and_nothing_else() {
                             {"configMapRef": {"name": "c", "optional": true}}],
                 "volumes": [{"name": "data", "mountPath": "/data"},
                             {"name": "conf", "mountPath": "/conf", "hostPath": "/srv/{name}", "readOnly": true}],
-                "probes": {"startup": startup},
+                "probes": {"startup": check, "readiness": check, "liveness": {"checks": [check]}},
                 "placement": {"nodeSelector": {"zone": "a"}, "tolerations": [
                     {"key": "k", "operator": "Exists", "effect": "NoSchedule"}, {"key": "k", "value": "v"}]},
             },

@@ -60,7 +60,9 @@ fn pod_spec() -> Value {
             ("env", of_instance("env")),
             ("envFrom", of_instance("envFrom")),
             ("volumeMounts", keyed("mountPath", "The volumes that it has.", mount)),
-            ("startupProbe", startup_probe()),
+            ("startupProbe", probe("What tells that the app has started.")),
+            ("readinessProbe", probe("What tells whether the app can serve.")),
+            ("livenessProbe", probe("What tells whether the app lives.")),
             ("ports", keyed("containerPort", "The ports that the app listens on.", port)),
             ("resources", resources),
         ],
@@ -87,13 +89,28 @@ fn volume() -> Value {
     )
 }
 
-fn startup_probe() -> Value {
+fn probe(what: &str) -> Value {
     let http = object(
         "A request that has to succeed.",
         [("path", text("Its path.")), ("port", text("The name of the port.")), ("scheme", choice(&["HTTP"], "HTTP"))],
     );
     let tcp = object("A connection that has to come about.", [("port", text("The name of the port."))]);
-    object("What tells that the app is up: one of the two.", [("httpGet", http), ("tcpSocket", tcp)])
+    let exec = object("A command that has to end with 0.", [("command", texts("The program and its arguments."))]);
+    object(
+        &format!("{what} One of httpGet, tcpSocket and exec; of several checks the first."),
+        [
+            ("httpGet", http),
+            ("tcpSocket", tcp),
+            ("exec", exec),
+            ("periodSeconds", integer("Between two attempts, rounded up.")),
+            ("timeoutSeconds", integer("How long one attempt may take, rounded up.")),
+            ("successThreshold", integer("How many in a row must pass.")),
+            (
+                "failureThreshold",
+                integer("How many in a row must fail; of a startup probe, its time in all by its period."),
+            ),
+        ],
+    )
 }
 
 fn pod_status() -> Value {

@@ -1,11 +1,12 @@
 //! What a Pod is made of, from the spec of its Instance: for `kubectl describe pod` and for tools that show Pods.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::pods::CONTAINER;
-use crate::model::{Instance, Phase, Probe, Quantity, Volume};
+use crate::model::{Check, Instance, InstanceSpec, Phase, Probe, Quantity, Volume};
 
 /// What of annotations is not the Pod's: ours speak of the Instance, and kubectl's own is a copy of all of it.
 const NOT_SHOWN: [&str; 2] = ["portreeve.dev/", "kubectl.kubernetes.io/last-applied-configuration"];
@@ -57,14 +58,45 @@ fn container(instance: &Instance) -> Value {
         // One that rests holds nothing of its host.
         "resources": {"limits": resources, "requests": (!rests).then_some(&resources)},
         "volumeMounts": some(&mounts, mounts.is_empty()),
-        "startupProbe": spec.probes.startup.as_ref().map(probe),
+        "startupProbe": startup(spec),
+        "readinessProbe": spec.probes.readiness.as_ref().map(probe),
+        "livenessProbe": spec.probes.liveness.as_ref().map(probe),
     })
 }
 
+/// As Kubernetes counts them, in whole seconds and none of them 0.
+fn seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
+}
+
+/// A startup probe's time in all is, elsewhere, so many failures.
+fn startup(spec: &InstanceSpec) -> Option<Value> {
+    let check = spec.probes.startup.as_ref()?.check()?;
+    let period = seconds(spec.startup_period().unwrap_or_default());
+    let failures = seconds(spec.startup_timeout()).div_ceil(period);
+    let mut shown = shown(&check, spec.startup_attempt_timeout());
+    shown["periodSeconds"] = period.into();
+    shown["successThreshold"] = 1.into();
+    shown["failureThreshold"] = failures.into();
+    Some(shown)
+}
+
+/// Of several checks the first: a Pod's probe has one.
 fn probe(probe: &Probe) -> Value {
+    let mut shown = shown(&probe.all().into_iter().next().unwrap_or_default(), probe.attempt_timeout());
+    shown["periodSeconds"] = seconds(probe.period()).into();
+    shown["successThreshold"] = probe.successes().into();
+    shown["failureThreshold"] = probe.failures().into();
+    shown
+}
+
+fn shown(check: &Check, limit: Duration) -> Value {
+    let path = |path: &str| if path.is_empty() { "/".to_owned() } else { path.to_owned() };
     json!({
-        "httpGet": probe.http.as_ref().map(|http| json!({"path": http.path, "port": http.port, "scheme": "HTTP"})),
-        "tcpSocket": probe.tcp.as_ref().map(|tcp| json!({"port": tcp.port})),
+        "httpGet": check.http.as_ref().map(|http| json!({"path": path(&http.path), "port": http.port, "scheme": "HTTP"})),
+        "tcpSocket": check.tcp.as_ref().map(|tcp| json!({"port": tcp.port})),
+        "exec": check.exec.as_ref().map(|exec| json!({"command": exec.command})),
+        "timeoutSeconds": seconds(limit),
     })
 }
 
@@ -74,5 +106,39 @@ fn source(instance: &Instance, volume: &Volume) -> Value {
         json!({"name": volume.name, "persistentVolumeClaim": {"claimName": instance.volume_name(volume)}})
     } else {
         json!({"name": volume.name, "hostPath": {"path": instance.fill(&volume.host_path)}})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_shown_as_kubernetes_counts_them() {
+        let spec: InstanceSpec = serde_json::from_value(json!({
+            "image": "a", "ports": [{"name": "web", "containerPort": 80}],
+            "probes": {
+                "startup": {"http": {"port": "web"}, "period": "250ms", "timeout": "90s"},
+                "readiness": {"exec": {"command": ["ready"]}, "period": "1500ms", "successes": 2},
+                "liveness": {"checks": [{"tcp": {"port": "web"}}, {"http": {"port": "web"}}], "attemptTimeout": "100ms"},
+            },
+        }))
+        .unwrap();
+        let counts = |shown: &Value| {
+            ["periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold"].map(|name| shown[name].clone())
+        };
+        let startup = startup(&spec).unwrap();
+        assert_eq!(startup["httpGet"], json!({"path": "/", "port": "web", "scheme": "HTTP"}));
+        assert_eq!(counts(&startup), [1, 2, 1, 90]);
+        let readiness = probe(spec.probes.readiness.as_ref().unwrap());
+        assert_eq!(
+            (&readiness["exec"]["command"][0], counts(&readiness)),
+            (&json!("ready"), [2, 1, 2, 3].map(Value::from))
+        );
+        let liveness = probe(spec.probes.liveness.as_ref().unwrap());
+        assert_eq!(
+            (&liveness["tcpSocket"]["port"], counts(&liveness)),
+            (&json!("web"), [10, 1, 1, 3].map(Value::from))
+        );
     }
 }

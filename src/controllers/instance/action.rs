@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::controllers::probes::ProbeTarget;
 use crate::docker::engine::{ContainerSpec, EngineErrorKind, Limits};
 use crate::model::{InstanceStatus, Key};
 
 use super::adoption::Offer;
-use super::probe::ProbeTarget;
 
 /// Time between SIGTERM and SIGKILL.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -73,9 +73,10 @@ pub enum Action {
         id: String,
         limits: Limits,
     },
-    /// Probe again and again, for a while.
+    /// Probe again and again, for a while. `fresh`: it was started just now, and not probed yet.
     AwaitStartup {
         target: ProbeTarget,
+        fresh: bool,
     },
     RemoveNetwork {
         name: String,
@@ -147,10 +148,7 @@ impl fmt::Display for Action {
                 limits.cpu_milli,
                 limits.pids
             ),
-            Action::AwaitStartup { target } => match &target.path {
-                Some(path) => write!(f, "await GET {path} on {}:{}", target.address, target.port),
-                None => write!(f, "await a connection to {}:{}", target.address, target.port),
-            },
+            Action::AwaitStartup { target, .. } => write!(f, "await {target}"),
             Action::RemoveNetwork { name } => write!(f, "remove network {name}"),
             Action::RemoveVolume { name } => write!(f, "remove volume {name}"),
             Action::DropFinalizer => f.write_str("drop the finalizer"),

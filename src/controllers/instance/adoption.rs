@@ -178,7 +178,8 @@ mod tests {
             image_present: Some(true),
             values: Default::default(),
             activity: ActivitySeen::default(),
-            startup: Some(Ok(())),
+            startup: Some(crate::controllers::probes::Attempt::Passed),
+            health: Default::default(),
             leave: None,
             loss: None,
         }

@@ -4,34 +4,31 @@
 mod binding;
 mod pulling;
 mod reserving;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::controllers::probes::{Attempt, ProbeTarget};
 use crate::docker::engine::{ContainerSpec, Engine, EngineError, EngineErrorKind};
 use crate::docker::labels;
 use crate::docker::turns::Turn;
-use crate::model::{ConditionStatus, FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, Subnet, condition};
+use crate::model::{FINALIZER, Instance, InstanceStatus, Key, Phase, Resource, Subnet};
 use crate::runtime::{Error, Outcome};
 use crate::store::{Revision, StoreError, typed};
 
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::action::{Action, Plan, STOP_GRACE};
-use super::adoption::NOT_ADOPTABLE;
 use super::engine_error;
-use super::loss::HOST_LOST;
 use super::network::network_spec;
 use super::observe::activity;
 use super::plan::{Want, want};
-use super::probe::ProbeTarget;
-use super::report::{NO_ROOM, after_failure, failure_reason, refuse_subnet};
+use super::report::{after_failure, failure_reason, refuse_subnet};
+use super::startup::{self, AWAIT_SLICE};
 use super::values::{self, OpenError, Opened};
 
 pub use reserving::LEFT_ALONE;
-
-/// How long one step waits for an app before everything is looked at again.
-const AWAIT_SLICE: Duration = Duration::from_secs(1);
 
 /// One run of one plan.
 pub struct Executor<'a> {
@@ -182,62 +179,6 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Events of what the plan found out; failures of actions are told where they happen.
-    fn tell_changes(&self, old: &InstanceStatus) {
-        let new = &self.instance.status;
-        if new.last_exit != old.last_exit
-            && let Some(exit) = &new.last_exit
-        {
-            let how = if exit.oom_killed { " (killed for passing its memory limit)" } else { "" };
-            self.event(
-                EventType::Warning,
-                "Exited",
-                format!("the container ended with exit code {}{how}", exit.exit_code),
-            );
-        }
-        let lost = |s: &InstanceStatus| condition(&s.conditions, HOST_LOST).map(|c| (c.status, c.reason.clone()));
-        if lost(new) != lost(old)
-            && let Some(told) = condition(&new.conditions, HOST_LOST).filter(|c| c.status == ConditionStatus::True)
-        {
-            self.event(EventType::Warning, HOST_LOST, told.message.clone());
-        }
-        let ready = |s: &InstanceStatus| {
-            condition(&s.conditions, "Ready").map(|c| (c.status, c.reason.clone(), c.message.clone()))
-        };
-        let Some((status, reason, message)) = ready(new) else { return };
-        let changed = ready(old).is_none_or(|(s, r, _)| (s, &r) != (status, &reason));
-        if !changed {
-            return;
-        }
-        match (status, new.phase) {
-            (ConditionStatus::True, _) => self.event(EventType::Normal, "Ready", "the app has started"),
-            (_, Phase::Asleep | Phase::Stopped) if reason == "VolumeLost" => {
-                self.event(EventType::Warning, &reason, message);
-            }
-            (_, Phase::Asleep) => self.event(EventType::Normal, "Asleep", message),
-            (_, Phase::Stopped) => self.event(EventType::Normal, "Stopped", message),
-            (_, Phase::Failed | Phase::Lost | Phase::Pending)
-                if matches!(
-                    reason.as_str(),
-                    "Unschedulable"
-                        | NO_ROOM
-                        | "HostUnreachable"
-                        | "CrashLoopBackOff"
-                        | "StartupProbeFailed"
-                        | "VolumeLost"
-                        | "NameConflict"
-                        | NOT_ADOPTABLE
-                        | "ImageMissing"
-                        | "SecretMissing"
-                        | "ConfigMapMissing"
-                ) =>
-            {
-                self.event(EventType::Warning, &reason, message);
-            }
-            _ => {}
-        }
-    }
-
     async fn step(&mut self, action: &Action) -> Result<Step, StepError> {
         match action {
             Action::Bind { network } => return self.bind(*network).await,
@@ -256,7 +197,7 @@ impl<'a> Executor<'a> {
                 self.ctx.activity.forget(&self.key);
                 return Ok(Step::LookAgain);
             }
-            Action::AwaitStartup { target } => return Ok(self.await_startup(target).await?),
+            Action::AwaitStartup { target, fresh } => return self.await_startup(target, *fresh).await,
             Action::Stop { only_if_idle: true, .. } => {
                 // From this commit on the proxy holds new requests; one that came before is counted now.
                 self.ctx.cache.wait_for(self.revision).await;
@@ -383,9 +324,11 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Probes at intervals of a fiftieth of the time waited so far: a fast app is found up at once, a slow one is not
-    /// hammered. Ends early when it passes, or when the object changes.
-    async fn await_startup(&self, target: &ProbeTarget) -> Result<Step, StoreError> {
+    /// Probes again and again. Ends early when it passes, or when the object changes.
+    async fn await_startup(&self, target: &ProbeTarget, fresh: bool) -> Result<Step, StepError> {
+        if fresh {
+            self.ctx.health.startup_tried(&self.key, None);
+        }
         let began = self.ctx.clock.monotonic();
         let before = self
             .instance
@@ -394,16 +337,21 @@ impl<'a> Executor<'a> {
             .and_then(|t| Duration::try_from(self.ctx.clock.now().duration_since(t.timestamp())).ok())
             .filter(|_| self.instance.status.phase != Phase::Starting)
             .unwrap_or_default();
+        let id = &self.instance.status.container_id;
+        let engine = match target {
+            ProbeTarget::Exec { .. } => Some(self.engine()?),
+            ProbeTarget::Net { .. } => None,
+        };
         loop {
-            if self.ctx.prober.probe(target).await.is_ok() {
+            let made = startup::attempt(self.ctx, engine.as_deref(), &self.instance, id, target).await;
+            if made == Some(Attempt::Passed) {
                 return Ok(Step::Next);
             }
             let waited = self.ctx.clock.monotonic() - began;
             if waited >= AWAIT_SLICE || !self.is_current().await? {
                 return Ok(Step::LookAgain);
             }
-            let interval = ((before + waited) / 50).clamp(Duration::from_millis(1), Duration::from_millis(250));
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(startup::pause(self.ctx, &self.instance, before + waited)).await;
         }
     }
 }

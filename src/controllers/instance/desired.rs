@@ -186,7 +186,11 @@ mod tests {
                         "limits": {"requestsPerSecond": 5, "connections": 2}}]),
             ),
             ("owner", json!("someone")),
-            ("probes", json!({"startup": {"tcp": {"port": "web"}}})),
+            (
+                "probes",
+                json!({"startup": {"tcp": {"port": "web"}}, "readiness": {"exec": {"command": ["a"]}},
+                              "liveness": {"checks": [{"tcp": {"port": "web"}}]}}),
+            ),
         ] {
             assert_eq!(with(path, value), before, "{path} would re-create the container");
         }

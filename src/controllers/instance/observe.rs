@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use sha2::{Digest, Sha256};
 
+use crate::controllers::probes::ProbeTarget;
 use crate::docker::engine::{ContainerInfo, Engine, EngineError, EngineErrorKind, EngineResult, RunState};
 use crate::docker::inventory::SightingKind;
 use crate::docker::labels;
@@ -17,12 +18,13 @@ use super::adoption::dress;
 use super::apply::LEFT_ALONE;
 use super::candidate;
 use super::desired::{container_spec, named_volumes};
+use super::health::started;
 use super::loss::{Loss, given_up, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
-use super::probe::ProbeTarget;
-use super::running::{is_in_its_network, started};
+use super::running::is_in_its_network;
+use super::startup;
 use super::values::ValueNames;
 
 /// Looks at the world for one instance. An error that says that the node cannot be reached is an observation; any
@@ -41,6 +43,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         values: value_names(ctx, desired),
         activity: activity(ctx, desired),
         startup: None,
+        health: ctx.health.seen(desired),
         leave: None,
         loss: None,
     };
@@ -200,9 +203,9 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     };
     match current.filter(in_place) {
         Some(container) if started(desired, container) => {}
-        Some(_) => {
+        Some(container) => {
             if let Some(target) = ProbeTarget::startup(desired) {
-                seen.startup = Some(ctx.prober.probe(&target).await);
+                seen.startup = startup::attempt(ctx, Some(engine), desired, &container.id, &target).await;
             }
         }
         // A container may have to be made.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::controllers::probes::{Attempt, HealthSeen};
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
 use crate::model::{
@@ -73,7 +74,9 @@ pub struct Observed {
     pub values: ValueNames,
     pub activity: ActivitySeen,
     /// One attempt of the startup probe; `None`: not made.
-    pub startup: Option<Result<(), String>>,
+    pub startup: Option<Attempt>,
+    /// What the other probes have found out of the run that the status names.
+    pub health: HealthSeen,
     /// The wish that it leaves its node; `None`: it may stay.
     pub leave: Option<Leave>,
     /// What is to be done about a node that does not answer; `None`: to wait.

@@ -65,6 +65,13 @@ impl Report {
         self.condition("UpToDate", yes.into(), reason, message)
     }
 
+    /// Tells something of the spec that is brought about now, while another is to come.
+    pub fn of_before(&mut self, desired: &Instance, tell: impl FnOnce(&mut Report)) {
+        let generation = std::mem::replace(&mut self.generation, desired.status.observed_generation);
+        tell(self);
+        self.generation = generation;
+    }
+
     pub fn take(&mut self) -> InstanceStatus {
         std::mem::take(&mut self.status)
     }

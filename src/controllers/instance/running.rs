@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::controllers::probes::{Attempt, ProbeTarget};
 use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
 use crate::docker::labels;
-use crate::model::{
-    ImagePullPolicy, Instance, InstanceStatus, LastExit, MicroTime, Phase, Power, Resource, Time, is_true,
-};
+use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, MicroTime, Phase, Power, Resource, Time};
 
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
+use super::health;
 use super::network::NetworkSeen;
 use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, until_sleep};
-use super::probe::ProbeTarget;
 use super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
 use super::values;
 
@@ -193,7 +192,7 @@ fn plan_container(
     old: Option<&ContainerInfo>,
     mut actions: Vec<Action>,
 ) -> Plan {
-    let serving = old.is_some_and(|c| c.state == RunState::Running) && is_true(&desired.status.conditions, "Ready");
+    let serving = old.is_some_and(|c| c.state == RunState::Running) && health::is_up(desired);
     let policy = desired.spec.pull_policy();
     let present = seen.image_present.unwrap_or(false);
     let stale = desired.status.observed_generation != desired.metadata.generation
@@ -201,6 +200,7 @@ fn plan_container(
     if serving {
         // Until the new container is there, Ready speaks of the old spec; waiting clients must not take it for the new.
         report.status.observed_generation = desired.status.observed_generation;
+        report.of_before(desired, |report| health::tell_ready(report, desired, seen, true));
     }
     if policy == ImagePullPolicy::Never && !present {
         let message = format!("image {} is not on the node, and imagePullPolicy is Never", desired.spec.image);
@@ -308,13 +308,13 @@ fn plan_start(
         let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
         // One that is longer than the delay is of a clock that has been put back meanwhile: it says nothing.
         if !wait.is_zero() && wait <= delay {
-            let how = if exit.oom_killed { "killed for passing its memory limit" } else { "ended by itself" };
-            let message = format!(
-                "{how} with exit code {}, {} times in a row; next start at {}",
-                exit.exit_code,
-                report.status.crashes,
-                Time::from(next)
-            );
+            let how = match exit.exit_code {
+                _ if exit.unhealthy => "stopped because its liveness probe failed".to_owned(),
+                code if exit.oom_killed => format!("killed for passing its memory limit with exit code {code}"),
+                code => format!("ended by itself with exit code {code}"),
+            };
+            let message =
+                format!("{how}, {} times in a row; next start at {}", report.status.crashes, Time::from(next));
             report.phase(Phase::Failed).not_ready("CrashLoopBackOff", message);
             return Plan { status: report.take(), actions, recheck: Some(wait) };
         }
@@ -329,7 +329,7 @@ fn plan_start(
         actions.push(Action::Mark(report.snapshot()));
     }
     actions.push(Action::Start { id: container.id.clone(), again: container.state != RunState::Created });
-    actions.extend(ProbeTarget::startup(desired).map(|target| Action::AwaitStartup { target }));
+    actions.extend(ProbeTarget::startup(desired).map(|target| Action::AwaitStartup { target, fresh: true }));
     Plan { status: *before, actions, recheck: None }
 }
 
@@ -364,6 +364,7 @@ fn new_crash(desired: &Instance, container: &ContainerInfo, now: Timestamp) -> O
         started_at,
         finished_at,
         seen_at: Some(now.into()),
+        unhealthy: health::ended_for_liveness(desired),
     })
 }
 
@@ -378,7 +379,7 @@ fn plan_running(
 ) -> Plan {
     record_container(&mut report.status, desired, container, now);
     if actions.iter().any(|a| matches!(a, Action::Rename { .. } | Action::UpdateLimits { .. })) {
-        if is_true(&desired.status.conditions, "Ready") {
+        if health::is_up(desired) {
             report.status.observed_generation = desired.status.observed_generation;
         }
         if !told_failing(desired, &["RenameFailed", "UpdateFailed", "NoSpace", NO_ROOM, MAKING_ROOM]) {
@@ -387,9 +388,12 @@ fn plan_running(
     } else {
         report.up_to_date(true, "UpToDate", "the container is of the current spec");
     }
-    let target = ProbeTarget::startup(desired);
-    if started(desired, container) || target.is_none() || seen.startup == Some(Ok(())) {
-        report.phase(Phase::Running).ready("Running", "the app has started");
+    if let Some(why) = health::death(desired, seen, container) {
+        return health::plan_restart(report, container, why, actions);
+    }
+    let (target, started) = (ProbeTarget::startup(desired), health::started(desired, container));
+    if started || target.is_none() || seen.startup == Some(Attempt::Passed) {
+        health::tell_ready(&mut report, desired, seen, started);
         report.status.refused_ports.clear();
         report.status.refused_subnets.clear();
         if desired.status.phase != Phase::Running {
@@ -399,30 +403,24 @@ fn plan_running(
     }
     let began = report.status.start_seen_at.or(report.status.started_at).map_or(now, |t| t.timestamp());
     let since = Duration::try_from(now.duration_since(began)).unwrap_or_default();
-    let last = match &seen.startup {
-        Some(Err(why)) => why.as_str(),
-        Some(Ok(())) | None => "not probed yet",
-    };
     if since > desired.spec.startup_timeout() {
-        let message = format!("the startup probe did not pass within {:?}: {last}", desired.spec.startup_timeout());
-        report.phase(Phase::Failed).not_ready("StartupProbeFailed", message);
+        let last = match &seen.startup {
+            Some(Attempt::Failed(why) | Attempt::Unknown(why)) => Some(why.as_str()),
+            // Its next attempt is not due yet: what is told of the last one stays.
+            None if report.status.phase == Phase::Failed => None,
+            Some(Attempt::Passed) | None => Some("not probed yet"),
+        };
+        if let Some(last) = last {
+            let message = format!("the startup probe did not pass within {:?}: {last}", desired.spec.startup_timeout());
+            report.phase(Phase::Failed).not_ready("StartupProbeFailed", message);
+        }
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(2)) };
     }
     if report.status.phase != Phase::Failed || desired.status.container_id != container.id {
         report.phase(Phase::Starting).not_ready("Starting", "waiting for the startup probe");
     }
-    actions.extend(target.map(|target| Action::AwaitStartup { target }));
+    actions.extend(target.map(|target| Action::AwaitStartup { target, fresh: false }));
     Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(2)) }
-}
-
-/// Whether this very run of this container has passed its startup probe before.
-pub fn started(desired: &Instance, container: &ContainerInfo) -> bool {
-    let status = &desired.status;
-    container.state == RunState::Running
-        && status.phase == Phase::Running
-        && is_true(&status.conditions, "Ready")
-        && status.container_id == container.id
-        && status.started_at == container.started_at.map(Time::from)
 }
 
 fn record_container(status: &mut InstanceStatus, desired: &Instance, container: &ContainerInfo, now: Timestamp) {

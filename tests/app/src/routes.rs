@@ -1,8 +1,10 @@
-//! What each path answers. Pure but for the data directory, `/slow`, `/alloc` and `/dial`.
+//! What each path answers. Pure but for the data directory, `/slow`, `/alloc`, `/dial`, `/ready` and `/hang`.
 //!
 //! ```text
 //! GET  /               hostname, version, boots, pid, port, one to a line
 //! GET  /health         200 ok, or 503 with HEALTH=fail
+//! GET  /ready          200 ok, or 503 after POST /ready?is=0, until POST /ready?is=1
+//! POST /hang?port=N    from now on no request at that port is answered
 //! GET  /data/FILE      the file; POST appends the body
 //! GET  /env            the environment
 //! GET  /headers        the request line and headers, as they arrived
@@ -19,6 +21,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -26,14 +29,38 @@ use crate::connection::{Answer, Response};
 use crate::request::Request;
 use crate::{Settings, websocket};
 
+/// Whether it says that it can serve.
+static READY: AtomicBool = AtomicBool::new(true);
+/// The port at which it hangs; 0: none.
+static HUNG: AtomicU64 = AtomicU64::new(0);
+
 pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
     let read = matches!(request.method.as_str(), "GET" | "HEAD");
     let write = request.method == "POST";
     let whole = |status: u16, text: &str| Answer::Whole(Response::text(status, text));
+    while HUNG.load(Ordering::Relaxed) == u64::from(port) {
+        thread::park();
+    }
     match request.path.as_str() {
         "/" if read => Answer::Whole(Response::text(200, about(settings, port))),
         "/health" if read && settings.healthy => whole(200, "ok\n"),
         "/health" if read => whole(503, "failing, as HEALTH=fail asks\n"),
+        "/ready" if read && READY.load(Ordering::Relaxed) => whole(200, "ok\n"),
+        "/ready" if read => whole(503, "not ready, as it was asked to be\n"),
+        "/ready" if write => match number(request, "is") {
+            Ok(is) => {
+                READY.store(is != Some(0), Ordering::Relaxed);
+                whole(200, "done\n")
+            }
+            Err(refusal) => refusal,
+        },
+        "/hang" if write => match number(request, "port") {
+            Ok(at) => {
+                HUNG.store(at.unwrap_or_default(), Ordering::Relaxed);
+                whole(200, "done\n")
+            }
+            Err(refusal) => refusal,
+        },
         "/env" if read => Answer::Whole(Response::text(200, crate::environment())),
         "/headers" if read => Answer::Whole(Response::text(200, headers(request))),
         "/echo" if write => Answer::Whole(Response { status: 200, body: request.body.clone() }),
@@ -73,8 +100,8 @@ pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
             Err(e) => Answer::Whole(Response::text(400, format!("to: {e}\n"))),
         },
         "/ws" if read => websocket::answer(request),
-        "/" | "/health" | "/env" | "/headers" | "/echo" | "/stream" | "/slow" | "/bytes" | "/alloc" | "/exit"
-        | "/dial" | "/ws" => whole(405, "not with this method\n"),
+        "/" | "/health" | "/ready" | "/hang" | "/env" | "/headers" | "/echo" | "/stream" | "/slow" | "/bytes"
+        | "/alloc" | "/exit" | "/dial" | "/ws" => whole(405, "not with this method\n"),
         path => match path.strip_prefix("/data/") {
             Some(file) if read => file_answer(settings.data.read(file)),
             Some(file) if write => {

@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use portreeve::api::Exposition;
 use portreeve::cache::Cache;
 use portreeve::clock::{SharedClock, VirtualClock};
-use portreeve::controllers::instance::{ProbeTarget, Prober, Site};
+use portreeve::controllers::instance::Site;
+use portreeve::controllers::probes::{Attempt, NetTarget, Prober};
 use portreeve::controllers::recorder::Recorder;
 use portreeve::controllers::{self, Context};
 use portreeve::model::{DockerHost, FINALIZER, Instance, Key, Kind, Namespace, Resource};
@@ -28,7 +29,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::sim_engine::fleet::SimFleet;
-use super::sim_engine::image::SimImage;
+use super::sim_engine::health::Answer;
+use super::sim_engine::image::{SimCommand, SimImage};
 
 pub const CLUSTER: &str = "sim";
 /// Longer than the time between two checks of a host, and one of a daemon that hangs.
@@ -42,6 +44,7 @@ pub struct World {
     pub opened: SharedStore,
     pub fleet: SimFleet,
     process: Option<Process>,
+    probes: Arc<Probed>,
     uids: AtomicU64,
 }
 
@@ -54,14 +57,35 @@ struct Process {
     stats: Arc<RunnerStats>,
 }
 
-struct SimProber(SimFleet);
+/// Attempts of probes over the network.
+#[derive(Default)]
+struct Probed {
+    all: AtomicU64,
+    /// Where nobody listened.
+    vain: AtomicU64,
+}
+
+struct SimProber(SimFleet, Arc<Probed>);
 
 #[async_trait]
 impl Prober for SimProber {
-    async fn probe(&self, target: &ProbeTarget) -> Result<(), String> {
+    async fn probe(&self, target: &NetTarget, limit: Duration) -> Attempt {
+        self.1.all.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let serves = self.0.all().any(|(_, engine)| engine.is_serving(&target.address, target.port));
-        if serves { Ok(()) } else { Err("connect: Connection refused".into()) }
+        let path = target.path.as_deref();
+        let found = self.0.all().find_map(|(_, engine)| engine.answer(&target.address, target.port, path));
+        match found {
+            Some(Answer::Serves) => Attempt::Passed,
+            Some(Answer::Unready) => Attempt::Failed("GET /ready: 503 Service Unavailable".into()),
+            Some(Answer::Hangs) => {
+                tokio::time::sleep(limit).await;
+                Attempt::Failed(format!("no answer within {limit:?}"))
+            }
+            None => {
+                self.1.vain.fetch_add(1, Ordering::Relaxed);
+                Attempt::Failed("connect: Connection refused".into())
+            }
+        }
     }
 }
 
@@ -72,6 +96,10 @@ fn stock(fleet: &SimFleet) {
         engine.add_image("app:2", SimImage::server().boots_in(Duration::from_millis(900)));
         engine.add_image("app:3", SimImage::server().remote(Duration::from_secs(7)));
         engine.add_image("stubborn:1", SimImage::server().ignores_stop());
+        engine.add_image("hung:1", SimImage::server().hangs_at(81));
+        let says = |code| SimCommand::Says { stdout: "a secret".into(), code };
+        let app = SimImage::server().runs(&["is-up"], says(0)).runs(&["is-down"], says(3));
+        engine.add_image("commands:1", app.runs(&["never"], SimCommand::Sleeps(Duration::from_secs(86_400))));
         engine.add_image("crashing:1", SimImage::server().exits(Duration::from_secs(1), 7));
     }
 }
@@ -97,7 +125,7 @@ impl World {
         }
         let default: Namespace = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         typed::create(&*store, &default).await.unwrap();
-        World { clock, store, opened, fleet, process: None, uids: AtomicU64::new(1) }
+        World { clock, store, opened, fleet, process: None, probes: Arc::default(), uids: AtomicU64::new(1) }
     }
 
     /// Starts the control plane.
@@ -112,7 +140,7 @@ impl World {
             self.opened.clone(),
             cache.clone(),
             Arc::new(self.fleet.clone()),
-            Arc::new(SimProber(self.fleet.clone())),
+            Arc::new(SimProber(self.fleet.clone(), self.probes.clone())),
             activity.clone(),
             self.clock.clone(),
             recorder,
@@ -147,6 +175,16 @@ impl World {
     /// Reconciles begun since the control plane started.
     pub fn reconciles(&self) -> u64 {
         self.process().stats.reconciles.load(Ordering::Relaxed)
+    }
+
+    /// Attempts of probes over the network so far.
+    pub fn probes(&self) -> u64 {
+        self.probes.all.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that found nobody.
+    pub fn vain_probes(&self) -> u64 {
+        self.probes.vain.load(Ordering::Relaxed)
     }
 
     /// A user's request reaches the proxy.
@@ -237,7 +275,7 @@ impl World {
         let process = self.process();
         let (cache, store) = (process.cache.clone(), self.store.clone());
         let seen = Seen { cache, store, queue: process.queue.clone(), reconciles: process.stats.clone() };
-        let metrics = Metrics::new(seen, &self.clock, &Default::default(), &Default::default());
+        let metrics = Metrics::new(seen, &self.clock, &Default::default(), &Default::default(), &Default::default());
         metrics.text().expect("written to memory")
     }
 

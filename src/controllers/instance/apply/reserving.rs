@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use super::super::super::recorder::EventType;
+use super::super::health::is_up;
 use super::super::observe::activity;
 use super::super::plan::idle;
 use super::super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
 use super::{Executor, Step, StepError};
-use crate::model::{Instance, Phase, Power, Resource, is_true};
+use crate::model::{Instance, Phase, Power, Resource};
 use crate::scheduler::{Amount, Idler, Room, free, room};
 
 /// One that was used more lately than this is not put to sleep for another.
@@ -121,9 +122,10 @@ impl Executor<'_> {
     fn may_rest(&self, other: &Instance) -> Option<Duration> {
         let now = self.ctx.clock.now();
         let seen = activity(self.ctx, other);
-        let is_up = other.status.phase == Phase::Running && is_true(&other.status.conditions, "Ready");
-        let may =
-            is_up && other.spec.power == Power::Auto && other.metadata.deletion_timestamp.is_none() && seen.open == 0;
+        let may = is_up(other)
+            && other.spec.power == Power::Auto
+            && other.metadata.deletion_timestamp.is_none()
+            && seen.open == 0;
         // Who asked for it by hand has it for as long as it would stay awake.
         let by_hand = idle(other, Default::default(), now).is_some();
         seen.idle.filter(|idle| may && !by_hand && *idle >= LEFT_ALONE.min(other.spec.idle_after()))

@@ -25,6 +25,8 @@ pub struct SimImage {
     /// How long it takes to end when asked to; `None`: it does not listen, and is killed after the grace.
     pub ends_within: Option<Duration>,
     pub exits: Option<Exit>,
+    /// Container ports at which it hangs from every start on.
+    pub hangs_at: Vec<u16>,
     /// Written to standard output at every start.
     pub log_lines: Vec<Bytes>,
     /// By entrypoint and arguments; anything else, as a container's own process, serves.
@@ -50,6 +52,8 @@ pub enum SimCommand {
     ShowsEnvironment,
     /// Gives its input back until that ends.
     Echoes,
+    /// Ends with 0 after so long.
+    Sleeps(Duration),
 }
 
 impl SimCommand {
@@ -57,7 +61,7 @@ impl SimCommand {
     pub fn outcome(&self, spec: &ContainerSpec) -> (Bytes, i64) {
         match self {
             SimCommand::Says { stdout, code } => (Bytes::from(stdout.clone()), *code),
-            SimCommand::Echoes => (Bytes::new(), 0),
+            SimCommand::Echoes | SimCommand::Sleeps(_) => (Bytes::new(), 0),
             SimCommand::ShowsEnvironment => {
                 let mut lines: Vec<_> = spec.environment().iter().map(|e| format!("{e}\n")).collect();
                 lines.push(format!("HOSTNAME={}\n", spec.hostname));
@@ -107,6 +111,11 @@ impl SimImage {
     /// Ends by itself this long after every start.
     pub fn exits(self, after: Duration, code: i64) -> SimImage {
         SimImage { exits: Some(Exit { after, code, oom: false }), ..self }
+    }
+
+    /// Listens at one of its ports, and never answers there.
+    pub fn hangs_at(self, container_port: u16) -> SimImage {
+        SimImage { hangs_at: vec![container_port], ..self }
     }
 
     /// The kernel kills it this long after every start.

@@ -15,6 +15,7 @@ mod exec;
 pub mod fault;
 pub mod fleet;
 pub mod hands;
+pub mod health;
 pub mod image;
 mod read;
 mod start;

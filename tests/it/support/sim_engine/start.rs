@@ -38,6 +38,7 @@ impl World {
         kept.runs += 1;
         kept.serves_from = now + image.boot;
         kept.usage = Usage::fresh(now);
+        kept.condition.hung = image.hangs_at.iter().copied().collect();
         kept.logs.extend(image.log_lines.iter().map(|line| (wall, OutputStream::Stdout, line.clone())));
         let process: Vec<_> = c.spec.entrypoint.iter().chain(&c.spec.cmd).cloned().collect();
         let command = image.commands.get(&process).map(|command| command.outcome(&c.spec));

@@ -53,6 +53,7 @@ pub struct SimContainer {
     pub usage: Usage,
     /// A start that a dying daemon left half done: no start works until it is removed.
     pub poisoned: bool,
+    pub condition: super::health::Condition,
 }
 
 /// What a container takes of its host.
@@ -263,6 +264,7 @@ impl World {
             logs: Vec::new(),
             usage: Usage::default(),
             poisoned: false,
+            condition: Default::default(),
             spec,
         };
         self.containers.insert(id.clone(), container);

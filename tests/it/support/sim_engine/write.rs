@@ -206,6 +206,10 @@ impl EngineWrite for SimEngine {
                     let _ = given.read_to_end(&mut all).await;
                     (Bytes::from(all), 0)
                 }
+                SimCommand::Sleeps(time) => {
+                    sleep(time).await;
+                    (Bytes::new(), 0)
+                }
                 SimCommand::Says { .. } | SimCommand::ShowsEnvironment => command.outcome(&spec),
             };
             engine.world().exec_ended(&id, code);
