@@ -190,7 +190,13 @@ fn the_control_planes_unit_serves_and_comes_back() {
     let directories: Vec<_> = set("StateDirectory")[0].split(' ').map(|d| Path::new("/var/lib").join(d)).collect();
     assert_eq!(directories[0], Path::new("/var/lib/portreeve"), "the data directory that is the default");
     assert_eq!(Path::new(&words[at + 1]).parent(), Some(directories[1].as_path()));
-    assert_eq!((set("Type"), set("Restart")), (vec!["exec"], vec!["always"]));
+    assert_eq!((set("Type"), set("Restart")), (vec!["notify"], vec!["always"]));
+    let socket = std::fs::read_to_string(root.join("portreeve.socket")).expect("readable");
+    for listened in socket.lines().filter_map(|l| l.strip_prefix("ListenStream=")) {
+        // A socket at another address than a flag's is refused at the start.
+        assert!(words.iter().any(|w| w == listened), "{listened} is no address of {start}");
+    }
+    assert_eq!(set("Requires"), ["portreeve.socket"]);
     let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
-    assert!(readme.contains("cp examples/fleet/portreeve.service /etc/systemd/system/"));
+    assert!(readme.contains("cp examples/fleet/portreeve.{service,socket} /etc/systemd/system/"));
 }
