@@ -166,7 +166,7 @@ impl Hold {
             match seen.filter(|i| i.metadata.uid == uid) {
                 None => return Outcome::Refused(Refusal::Gone),
                 Some(found) => match decide(&found, port) {
-                    Decision::Ready(_) => return Outcome::Ready(found),
+                    Decision::Ready(_) | Decision::Unsure(_) => return Outcome::Ready(found),
                     Decision::Refuse(why) => return Outcome::Refused(why),
                     Decision::Wake => {}
                 },

@@ -100,9 +100,13 @@ impl Service {
         let (mut routed, mut granted) = self.admit(&head, &visitor_is, &address).await?;
         let prefix = address.prefix.to_owned();
         let Routed { key, instance, port, .. } = &routed;
-        if let Decision::Refuse(why) = decide(instance, port) {
-            self.note_demand(key, why);
-            return Err(refusal(why).into());
+        match decide(instance, port) {
+            Decision::Refuse(why) => {
+                self.note_demand(key, why);
+                return Err(refusal(why).into());
+            }
+            Decision::Unsure(_) => self.note_demand(key, Refusal::Lost),
+            Decision::Ready(_) | Decision::Wake => {}
         }
         let mut open = self.state.activity.open(key);
         open.keep(granted.take_place());
@@ -208,8 +212,9 @@ impl Service {
         let mut waiting: Option<Waiting> = None;
         let mut current = instance.clone();
         loop {
-            let target = match decide(&current, port) {
-                Decision::Ready(target) => target,
+            let (target, sure) = match decide(&current, port) {
+                Decision::Ready(target) => (target, true),
+                Decision::Unsure(target) => (target, false),
                 Decision::Refuse(why) => return Err(refusal(why)),
                 Decision::Wake => {
                     let waiting = self.wait_with(&mut waiting, key)?;
@@ -246,6 +251,9 @@ impl Service {
                     false
                 }
             };
+            if !sure {
+                return Err(refusal(Refusal::Lost));
+            }
             fresh = Duration::ZERO;
             let now = clock.monotonic();
             let pause = patience.get_or_insert(Patience { until: now + limits.retry, pause: RETRY_FIRST }).next(now);

@@ -9,6 +9,9 @@ use crate::model::{Instance, Phase, Power, condition, is_true};
 pub enum Decision<'a> {
     /// Connect here.
     Ready(Target<'a>),
+    /// It ran when its node's daemon was last heard of, and may well go on: the daemon hangs, or is cut off from us, and its
+    /// containers are not. The port there is bound to this instance and to no other. Try it, once.
+    Unsure(Target<'a>),
     /// Not up yet, or asleep: wake it and wait.
     Wake,
     /// Waiting would not help.
@@ -33,7 +36,7 @@ pub enum Refusal {
     Failed,
     /// Its node is full, and nobody there can make room.
     Full,
-    /// Its node cannot be reached: what answers at its address may be anything.
+    /// Its node cannot be reached, and it did not run there, or does not answer.
     Lost,
 }
 
@@ -47,18 +50,17 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
     if instance.spec.power == Power::Stopped {
         return Decision::Refuse(Refusal::Stopped);
     }
-    // What rests keeps its phase while its node is away, and nobody could wake it there.
-    if is_because(instance, "HostUnreachable") {
-        return Decision::Refuse(Refusal::Lost);
+    let bound = status.host_port(port).filter(|_| !status.address.is_empty());
+    let target = bound.map(|port| Target { address: status.address.as_str(), port });
+    match (status.phase, target) {
+        (Phase::Lost, Some(target)) if status.started_at.is_some() => return Decision::Unsure(target),
+        // What rests keeps its phase while its node is away, and nobody could wake it there.
+        _ if is_because(instance, "HostUnreachable") => return Decision::Refuse(Refusal::Lost),
+        _ => {}
     }
     match status.phase {
-        Phase::Running if is_true(&status.conditions, "Ready") => match status.host_port(port) {
-            Some(port) if !status.address.is_empty() => {
-                Decision::Ready(Target { address: status.address.as_str(), port })
-            }
-            // Bound a moment later: the port is newer than the container.
-            _ => Decision::Wake,
-        },
+        // Bound a moment later: the port is newer than the container.
+        Phase::Running if is_true(&status.conditions, "Ready") => target.map_or(Decision::Wake, Decision::Ready),
         // It goes on waiting by itself.
         Phase::Pending if is_because(instance, "NoRoom") => Decision::Refuse(Refusal::Full),
         Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
@@ -128,6 +130,19 @@ mod tests {
             stopped.metadata.deletion_timestamp = Some(Time::from(jiff::Timestamp::UNIX_EPOCH));
             assert_eq!(decide(&stopped, "web"), Decision::Refuse(Refusal::Gone), "{phase:?}, being deleted");
         }
+    }
+
+    #[test]
+    fn what_ran_on_a_node_that_does_not_answer_is_tried() {
+        let target = Target { address: "10.0.0.3", port: 30001 };
+        let mut inst = instance(Phase::Lost, ConditionStatus::Unknown);
+        inst.status.conditions[0].reason = "HostUnreachable".into();
+        assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Lost), "it never ran");
+        inst.status.started_at = Some(Time::from(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(decide(&inst, "web"), Decision::Unsure(target));
+        assert_eq!(decide(&inst, "other"), Decision::Refuse(Refusal::Lost), "nothing is bound there");
+        inst.status.phase = Phase::Asleep;
+        assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Lost), "nobody can wake it there");
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn follow(mut follower: Follower, events: &mpsc::Sender<Bytes>) -> Result<
             _ => return events.send(event("stop", "")).await,
         };
         match (decision, seen.as_deref().map(stage)) {
-            (Decision::Ready(_), _) => return events.send(event("ready", "")).await,
+            (Decision::Ready(_) | Decision::Unsure(_), _) => return events.send(event("ready", "")).await,
             (Decision::Refuse(_), _) => return events.send(event("stop", "")).await,
             (Decision::Wake, Some(now)) if now != told => {
                 told = now;

@@ -102,6 +102,11 @@ fn a_daemon_that_hangs_is_noticed_by_its_silence_and_what_runs_there_goes_on() {
     second.fault("pause");
     let hung = now();
     let noticed = within(PATIENCE, || ready("False")).unwrap_or_else(|why| plane.fail(name, &why)) - hung;
+    // The app goes on, and so do its visitors: by a new connection each.
+    plane.until(name, "lost", |o| o["status"]["phase"] == "Lost");
+    for _ in 0..3 {
+        plane.page(name, "/");
+    }
     second.fault("resume");
     let resumed = now();
     eprintln!("h2: not ready {noticed:.1?} after its daemon hung");

@@ -145,6 +145,28 @@ async fn what_cannot_become_ready_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_does_not_answer_takes_nobody_from_the_app_that_goes_on() {
+    let (world, mut app) = (World::new().await, App::hello("alice").await);
+    let mut lost = with_phase(instance("alice", app.address), Phase::Lost);
+    lost.status.conditions[0].reason = "HostUnreachable".into();
+    lost.status.started_at = Some(jiff::Timestamp::UNIX_EPOCH.into());
+    world.put(&lost).await;
+    for method in ["GET", "POST"] {
+        let reply = world.connect().await.send(request(method, "alice.test", "/a", "")).await;
+        assert_eq!((reply.status, reply.text()), (StatusCode::OK, &*format!("alice {method} /a")));
+    }
+    assert!(world.waker.calls("alice") >= 1, "the controller is told that it is wanted");
+    // When it is really gone, that is said at once.
+    app.kill().await;
+    for method in ["GET", "POST"] {
+        let reply = world.connect().await.send(request(method, "alice.test", "/a", "")).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(reply.headers.contains_key("retry-after"));
+    }
+    world.until_closed("alice").await;
+}
+
+#[tokio::test]
 async fn a_held_request_is_told_when_waiting_becomes_vain() {
     let (world, app) = (World::new().await, App::hello("alice").await);
     let mut stopped = asleep("alice", app.address);
