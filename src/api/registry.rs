@@ -189,8 +189,6 @@ fn stored(kind: Kind) -> Resource {
     let info = kind.info();
     let mut subresources = vec![];
     if kind == Kind::Instance {
-        let speaks = (info.group, info.version, "InstanceExplanation");
-        subresources.push(Subresource { name: "why", speaks, verbs: &["get"] });
         subresources.push(Subresource { name: "scale", speaks: ("autoscaling", "v1", "Scale"), verbs: STATUS_VERBS });
     }
     if kind == Kind::DockerHost {
@@ -208,6 +206,10 @@ fn stored(kind: Kind) -> Resource {
             speaks: (info.group, info.version, info.name),
             verbs: STATUS_VERBS,
         });
+    }
+    if kind == Kind::Instance {
+        let speaks = (info.group, info.version, "InstanceExplanation");
+        subresources.push(Subresource { name: "why", speaks, verbs: &["get"] });
     }
     Resource {
         what: What::Stored(kind),
