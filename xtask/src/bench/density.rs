@@ -1,5 +1,5 @@
 //! `cargo xtask bench density`: hundreds of instances on one real daemon, each with a network of its own: from nothing to the
-//! answer of each under its own name, and back to nothing.
+//! answer of each under its own name; all of them woken in one moment; and back to nothing.
 //!
 //! Beside it a few containers made by hand on the same daemon, when it is empty and when all are there: what it takes
 //! itself, and how much slower it is with so many.
@@ -45,7 +45,7 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<Value> {
     provision::ready(server, &fleet)?;
 
     // The first is no measurement; what it makes tells what the hand is to make.
-    fs::write(&manifest, instances(1))?;
+    fs::write(&manifest, instances(1, "Running"))?;
     server.cli(&["apply", "-f", &file])?;
     visit(server.proxy, 0, PATIENCE)?;
     let one = engines[0].docker.labelled(Object::Container, "portreeve.dev/uid")?;
@@ -60,7 +60,7 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<Value> {
     let tries = tries.into_iter().collect::<Result<Vec<_>>>()?;
     let (empty, hands) = *tries.iter().min_by_key(|(took, _)| *took).context("no tries")?;
 
-    fs::write(&manifest, instances(count))?;
+    fs::write(&manifest, instances(count, "Running"))?;
     let begin = clock::now();
     server.cli(&["apply", "-f", &file])?;
     let applied = begin.elapsed();
@@ -71,6 +71,14 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<Value> {
     distinct_networks(server, host, count)?;
     let with = resident_of(server, host)?;
     let full = provision::by_hand(&engines, &shapes, hands, BY_HAND)?;
+
+    fs::write(&manifest, instances(count, "Auto"))?;
+    server.cli(&["apply", "-f", &file])?;
+    let names: Vec<String> = (0..count).map(name).collect();
+    let limit = format!("--timeout={}s", patience(count).as_secs());
+    server.cli(&[&["sleep", &limit][..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat())?;
+    let crowd = crowd(server.proxy, count)?;
+    all_ready(server, count)?;
 
     let gone = clock::now();
     server.cli(&["delete", "-f", &file, &format!("--timeout={}s", patience(count).as_secs())])?;
@@ -100,6 +108,13 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<Value> {
     out.line(&format!(
         "by hand, {BY_HAND} of them, {hands} at a time: {empty:.2} on the empty host, {full:.2} beside all"
     ));
+    let Crowd { answered: woken, told, last: latest } = &crowd;
+    let (first, half) = (woken.first().copied().unwrap_or_default(), woken.get(count / 2).copied().unwrap_or_default());
+    out.line(&format!(
+        "asleep, and asked for all at once, one request each: {} answered by their app, the first after {first:.1} s, half \
+         within {half:.1} s, the last after {latest:.1} s; {told} told to come back; none lost, all awake",
+        woken.len()
+    ));
     out.line(&format!(
         "deleted in {:.1} s: {:.2} a second; nothing is left",
         gone.as_secs_f64(),
@@ -114,8 +129,42 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<Value> {
         "machine": machine, "loadAfter": load_average(), "instances": count, "appliedSeconds": applied.as_secs_f64(),
         "answeredSeconds": after(count), "firstPerSecond": rate(few, after(few)), "lastPerSecond": rate(few, last),
         "byHand": {"count": BY_HAND, "atATime": hands, "emptyPerSecond": empty, "fullPerSecond": full},
+        "crowd": {"answered": woken.len(), "toldToComeBack": told, "halfSeconds": half, "lastSeconds": latest},
         "deletedSeconds": gone.as_secs_f64(), "residentKiB": {"before": before, "with": with},
     }))
+}
+
+/// What became of one request to each of many sleepers, in seconds.
+struct Crowd {
+    /// By the app, in order.
+    answered: Vec<f64>,
+    /// 503 with `Retry-After`, and nothing else.
+    told: usize,
+    last: f64,
+}
+
+/// Asks each once, all at the same moment. Fails when one is answered by another, or not at all.
+fn crowd(proxy: SocketAddr, count: usize) -> Result<Crowd> {
+    let begin = clock::now();
+    let ask = |number: usize| -> Result<(bool, f64)> {
+        let host = format!("{}.{DOMAIN}:{}", name(number), proxy.port());
+        let answer = Request { host: &host, timeout: patience(count), ..Request::get("/") }.over_tcp(proxy)?;
+        let took = begin.elapsed().as_secs_f64();
+        match answer.status {
+            200 if answer.text().contains(&format!("version: {}\n", name(number))) => Ok((true, took)),
+            503 => Ok((false, took)),
+            other => bail!("{}: {other}: {}", name(number), answer.text()),
+        }
+    };
+    let all: Vec<(bool, f64)> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..count).map(|number| scope.spawn(move || ask(number))).collect();
+        let answers = asking.into_iter().map(|a| a.join().map_err(|_| anyhow::anyhow!("a visitor panicked"))?);
+        answers.collect::<Result<_>>()
+    })?;
+    let mut answered: Vec<f64> = all.iter().filter(|(ours, _)| *ours).map(|(_, took)| *took).collect();
+    answered.sort_by(f64::total_cmp);
+    let last = all.iter().map(|(_, took)| *took).fold(0.0, f64::max);
+    Ok(Crowd { told: count - answered.len(), answered, last })
 }
 
 fn patience(count: usize) -> Duration {
@@ -132,12 +181,12 @@ fn name(number: usize) -> String {
 }
 
 /// Each tells its own name as its version.
-fn instances(count: usize) -> String {
+fn instances(count: usize, power: &str) -> String {
     provision::manifest((0..count).map(|number| {
         json!({
             "apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": {"name": name(number)},
             "spec": {
-                "image": "portreeve/app:1", "imagePullPolicy": "IfNotPresent", "power": "Running",
+                "image": "portreeve/app:1", "imagePullPolicy": "IfNotPresent", "power": power,
                 "env": [{"name": "APP_VERSION", "value": name(number)}],
                 "ports": [{"name": "http", "containerPort": 8080}],
                 "resources": {"memory": "16Mi", "cpu": "500m"},
