@@ -169,7 +169,7 @@ impl Second {
         // A thread that ends takes the namespace along; the socket stays where it was made.
         let listening = std::thread::spawn(move || {
             let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
-            entered.and_then(|()| Ok(TcpListener::bind((ip, 0)).expect("a free port")))
+            entered.map(|()| TcpListener::bind((ip, 0)).expect("a free port"))
         });
         listening.join().expect("no panic").expect("the host's network")
     }
