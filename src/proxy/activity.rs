@@ -76,6 +76,13 @@ impl Activity {
         OpenGuard { entry, clock: self.clock.clone(), place: None }
     }
 
+    /// For a request that is no use: counted nowhere.
+    pub fn pass(&self) -> OpenGuard {
+        let entry = Arc::new(Entry::default());
+        entry.open.fetch_add(1, Ordering::AcqRel);
+        OpenGuard { entry, clock: self.clock.clone(), place: None }
+    }
+
     /// How long the instance has been without use: zero while something is open, `None` when it was never seen.
     pub fn idle(&self, key: &Key) -> Option<Duration> {
         let entry = self.known(key)?;

@@ -28,6 +28,8 @@ pub enum Page {
     TooMany,
     /// Its owner switched it off.
     Stopped,
+    /// It is not awake, and such a request does not wake it.
+    Resting,
     /// It cannot run at present.
     Unavailable,
     /// Its host has no room for it at present.
@@ -109,6 +111,14 @@ impl Page {
                 text!(TOO_MANY_REQUESTS, Some("1"), "Too many requests", "Please try again in a moment.")
             }
             Page::Stopped => text!(SERVICE_UNAVAILABLE, Some("60"), "Switched off", "This app has been switched off."),
+            Page::Resting => {
+                text!(
+                    SERVICE_UNAVAILABLE,
+                    Some("60"),
+                    "Asleep",
+                    "This app is asleep, and this request does not wake it."
+                )
+            }
             Page::Unavailable => {
                 text!(
                     SERVICE_UNAVAILABLE,
@@ -185,7 +195,7 @@ pub fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 17] = [
+    const ALL: [Page; 18] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
@@ -195,6 +205,7 @@ mod tests {
         Page::NoSignIn,
         Page::TooMany,
         Page::Stopped,
+        Page::Resting,
         Page::Unavailable,
         Page::Full,
         Page::Waking,

@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::model::{Instance, Route, RoutePath};
+use crate::model::{IgnoredRequest, Instance, Route, RoutePath};
 
 /// Why a request's head is not acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +153,22 @@ fn longest<'a>(paths: &'a [RoutePath], path: &str) -> Option<&'a RoutePath> {
     best.map(|(p, _)| p)
 }
 
+/// Whether a request is no use of its instance. `path`: there.
+pub fn is_ignored(instance: &Instance, head: &Parts, path: &str) -> bool {
+    let rules = &instance.spec.idle.ignore;
+    if rules.is_empty() {
+        return false;
+    }
+    let agent =
+        head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    rules.iter().any(|IgnoredRequest { user_agent, path: prefix }| {
+        let part = user_agent.to_ascii_lowercase();
+        (part.is_empty() || agent.as_ref().is_some_and(|agent| agent.contains(&part)))
+            && (prefix.is_empty() || covers(prefix.trim_end_matches('/'), path))
+            && !(part.is_empty() && prefix.is_empty())
+    })
+}
+
 /// Whether `prefix`, without trailing slash, is `path` or ends in it where a segment ends. The empty prefix is the root.
 fn covers(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
@@ -262,6 +278,26 @@ mod tests {
         }
         let without = Address::of("example.com", "/proxy/alice/", None);
         assert_eq!((&*without.host, without.path, without.prefix), ("example.com", "/proxy/alice/", ""));
+    }
+
+    #[test]
+    fn pollers_are_told_by_their_agent_and_path() {
+        let mut inst = Instance::default();
+        let rule = |agent: &str, path: &str| IgnoredRequest { user_agent: agent.into(), path: path.into() };
+        inst.spec.idle.ignore = vec![rule("UptimeRobot", ""), rule("", "/healthz/"), rule("curl", "/poll")];
+        for (agent, path, ignored) in [
+            ("Mozilla/5.0+(compatible; uptimerobot/2.0)", "/", true),
+            ("Mozilla/5.0", "/", false),
+            ("Mozilla/5.0", "/healthz", true),
+            ("Mozilla/5.0", "/healthzx", false),
+            ("curl/8.0", "/poll/a", true),
+            ("curl/8.0", "/", false),
+            ("Mozilla/5.0", "/poll", false),
+        ] {
+            assert_eq!(is_ignored(&inst, &head("/", &[("user-agent", agent)]), path), ignored, "{agent} {path}");
+        }
+        assert!(!is_ignored(&inst, &head("/", &[]), "/"));
+        assert!(!is_ignored(&Instance::default(), &head("/", &[("user-agent", "UptimeRobot")]), "/"));
     }
 
     fn app(routes: &[(&str, &[(&str, &str)])]) -> Instance {

@@ -57,6 +57,8 @@ struct Routed {
     port: String,
     /// A browser sent it, and shows what is answered.
     navigation: bool,
+    /// It is a use of the instance: it wakes it, and keeps it awake.
+    counts: bool,
 }
 
 impl Service {
@@ -99,16 +101,20 @@ impl Service {
         }
         let (mut routed, mut granted) = self.admit(&head, &visitor_is, &address).await?;
         let prefix = address.prefix.to_owned();
-        let Routed { key, instance, port, .. } = &routed;
+        let Routed { key, instance, port, counts, .. } = &routed;
         match decide(instance, port) {
             Decision::Refuse(why) => {
-                self.note_demand(key, why);
+                if *counts {
+                    self.note_demand(key, why);
+                }
                 return Err(refusal(why).into());
             }
-            Decision::Unsure(_) => self.note_demand(key, Refusal::Lost),
-            Decision::Ready(_) | Decision::Wake => {}
+            Decision::Unsure(_) if *counts => self.note_demand(key, Refusal::Lost),
+            Decision::Wake if !counts => return Err(Page::Resting.into()),
+            Decision::Unsure(_) | Decision::Ready(_) | Decision::Wake => {}
         }
-        let mut open = self.state.activity.open(key);
+        let activity = &self.state.activity;
+        let mut open = if *counts { activity.open(key) } else { activity.pass() };
         open.keep(granted.take_place());
         // A stop looks at the uses after its word has reached the cache. Whoever counts first and reads then either
         // calls it off or sees the word; what was read before may be from before the word, with the count too late.
@@ -175,7 +181,8 @@ impl Service {
         let granted = self.state.access.admit(asked, &self.state.stats).await?;
         let port = router::port_name(&instance, route, address.path).ok_or(Page::NotFound)?;
         let navigation = waiting::is_navigation(head);
-        Ok((Routed { key: instance.key(), port: port.to_owned(), instance, navigation }, granted))
+        let counts = !router::is_ignored(&instance, head, address.path);
+        Ok((Routed { key: instance.key(), port: port.to_owned(), instance, navigation, counts }, granted))
     }
 
     /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.
@@ -199,7 +206,7 @@ impl Service {
         routed: &Routed,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), Page> {
-        let Routed { key, instance, port, navigation } = routed;
+        let Routed { key, instance, port, navigation, counts } = routed;
         let uid = &instance.metadata.uid;
         let limits = &self.state.limits;
         let clock = &self.state.clock;
@@ -216,6 +223,7 @@ impl Service {
                 Decision::Ready(target) => (target, true),
                 Decision::Unsure(target) => (target, false),
                 Decision::Refuse(why) => return Err(refusal(why)),
+                Decision::Wake if !counts => return Err(Page::Resting),
                 Decision::Wake => {
                     let waiting = self.wait_with(&mut waiting, key)?;
                     let (by, late) =
@@ -251,7 +259,8 @@ impl Service {
                     false
                 }
             };
-            if !sure {
+            // Trying again means waking.
+            if !sure || !counts {
                 return Err(refusal(Refusal::Lost));
             }
             fresh = Duration::ZERO;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use portreeve::model::{Phase, Power};
+use portreeve::model::{IgnoredRequest, Phase, Power};
 use portreeve::proxy::Limits;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::world::*;
@@ -142,6 +141,33 @@ async fn what_cannot_become_ready_is_refused_at_once() {
         assert_eq!(world.open(name), 0, "{name}");
     }
     assert_eq!(app.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_poller_neither_wakes_an_app_nor_keeps_it_awake() {
+    let (world, mut app) = (World::new().await, App::hello("alice").await);
+    let ignore = vec![IgnoredRequest { user_agent: "UptimeRobot".into(), ..Default::default() }];
+    let mut sleeper = asleep("alice", app.address);
+    sleeper.spec.idle.ignore = ignore.clone();
+    world.put(&sleeper).await;
+    let poll = async || {
+        let mut poll = request("GET", "alice.test", "/", "");
+        poll.headers_mut().insert("user-agent", "UptimeRobot/2.0".parse().unwrap());
+        world.connect().await.send(poll).await
+    };
+    let reply = poll().await;
+    assert_eq!(
+        (reply.status, &reply.headers["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"60".parse().unwrap())
+    );
+    let mut up = awake("alice", app.address);
+    up.spec.idle.ignore = ignore;
+    world.put(&up).await;
+    assert_eq!(poll().await.text(), "alice GET /");
+    // Not even by trying again.
+    app.kill().await;
+    assert_eq!(poll().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((world.waker.calls("alice"), world.activity.idle(&key("alice"))), (0, None));
 }
 
 #[tokio::test]
