@@ -240,7 +240,9 @@ impl Service {
                     continue;
                 }
             };
-            let timed_out = match self.upstreams.send(&current, target, request, fresh).await {
+            // A kept connection may lead into the void by now, where a request waits long for an answer; a new one tells at once.
+            let fresh_enough = if sure { fresh } else { Duration::ZERO };
+            let timed_out = match self.upstreams.send(&current, target, request, fresh_enough).await {
                 Ok(done) => return Ok(done),
                 Err(SendError::NotSent { request: unsent, cause }) => {
                     tracing::debug!(instance = %key, error = %cause, "cannot connect to the app");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use portreeve::model::{IgnoredRequest, Phase, Power};
 use portreeve::proxy::Limits;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::world::*;
@@ -190,6 +191,30 @@ async fn a_daemon_that_does_not_answer_takes_nobody_from_the_app_that_goes_on() 
         assert!(reply.headers.contains_key("retry-after"));
     }
     world.until_closed("alice").await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_into_the_void_is_not_used_for_what_is_on_a_lost_host() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Answers once, keeps the connection, and is never heard of again; nor does anybody listen.
+    let app = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut seen = vec![0; 4096];
+        assert!(stream.read(&mut seen).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        stream
+    });
+    let mut alice = awake("alice", address);
+    alice.status.started_at = Some(jiff::Timestamp::UNIX_EPOCH.into());
+    world.put(&alice).await;
+    assert_eq!(world.get("alice.test", "/").await.text(), "ok");
+    let _kept = app.await.unwrap();
+    alice.status.conditions[0].reason = "HostUnreachable".into();
+    world.put(&with_phase(alice, Phase::Lost)).await;
+    assert_eq!(world.get("alice.test", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
