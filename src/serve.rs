@@ -12,6 +12,7 @@ mod exposition;
 mod fetch;
 mod front;
 mod host_secrets;
+mod last_use;
 mod memory;
 mod metrics;
 mod previous;
@@ -96,6 +97,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let cache = Cache::new(&args.domain);
     let engines = Pool::with_secrets(clock.clone(), Arc::new(HostSecrets(opened.clone())));
     let activity = Activity::new(clock.clone());
+    last_use::load(&args.data_dir, &activity);
     let queue: InstanceQueue = Arc::new(Queue::new(clock.clone()));
     let (recorder, recorder_task) = Recorder::new(store.clone(), clock.clone());
     let site = Site { cluster: cluster.clone(), domain: args.domain.clone(), url: args.url_template() };
@@ -138,7 +140,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     api_state.exposition =
         Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats, &ctx.health));
-    let certificate_stats = proxy_stats.clone();
+    let (certificate_stats, used) = (proxy_stats.clone(), activity.clone());
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),
         activity,
@@ -210,6 +212,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
     sockets::tell_ready();
+    parts.spawn({
+        let (dir, activity, stop) = (args.data_dir.clone(), used, stop.clone());
+        async move {
+            last_use::run(&dir, activity, stop).await;
+            Ok(())
+        }
+    });
     let ended = supervise(parts, shutdown, || {
         hangups.iter().for_each(|hangup| hangup.notify_one());
         audit.reopen();
@@ -271,6 +280,9 @@ impl ActivityView for Activity {
     }
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);
+    }
+    fn recall(&self, key: &Key, counts: bool) -> bool {
+        Activity::recall(self, key, counts)
     }
     fn rest(&self, key: &Key) {
         Activity::rest(self, key);

@@ -51,6 +51,8 @@ pub trait ActivityView: Send + Sync {
     fn seen(&self, key: &Key) -> ActivitySeen;
     /// Counts as a use, so much later than now: uses before that time do not shorten it.
     fn touch_ahead(&self, key: &Key, by: Duration);
+    /// What is known from before this process began, once; `counts`: as a use at that time. Whether there was any.
+    fn recall(&self, key: &Key, counts: bool) -> bool;
     fn forget(&self, key: &Key);
     /// As [`ActivityView::forget`], unless something is open.
     fn rest(&self, key: &Key);

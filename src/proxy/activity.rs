@@ -4,8 +4,8 @@
 //! service, tunnel ──touch/open──▶ Activity ──idle/open_count──▶ instance controller (falls asleep, wakes)
 //! ```
 //!
-//! Kept in memory only: after a restart nothing is known, which [`Activity::idle`] says as `None`, and the controller
-//! gives grace. Times come from the monotonic clock, so a jump of the wall clock stops nobody.
+//! Kept in memory: what the process before this one knew can be taken up ([`Activity::remember`]); of what is not known,
+//! [`Activity::idle`] is `None`, and the controller gives grace. Times come from the monotonic clock, so a jump of the wall clock stops nobody.
 //!
 //! Invariants: a guard is counted until it is dropped, however its task ends; whoever sees the count fall to zero also
 //! sees the time of that fall; there is one entry per key at most, gone with [`Activity::forget`].
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::access::Place;
@@ -27,11 +27,16 @@ const SHARDS: usize = 16;
 /// How long a tunnel's byte flow may go unrecorded: see [`OpenGuard::touch_if_due`].
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
+/// Added to the clock's time, so that uses from before this process began have a time as well.
+const BASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Last use and open requests per instance. Cheap to share; every method takes a short lock at most.
 pub struct Activity {
     clock: SharedClock,
     hasher: RandomState,
     shards: [RwLock<HashMap<Key, Arc<Entry>>>; SHARDS],
+    /// What is known from before this process began, until it is asked for.
+    remembered: Mutex<HashMap<Key, Duration>>,
 }
 
 /// One key's record. Outlives [`Activity::forget`] only in the guards that still hold it.
@@ -55,24 +60,53 @@ impl Entry {
 
 impl Activity {
     pub fn new(clock: SharedClock) -> Arc<Activity> {
-        Arc::new(Activity { clock, hasher: RandomState::new(), shards: Default::default() })
+        let (shards, remembered) = Default::default();
+        Arc::new(Activity { clock, hasher: RandomState::new(), shards, remembered })
+    }
+
+    fn now(&self) -> Duration {
+        BASE + self.clock.monotonic()
+    }
+
+    /// For how long each instance has been without use, as [`Activity::idle`] has it.
+    pub fn snapshot(&self) -> HashMap<Key, Duration> {
+        let keys = self.shards.iter().flat_map(|shard| {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.keys().cloned().collect::<Vec<_>>()
+        });
+        keys.filter_map(|key| Some((key.clone(), self.idle(&key)?))).collect()
+    }
+
+    /// Takes up what another process knew: a snapshot of it. The time between the two does not count, as nobody could use
+    /// anything then.
+    pub fn remember(&self, before: HashMap<Key, Duration>) {
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = before;
+    }
+
+    /// What is remembered of an instance, once: later it is old. `counts`: as a use at that time. Whether there was any.
+    pub fn recall(&self, key: &Key, counts: bool) -> bool {
+        let before = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if let Some(idle) = before.filter(|_| counts) {
+            self.entry(key).touch(self.now().saturating_sub(idle));
+        }
+        before.is_some()
     }
 
     /// Records that the instance is used now.
     pub fn touch(&self, key: &Key) {
-        self.entry(key).touch(self.clock.monotonic());
+        self.entry(key).touch(self.now());
     }
 
     /// Records a use as of a time to come: until then it counts as used, and earlier uses do not shorten that.
     pub fn touch_ahead(&self, key: &Key, by: Duration) {
-        self.entry(key).touch(self.clock.monotonic() + by);
+        self.entry(key).touch(self.now() + by);
     }
 
     /// Records a use that lasts until the guard is dropped: a request, or an upgraded connection.
     pub fn open(&self, key: &Key) -> OpenGuard {
         let entry = self.entry(key);
         entry.open.fetch_add(1, Ordering::AcqRel);
-        entry.touch(self.clock.monotonic());
+        entry.touch(self.now());
         OpenGuard { entry, clock: self.clock.clone(), place: None }
     }
 
@@ -90,7 +124,7 @@ impl Activity {
         if entry.open.load(Ordering::Acquire) > 0 {
             return Some(Duration::ZERO);
         }
-        Some(self.clock.monotonic().saturating_sub(entry.last()))
+        Some(self.now().saturating_sub(entry.last()))
     }
 
     /// How many requests and upgraded connections are open to the instance, held ones included.
@@ -101,6 +135,7 @@ impl Activity {
     /// Drops the record of a deleted instance. Guards still open end without effect on a successor of the same name.
     pub fn forget(&self, key: &Key) {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Forgets the use of an instance that is sent to sleep, so that it sleeps on; not while something is open to it. A
@@ -151,7 +186,7 @@ impl OpenGuard {
 
     /// Records a use, unless one was recorded within the last second: for calls as frequent as packets.
     pub fn touch_if_due(&self) {
-        let now = self.clock.monotonic();
+        let now = BASE + self.clock.monotonic();
         if now.saturating_sub(self.entry.last()) >= TOUCH_EVERY {
             self.entry.touch(now);
         }
@@ -160,7 +195,7 @@ impl OpenGuard {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.entry.touch(self.clock.monotonic());
+        self.entry.touch(BASE + self.clock.monotonic());
         self.entry.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -191,6 +226,33 @@ mod tests {
         assert_eq!(activity.idle(&alice()), Some(Duration::from_secs(3)));
         activity.forget(&alice());
         assert_eq!(activity.idle(&alice()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_knew_is_taken_up_once() {
+        let before = Activity::new(VirtualClock::new());
+        let bob = Key::instance("default", "bob");
+        before.touch(&alice());
+        advance(Duration::from_secs(1800)).await;
+        let _open = before.open(&bob);
+        let known = before.snapshot();
+        assert_eq!(known, HashMap::from([(alice(), Duration::from_secs(1800)), (bob.clone(), Duration::ZERO)]));
+
+        // Of longer ago than this process has been there.
+        let after = Activity::new(VirtualClock::new());
+        after.remember(known);
+        assert_eq!(after.idle(&alice()), None, "nobody asked");
+        assert!(after.recall(&alice(), true));
+        assert_eq!(after.idle(&alice()), Some(Duration::from_secs(1800)));
+        after.rest(&alice());
+        assert!(!after.recall(&alice(), true), "it fell asleep since");
+        after.forget(&bob);
+        assert!(!after.recall(&bob, true), "it was deleted");
+
+        let after = Activity::new(VirtualClock::new());
+        after.remember(HashMap::from([(alice(), Duration::from_secs(1))]));
+        assert!(after.recall(&alice(), false));
+        assert_eq!((after.idle(&alice()), after.recall(&alice(), true)), (None, false), "a sleeper is not woken by it");
     }
 
     #[tokio::test(start_paused = true)]

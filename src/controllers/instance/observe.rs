@@ -117,18 +117,23 @@ pub fn host_loss(ctx: &Context, desired: &Instance) -> Option<Loss> {
 /// The longest time by which the grace after a restart is lengthened.
 const SPREAD: Duration = Duration::from_secs(10 * 60);
 
-/// The use of an instance. One that this process sees awake for the first time counts as used now: what happened
-/// before is not known, and a restart of the control plane must not put everyone to sleep. Nor may it let everyone fall
+/// The use of an instance. One that this process sees awake for the first time counts as used when it was used last, where
+/// the process before this one has left that; else as used now: what happened before is not known, and a restart of the control plane must not put everyone to sleep. Nor may it let everyone fall
 /// asleep in one moment, one time without use later: what has a container already counts as used a little later still.
 pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
     let asked = ctx.crowd.is_asked(&key, ctx.clock.monotonic());
     let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep() && !asked;
-    if seen.idle.is_none() && desired.spec.power == Power::Auto && may_run {
-        let made_before = !desired.status.container_id.is_empty();
-        let by = if made_before { spread(desired) } else { Duration::ZERO };
-        ctx.activity.touch_ahead(&key, by);
+    let first = seen.idle.is_none() && desired.spec.power == Power::Auto;
+    // A sleeper sleeps on, whatever was known of it.
+    let known = first && ctx.activity.recall(&key, may_run);
+    if first && may_run {
+        if !known {
+            let made_before = !desired.status.container_id.is_empty();
+            let by = if made_before { spread(desired) } else { Duration::ZERO };
+            ctx.activity.touch_ahead(&key, by);
+        }
         seen = ctx.activity.seen(&key);
     }
     // Who uses it now is not put off for another.

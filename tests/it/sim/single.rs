@@ -96,6 +96,38 @@ fn a_restarted_control_plane_gives_everyone_a_time_of_grace() {
 }
 
 #[test]
+fn a_restarted_control_plane_takes_up_the_time_without_use_where_it_was() {
+    in_virtual_time(|| async {
+        let mut world = World::new(&["h1"], 6).await;
+        world.start();
+        for name in ["alice", "bob"] {
+            world.apply(name, sleeper()).await;
+        }
+        converged(&world, MINUTE).await;
+        tokio::time::sleep(4 * MINUTE).await;
+        let early = world.activity().snapshot();
+        tokio::time::sleep(4 * MINUTE).await;
+        let known = world.activity().snapshot();
+        world.crash().await;
+        // Nobody could use anything meanwhile.
+        tokio::time::sleep(60 * MINUTE).await;
+        world.start();
+        world.activity().remember(known);
+        tokio::time::sleep(MINUTE / 2).await;
+        assert_eq!(world.phase("alice").await, Some(Phase::Running), "its time is not over");
+        let asleep = async |w: &World| w.phase("alice").await == Some(Phase::Asleep);
+        world.until("it sleeps", 2 * MINUTE, asleep).await;
+        // What was written before it fell asleep wakes nobody.
+        world.crash().await;
+        world.start();
+        world.activity().remember(early);
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(world.phase("alice").await, Some(Phase::Asleep));
+        world.crash().await;
+    });
+}
+
+#[test]
 fn a_request_that_arrives_while_the_stop_is_in_flight_is_served_by_a_new_start() {
     in_virtual_time(|| async {
         let mut world = World::new(&["h1"], 8).await;

@@ -187,6 +187,11 @@ impl World {
         self.probes.vain.load(Ordering::Relaxed)
     }
 
+    /// The uses that the control plane counts.
+    pub fn activity(&self) -> &Activity {
+        &self.process().activity
+    }
+
     /// A user's request reaches the proxy.
     pub fn request(&self, name: &str) {
         let key = Key::instance("default", name);
