@@ -130,8 +130,8 @@ impl Host {
             .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
         // Idleness is the head's time.
-        let (idle, stopped) = (std::future::pending(), self.stopped_on(asked.cancelled()));
-        self.run(connection, |c| c.graceful_shutdown(), idle, stopped).await;
+        let stopped = self.stopped_on(asked.cancelled());
+        self.run(connection, |c| c.graceful_shutdown(), std::future::pending, stopped).await;
     }
 
     async fn http2<S>(self, stream: S, peer: Peer, place: OwnedSemaphorePermit)
@@ -164,31 +164,33 @@ impl Host {
             .keep_alive_interval(header_read)
             .keep_alive_timeout(self.limits.handshake)
             .serve_connection(TokioIo::new(stream), answer);
-        self.run(connection, |c| c.graceful_shutdown(), uses.idle(header_read), self.shutdown.cancelled()).await;
+        let idle = || uses.idle(header_read);
+        self.run(connection, |c| c.graceful_shutdown(), idle, self.shutdown.cancelled()).await;
     }
 
     /// Drives a connection to its end, which it is asked for by `leave` when it is idle or the server stops.
-    async fn run<C>(
+    async fn run<C, I>(
         &self,
         connection: C,
         leave: impl Fn(Pin<&mut C>),
-        idle: impl Future<Output = ()>,
+        idle: impl Fn() -> I,
         stopped: impl Future<Output = ()>,
     ) where
         C: Future<Output = hyper::Result<()>>,
+        I: Future<Output = ()>,
     {
-        let (mut connection, mut idle, mut stopped) = (pin!(connection), pin!(idle), pin!(stopped));
+        let (mut connection, mut stopped) = (pin!(connection), pin!(stopped));
         let left_idle = tokio::select! {
             ended = connection.as_mut() => return note(ended),
             () = &mut stopped => false,
-            () = &mut idle => true,
+            () = idle() => true,
         };
         leave(connection.as_mut());
         tokio::select! {
             ended = connection.as_mut() => note(ended),
             () = self.service.kill.cancelled() => {}
-            // Whoever was asked to leave, had nothing under way and did not go.
-            () = tokio::time::sleep(self.limits.linger), if left_idle => {}
+            // Whoever was asked to leave, has nothing under way, and does not go.
+            () = idle(), if left_idle => {}
         }
     }
 }

@@ -101,7 +101,7 @@ pub struct Limits {
     pub idle_per_target: usize,
     /// Unused connections to all apps.
     pub idle_in_all: usize,
-    /// How long one direction of a tunnel may outlast the other, and a connection that was asked to end.
+    /// How long one direction of a tunnel may outlast the other.
     pub linger: Duration,
     /// How long open requests may take to finish on shutdown.
     pub drain: Duration,
