@@ -40,6 +40,8 @@ impl Worker {
         command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&self.root);
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
         command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs"]);
+        // Of a containerd that takes long to end, dockerd asks for its stacks, which it writes there.
+        command.env("TMPDIR", &self.root);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         // SAFETY: a system call; nothing is allocated between fork and exec.
         unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?)) };
