@@ -110,7 +110,7 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, up
 }
 
 /// HTTP/2 may send each cookie in a field of its own, and HTTP/1.1 may not (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+pub fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
         let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();

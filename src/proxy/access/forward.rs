@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::Semaphore;
 
 use super::super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO};
-use super::super::headers::addresses;
+use super::super::headers::{addresses, join_cookies};
 use super::{Asked, Denied, Fetch, Granted};
 use crate::model::ForwardAuth;
 
@@ -102,6 +102,7 @@ fn describe(asked: &Asked<'_>, headers: &mut HeaderMap) {
             headers.append(name, value.clone());
         }
     }
+    join_cookies(headers);
     let mut tell = |name: HeaderName, value: Result<HeaderValue, http::header::InvalidHeaderValue>| {
         // Methods, paths and host names are visible ASCII, or the request would not have come this far.
         if let Ok(value) = value {

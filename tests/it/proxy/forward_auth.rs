@@ -41,6 +41,7 @@ async fn the_service_sees_the_request_and_what_it_says_reaches_the_app() {
         request("PUT", "alice.test:81", "/a%20b?c=d", "body"),
         &[
             ("cookie", "s=1"),
+            ("cookie", "t=2"),
             ("authorization", "Bearer mine"),
             ("x-forwarded-for", "203.0.113.9"),
             ("x-forwarded-proto", "https"),
@@ -55,7 +56,7 @@ async fn the_service_sees_the_request_and_what_it_says_reaches_the_app() {
     let reply = world.connect().await.send(request).await;
     assert_eq!(reply.status, StatusCode::OK);
     let seen = reply.text();
-    for line in ["x-forwarded-user: alice\n", "x-roles: a\n", "x-roles: b\n", "cookie: s=1\n", "x-private: "] {
+    for line in ["x-forwarded-user: alice\n", "x-roles: a\n", "x-roles: b\n", "cookie: s=1; t=2\n", "x-private: "] {
         assert!(seen.contains(line), "{line}: {seen}");
     }
     // What the service speaks for is its word alone, also when it says nothing.
@@ -69,7 +70,7 @@ async fn the_service_sees_the_request_and_what_it_says_reaches_the_app() {
         ("x-forwarded-host", "alice.test:81"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-for", "203.0.113.9, 127.0.0.1"),
-        ("cookie", "s=1"),
+        ("cookie", "s=1; t=2"),
         ("authorization", "Bearer mine"),
     ] {
         assert_eq!(text(headers, name), value, "{name}");
