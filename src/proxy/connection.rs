@@ -60,7 +60,9 @@ impl Host {
             Some(Err(_)) => return self.refuse(Rejected::ProxyProtocol, &"no PROXY header in time", from),
             None => return,
         };
-        let mut peer = Peer { address: passed.source.unwrap_or(from.ip()), secure: passed.secure, shown: None };
+        let speaks = passed.source.is_some() || !self.service.state.front.proxy_protocol;
+        let address = passed.source.unwrap_or(from.ip());
+        let mut peer = Peer { address, secure: passed.secure, speaks, shown: None };
         let Some(tls) = self.tls.clone() else { return self.http1(stream, peer, place).await };
         let handshake = tokio::time::timeout(self.limits.handshake, tls.acceptor.accept(stream));
         let stream = match self.unless_stopped(handshake).await {

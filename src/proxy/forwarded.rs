@@ -68,7 +68,7 @@ impl Visitor {
     pub fn of(headers: &HeaderMap, peer: &Peer, front: &Front) -> Visitor {
         let address = peer.address.to_canonical();
         let mut visitor = Visitor { hops: vec![address], secure: peer.secure, host: None, port: None };
-        if !front.trusted.has(address) {
+        if !peer.speaks || !front.trusted.has(address) {
             return visitor;
         }
         let claims = match front.told_by {
@@ -104,13 +104,9 @@ struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     fn x_forwarded(headers: &'a HeaderMap) -> Claims<'a> {
-        let hops = texts(headers, FORWARDED_FOR).flat_map(|list| list.split(','));
-        let last = |name: HeaderName| {
-            let list = texts(headers, name).next_back()?;
-            list.rsplit(',').next().map(str::trim).map(Cow::Borrowed)
-        };
+        let last = |name: HeaderName| entries(headers, name).next_back().map(Cow::Borrowed);
         Claims {
-            hops: hops.map(str::trim).map(Cow::Borrowed).collect(),
+            hops: entries(headers, FORWARDED_FOR).map(Cow::Borrowed).collect(),
             proto: last(FORWARDED_PROTO),
             host: last(FORWARDED_HOST),
             port: last(FORWARDED_PORT),
@@ -118,57 +114,46 @@ impl<'a> Claims<'a> {
     }
 
     /// RFC 7239 §4: elements, separated by commas, of `for`, `proto`, `host` and `by`, separated by semicolons.
+    ///
+    /// Separators count in quotes as well: a quote that a visitor has left open must not swallow what the proxy after it
+    /// has written. None of these values needs a separator; an element that has one in it is none, and ends the chain.
     fn forwarded(headers: &'a HeaderMap) -> Claims<'a> {
         let mut claims = Claims::default();
-        for element in texts(headers, FORWARDED).flat_map(|list| split(list, ',')) {
-            (claims.proto, claims.host) = (None, None);
+        for element in entries(headers, FORWARDED) {
+            let pairs: Option<Vec<(String, Cow<'_, str>)>> = element.split(';').map(pair).collect();
+            let value = |wanted: &str| {
+                let mut found = pairs.iter().flatten().filter(|(name, _)| name == wanted);
+                found.next().map(|(_, value)| value.clone())
+            };
+            (claims.proto, claims.host) = (value("proto"), value("host"));
             // One that says nothing of whom it is from ends the chain there.
-            let mut from = Cow::Borrowed("");
-            for (name, value) in split(element, ';').filter_map(|pair| pair.split_once('=')) {
-                let value = unquoted(value.trim());
-                match name.trim().to_ascii_lowercase().as_str() {
-                    "for" => from = value,
-                    "proto" => claims.proto = Some(value),
-                    "host" => claims.host = Some(value),
-                    _ => {}
-                }
-            }
-            claims.hops.push(from);
+            claims.hops.push(value("for").unwrap_or_default());
         }
         claims
     }
 }
 
-/// The values of a field, however often it stands there. What is no text is nothing that can be believed.
-fn texts(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
-    headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default())
-}
-
-/// The parts of a list whose separators do not stand in quotes.
-fn split(list: &str, separator: char) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    list.split(move |c| {
-        let ends = c == separator && !quoted;
-        quoted ^= c == '"' && !escaped;
-        escaped = quoted && c == '\\' && !escaped;
-        ends
+/// The entries of a list, however many fields it takes. One that is no text is nothing that can be believed, and takes no
+/// other along.
+fn entries(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
+    let fields = headers.get_all(name).into_iter();
+    fields.flat_map(|value| value.as_bytes().split(|&b| b == b',')).map(|entry| {
+        let text = std::str::from_utf8(entry).unwrap_or_default();
+        text.trim_matches([' ', '\t'])
     })
 }
 
-/// RFC 9110 §5.6.4.
-fn unquoted(value: &str) -> Cow<'_, str> {
-    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Cow::Borrowed(value);
+/// `name=value`, whose value is a token or stands in quotes as a whole (RFC 9110 §5.6). `None` for anything else.
+fn pair(text: &str) -> Option<(String, Cow<'_, str>)> {
+    let (name, value) = text.split_once('=')?;
+    let value = value.trim();
+    let inner = match value.strip_prefix('"') {
+        Some(rest) => rest.strip_suffix('"')?,
+        None => value,
     };
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
-    }
-    let mut escaped = false;
-    let kept = inner.chars().filter(|&c| {
-        escaped = c == '\\' && !escaped;
-        !escaped
-    });
-    Cow::Owned(kept.collect())
+    // Nothing in addresses, hosts and schemes is ever escaped.
+    let plain = !inner.contains(['"', '\\']);
+    plain.then(|| (name.trim().to_ascii_lowercase(), Cow::Borrowed(inner)))
 }
 
 /// `192.0.2.7`, `2001:db8::7`, and both with a port.
@@ -203,7 +188,7 @@ mod tests {
     }
 
     fn told(headers: &HeaderMap, peer: &str, secure: bool, told_by: ToldBy) -> Visitor {
-        let peer = Peer { address: peer.parse().unwrap(), secure, shown: None };
+        let peer = Peer { address: peer.parse().unwrap(), secure, speaks: true, shown: None };
         Visitor::of(headers, &peer, &Front { trusted: trusted(), told_by, ..Front::default() })
     }
 
@@ -233,6 +218,14 @@ mod tests {
         }
         let many = vec!["10.0.0.9"; 100].join(",");
         assert_eq!(hops(&[&many], "10.0.0.1").len(), MOST_HOPS + 1);
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nobody() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_bytes(b"\xff, 9.9.9.9").unwrap());
+        let told = told(&headers, "10.0.0.1", false, ToldBy::XForwarded);
+        assert_eq!(told.hops[0], "9.9.9.9".parse::<IpAddr>().unwrap());
     }
 
     #[test]
@@ -271,7 +264,11 @@ mod tests {
             (&["for=9.9.9.9;proto=https", "for=10.0.0.2"], "10.0.0.1", is("9.9.9.9 10.0.0.2 10.0.0.1", false, "")),
             (&["for=\"[2001:db8::7]:47\""], "10.0.0.1", is("2001:db8::7 10.0.0.1", false, "")),
             (&["for=\"9.9.9.9, for=8.8.8.8\""], "10.0.0.1", is("10.0.0.1", false, "")),
-            (&["for=\"\\9.9.9.9\";host=\"a.test\""], "10.0.0.1", is("9.9.9.9 10.0.0.1", false, "a.test")),
+            (&["for=\"9.9.9.9\";host=\"a.test\""], "10.0.0.1", is("9.9.9.9 10.0.0.1", false, "a.test")),
+            // What a visitor has left open swallows nothing that the proxy after it has written.
+            (&["for=6.6.6.6;proto=https;x=\", for=9.9.9.9;proto=http"], "10.0.0.1", is("9.9.9.9 10.0.0.1", false, "")),
+            (&["for=6.6.6.6;x=\", for=\"[2001:db8::7]:9\""], "10.0.0.1", is("2001:db8::7 10.0.0.1", false, "")),
+            (&["for=6.6.6.6, for=10.0.0.2;x=\"a"], "10.0.0.1", is("10.0.0.1", false, "")),
             (&["for=_hidden"], "10.0.0.1", is("10.0.0.1", false, "")),
             (&["for=9.9.9.9, proto=https"], "10.0.0.1", is("10.0.0.1", true, "")),
             (&["for=9.9.9.9;proto=https"], "8.8.8.8", is("8.8.8.8", false, "")),

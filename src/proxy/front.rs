@@ -57,6 +57,9 @@ pub struct Peer {
     pub address: IpAddr,
     /// Whether the visitor speaks TLS: with us, or with who passes its connection on.
     pub secure: bool,
+    /// Whether the other end may say of whom a request is. Not where it passes a connection on and says nothing of whose that
+    /// is: the fields are the visitor's own then.
+    pub speaks: bool,
     /// Of our own TLS: the certificates, and the name that was asked for.
     pub shown: Option<(Arc<Certificates>, Option<String>)>,
 }

@@ -25,7 +25,7 @@ const HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Fields in which apps believe a gateway, also as to who is signed in; ours sets some of them and passes none.
-const CLAIMS: [HeaderName; 13] = [
+const CLAIMS: [HeaderName; 24] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
@@ -34,6 +34,17 @@ const CLAIMS: [HeaderName; 13] = [
     FORWARDED_PORT,
     FORWARDED_PREFIX,
     HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-protocol"),
+    HeaderName::from_static("front-end-https"),
+    HeaderName::from_static("x-scheme"),
+    HeaderName::from_static("x-url-scheme"),
+    HeaderName::from_static("client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
     USER,
     HeaderName::from_static("x-forwarded-email"),
     HeaderName::from_static("x-forwarded-groups"),

@@ -268,6 +268,14 @@ async fn a_proxy_that_reads_no_http_says_whose_connection_it_passes_on() {
     let shown = text(sender.send_request(request("GET", "alice.test", "/", "")).await.unwrap()).await;
     assert!(shown.contains("x-forwarded-for: 203.0.113.5\n") && shown.ends_with("https"), "{shown}");
 
+    // Who passes on and does not say whose it is has not read what is in the fields.
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let forging = b"GET / HTTP/1.1\r\nHost: alice.test\r\nX-Forwarded-For: 9.9.9.9\r\nConnection: close\r\n\r\n";
+    stream.write_all(&[b"PROXY UNKNOWN\r\n", &forging[..]].concat()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.contains("x-forwarded-for: 127.0.0.1\n"), "{answer}");
+
     // Without a header nothing is answered.
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n").await.unwrap();
@@ -395,7 +403,9 @@ async fn a_path_on_the_domain_leads_to_an_instance_where_that_is_wanted() {
         (reply.status, reply.headers["location"].as_bytes()),
         (StatusCode::PERMANENT_REDIRECT, &b"/proxy/alice/?a=b"[..])
     );
-    for nowhere in ["/proxy/alice/", "/proxy/nobody/deep", "/proxy/", "/deep"] {
+    for nowhere in
+        ["/proxy/alice/.well-known/portreeve/progress", "/proxy/alice/", "/proxy/nobody/deep", "/proxy/", "/deep"]
+    {
         assert_eq!(visitor.send(request("GET", "test", nowhere, "")).await.status, StatusCode::NOT_FOUND, "{nowhere}");
     }
     // The page of a sleeper follows it from there as well.
