@@ -46,7 +46,7 @@ pub async fn run(args: &WhyArgs, session: &Session) -> Result<Exit> {
 
 /// Pure.
 fn page(name: &str, told: &InstanceExplanation, now: Time) -> String {
-    let place = if told.node.is_empty() { String::new() } else { format!(" on {}", told.node) };
+    let place = if told.node.is_empty() { String::new() } else { format!(" on {}", printable(&told.node)) };
     let wanted = match told.wanted {
         Wanted::Awake => "is to be awake",
         Wanted::Asleep => "is to be asleep",

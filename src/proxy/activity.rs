@@ -74,7 +74,11 @@ impl Activity {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             shard.keys().cloned().collect::<Vec<_>>()
         });
-        keys.filter_map(|key| Some((key.clone(), self.idle(&key)?))).collect()
+        let seen = keys.filter_map(|key| Some((key.clone(), self.idle(&key)?)));
+        // What nobody has asked for yet is still what is known.
+        let mut known = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.extend(seen);
+        known
     }
 
     /// Takes up what another process knew: a snapshot of it. The time between the two does not count, as nobody could use

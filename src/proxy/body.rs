@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -23,7 +24,12 @@ pub enum ResponseBody {
     /// One of our own pages; `None` once it is out.
     Page(Option<Bytes>),
     /// What a waiting page follows; ends with its sender.
-    Progress(mpsc::Receiver<Bytes>),
+    Progress {
+        events: mpsc::Receiver<Bytes>,
+        /// Kept as long.
+        #[expect(dead_code, reason = "held, not read")]
+        place: Arc<Place>,
+    },
     App {
         stream: Incoming,
         /// `None` once the connection went back.
@@ -59,7 +65,9 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match &mut *self {
             ResponseBody::Page(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            ResponseBody::Progress(events) => events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e)))),
+            ResponseBody::Progress { events, .. } => {
+                events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
+            }
             ResponseBody::App { stream, lease, open, .. } => {
                 let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
                 match &frame {
@@ -79,7 +87,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ResponseBody::Page(bytes) => bytes.is_none(),
-            ResponseBody::Progress(_) => false,
+            ResponseBody::Progress { .. } => false,
             ResponseBody::App { stream, .. } => stream.is_end_stream(),
         }
     }
@@ -87,7 +95,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Page(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            ResponseBody::Progress(_) => SizeHint::default(),
+            ResponseBody::Progress { .. } => SizeHint::default(),
             ResponseBody::App { stream, .. } => stream.size_hint(),
         }
     }
@@ -96,7 +104,8 @@ impl Body for ResponseBody {
 /// What an app gets.
 pub enum RequestBody {
     Empty,
-    Stream(Incoming, Upload),
+    /// With the fields that its trailers must not have.
+    Stream(Incoming, Upload, Vec<HeaderName>),
 }
 
 /// Whether a request's body has been read to its end, as its connection's lease wants to know.
@@ -114,15 +123,20 @@ impl Upload {
 }
 
 impl RequestBody {
-    pub fn new(stream: Incoming) -> RequestBody {
-        if stream.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(stream, Upload::default()) }
+    /// `spoken_for`: fields that are not the visitor's to say, in trailers neither.
+    pub fn new(stream: Incoming, spoken_for: Vec<HeaderName>) -> RequestBody {
+        if stream.is_end_stream() {
+            RequestBody::Empty
+        } else {
+            RequestBody::Stream(stream, Upload::default(), spoken_for)
+        }
     }
 
     /// `None` when there is nothing to upload.
     pub fn upload(&self) -> Option<Upload> {
         match self {
             RequestBody::Empty => None,
-            RequestBody::Stream(_, upload) => Some(upload.clone()),
+            RequestBody::Stream(_, upload, _) => Some(upload.clone()),
         }
     }
 }
@@ -134,13 +148,14 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Stream(stream, upload) => {
+            RequestBody::Stream(stream, upload, spoken_for) => {
                 let mut frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
                 // Some servers take trailers for headers.
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(trailers) = frame.trailers_mut()
                 {
                     headers::remove_claims(trailers);
+                    headers::remove_all_like(trailers, spoken_for);
                 }
                 if frame.is_none() || stream.is_end_stream() {
                     upload.done();
@@ -153,14 +168,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Stream(stream, _) => stream.is_end_stream(),
+            RequestBody::Stream(stream, ..) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Stream(stream, _) => stream.size_hint(),
+            RequestBody::Stream(stream, ..) => stream.size_hint(),
         }
     }
 }

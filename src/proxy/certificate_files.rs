@@ -123,10 +123,10 @@ impl CertificateFiles {
 
     /// Reads what has changed and shows it. True when something is new.
     fn look(&mut self) -> io::Result<bool> {
-        let pairs = pairs(&self.directory)?;
+        let (pairs, unread) = pairs(&self.directory)?;
         let before = self.read.len();
         // A file that is gone was taken away by somebody; one that is broken was not.
-        self.read.retain(|file, _| pairs.contains_key(file));
+        self.read.retain(|file, _| pairs.contains_key(file) || unread.iter().any(|below| file.starts_with(below)));
         let mut changed = self.read.len() != before;
         for (chain, key) in pairs {
             let stamps = [stamp(&chain), stamp(&key)];
@@ -170,8 +170,8 @@ impl CertificateFiles {
     }
 }
 
-/// The pairs of files: chain and key.
-fn pairs(directory: &Path) -> io::Result<BTreeMap<PathBuf, PathBuf>> {
+/// The pairs of files, chain and key; and the directories in it that cannot be read.
+fn pairs(directory: &Path) -> io::Result<(BTreeMap<PathBuf, PathBuf>, Vec<PathBuf>)> {
     let mut found = BTreeMap::new();
     let mut add = |within: &Path| -> io::Result<Vec<PathBuf>> {
         let mut below = vec![];
@@ -199,10 +199,15 @@ fn pairs(directory: &Path) -> io::Result<BTreeMap<PathBuf, PathBuf>> {
         }
         Ok(below)
     };
+    let mut unread = vec![];
     for below in add(directory)? {
-        add(&below)?;
+        // One of these may be none of ours, such as lost+found.
+        if let Err(error) = add(&below) {
+            tracing::debug!(directory = %below.display(), %error, "not looked at for certificates");
+            unread.push(below);
+        }
     }
-    Ok(found)
+    Ok((found, unread))
 }
 
 fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {

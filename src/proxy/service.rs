@@ -27,7 +27,7 @@ use super::stats::End;
 use super::target::{Decision, Refusal, decide};
 use super::upstream::{Lease, SendError, Upstreams};
 use super::{OpenGuard, ProxyState, headers, router, tunnel, waiting};
-use crate::model::{Instance, Key, Resource as _};
+use crate::model::{Instance, Key, Resource as _, UNREACHABLE, condition};
 
 /// Pause after the first failed attempt to connect; doubles up to [`RETRY_LAST`].
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -89,10 +89,17 @@ impl Service {
             return Err(Page::Misdirected.into());
         }
         if head.uri.path() == waiting::PATH {
-            return self.progress(&head, &visitor_is, host).await;
+            return self.progress(&head, &visitor_is, host, place).await;
         }
         let address = self.address(host, head.uri.path());
+        if address.path == waiting::PATH {
+            return Err(Page::NotFound.into());
+        }
         if address.path.is_empty() {
+            if address.prefix.is_empty() {
+                // An authority alone, which is CONNECT's.
+                return Err(Page::BadRequest.into());
+            }
             // Without the slash the app's own links would lead past it.
             let query = head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
             let location =
@@ -102,7 +109,7 @@ impl Service {
         let (mut routed, mut granted) = self.admit(&head, &visitor_is, &address).await?;
         let prefix = address.prefix.to_owned();
         let Routed { key, instance, port, counts, .. } = &routed;
-        match decide(instance, port) {
+        match self.decide(instance, port) {
             Decision::Refuse(why) => {
                 if *counts {
                     self.note_demand(key, why);
@@ -125,21 +132,31 @@ impl Service {
         let wish = headers::upgrade(&head.headers);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
+        let spoken_for = granted.spoken_for();
         granted.dress(&mut head.headers);
-        let request = Request::from_parts(head, RequestBody::new(body));
+        let request = Request::from_parts(head, RequestBody::new(body, spoken_for));
         let (response, lease) = self.exchange(&routed, request).await?;
         Ok(self.answer(response, lease, open, visitor, place)?)
     }
 
     /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
-    async fn progress(&self, head: &Parts, visitor: &Visitor, host: &str) -> Result<Response<ResponseBody>, Refused> {
+    async fn progress(
+        &self,
+        head: &Parts,
+        visitor: &Visitor,
+        host: &str,
+        place: Arc<Place>,
+    ) -> Result<Response<ResponseBody>, Refused> {
         if head.method != Method::GET {
             return Err(Page::NotImplemented.into());
         }
         let path = waiting::path_of(head);
         let (routed, mut granted) = self.admit(head, visitor, &self.address(host, &path)).await?;
-        let Routed { key, instance, port, .. } = routed;
-        if let Decision::Refuse(why) = decide(&instance, &port) {
+        let Routed { key, instance, port, counts, .. } = routed;
+        if !counts {
+            return Err(Page::Resting.into());
+        }
+        if let Decision::Refuse(why) = self.decide(&instance, &port) {
             self.note_demand(&key, why);
             return Err(refusal(why).into());
         }
@@ -147,7 +164,7 @@ impl Service {
         open.keep(granted.take_place());
         let hold = self.holds.enter(&key).map_err(|Full| Page::Busy)?;
         let (changes, uid) = (self.state.cache.observe(&key), instance.metadata.uid.clone());
-        let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port });
+        let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port }, place);
         tokio::spawn(following);
         Ok(response)
     }
@@ -185,6 +202,28 @@ impl Service {
         Ok((Routed { key: instance.key(), port: port.to_owned(), instance, navigation, counts }, granted))
     }
 
+    /// What to do with a request now. What ran on a host that does not answer is tried only where no one else can be at its
+    /// port: the host is as it was, and just silent, and no other instance has that port of that address.
+    fn decide<'a>(&self, instance: &'a Instance, port: &str) -> Decision<'a> {
+        let decision = decide(instance, port);
+        let Decision::Unsure(target) = decision else { return decision };
+        let host = self.state.cache.host(&instance.status.node);
+        let silent = host.is_some_and(|host| {
+            condition(&host.status.conditions, "Ready").is_some_and(|ready| ready.reason == UNREACHABLE)
+        });
+        let uid = &instance.metadata.uid;
+        let bound = |other: &Instance| {
+            other.metadata.uid != *uid
+                && other.status.address == target.address
+                && other.status.ports.iter().any(|port| port.host_port == target.port)
+        };
+        if silent && !self.state.cache.instances().iter().any(|other| bound(other)) {
+            decision
+        } else {
+            Decision::Refuse(Refusal::Lost)
+        }
+    }
+
     /// Lets the controller know that someone wants an instance that cannot run: it tries again only while it is wanted.
     fn note_demand(&self, key: &Key, why: Refusal) {
         match why {
@@ -219,7 +258,7 @@ impl Service {
         let mut waiting: Option<Waiting> = None;
         let mut current = instance.clone();
         loop {
-            let (target, sure) = match decide(&current, port) {
+            let (target, sure) = match self.decide(&current, port) {
                 Decision::Ready(target) => (target, true),
                 Decision::Unsure(target) => (target, false),
                 Decision::Refuse(why) => return Err(refusal(why)),

@@ -10,7 +10,7 @@ pub enum Decision<'a> {
     /// Connect here.
     Ready(Target<'a>),
     /// It ran when its node's daemon was last heard of, and may well go on: the daemon hangs, or is cut off from us, and its
-    /// containers are not. The port there is bound to this instance and to no other. Try it, once.
+    /// containers are not. Try it, once, if nobody else can be there.
     Unsure(Target<'a>),
     /// Not up yet, or asleep: wake it and wait.
     Wake,

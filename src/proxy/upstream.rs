@@ -23,7 +23,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -32,9 +31,6 @@ use super::target::Target;
 use super::{Limits, listener};
 use crate::clock::SharedClock;
 use crate::model::{Instance, Time};
-
-/// Milliseconds after which what an app's host has not acknowledged will not be: TCP's own patience is a quarter of an hour.
-const VANISHED: u32 = 120_000;
 
 /// New connections to one port at once that the app has not answered yet. After a wake hundreds of requests are let go
 /// in one moment: all connecting together would overflow the queue of a listener that has just begun, and each that is
@@ -284,10 +280,6 @@ impl Pool {
         };
         let stream = tokio::time::timeout(self.limits.connect, connecting).await.map_err(io::Error::from)??;
         listener::tune(&stream);
-        // An app that is gone without a word is found out also while it is being sent something, as soon as when nothing is.
-        if let Err(error) = set_tcp_user_timeout(&stream, VANISHED) {
-            tracing::debug!(%error, "a connection to an app cannot be told how long to try");
-        }
         let mut builder = http1::Builder::new();
         builder.max_buf_size(self.limits.buffer);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::OpenGuard;
 use super::body::ResponseBody;
+use super::front::Place;
 use super::hold::Hold;
 use super::pages::wants_html;
 use super::target::{Decision, decide, is_because};
@@ -129,10 +130,10 @@ pub struct Follower {
 }
 
 /// The stream that a page follows, in the form of the HTML standard, "Server-sent events".
-pub fn stream(follower: Follower) -> (Response<ResponseBody>, impl Future<Output = ()>) {
+pub fn stream(follower: Follower, place: Arc<Place>) -> (Response<ResponseBody>, impl Future<Output = ()>) {
     // The reader is never more than one event behind.
     let (events, receiver) = mpsc::channel(1);
-    let mut response = Response::new(ResponseBody::Progress(receiver));
+    let mut response = Response::new(ResponseBody::Progress { events: receiver, place });
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -36,8 +36,9 @@ pub fn load(data_dir: &Path, activity: &Activity) {
 
 /// Seconds without use, by key.
 fn parse(bytes: &[u8]) -> serde_json::Result<HashMap<Key, Duration>> {
-    let read: BTreeMap<String, u64> = serde_json::from_slice(bytes)?;
-    let known = read.into_iter().filter_map(|(key, idle)| Some((key.parse().ok()?, Duration::from_secs(idle))));
+    let read: BTreeMap<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    let known =
+        read.into_iter().filter_map(|(key, idle)| Some((key.parse().ok()?, Duration::from_secs(idle.as_u64()?))));
     Ok(known.collect())
 }
 

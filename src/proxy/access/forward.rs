@@ -109,10 +109,13 @@ fn describe(asked: &Asked<'_>, headers: &mut HeaderMap) {
             headers.insert(name, value);
         }
     };
-    let sent = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
-    let sent = sent.or_else(|| head.headers.get(HOST).cloned().map(Ok));
-    let shown = visitor.host.clone().map(Ok).or(sent).unwrap_or_else(|| HeaderValue::from_str(host));
-    tell(FORWARDED_HOST, shown);
+    // The host by which the instance was found, in one form, whatever other hosts are named: what the service decides about is
+    // what the visitor gets. The port is for links back.
+    let sent = head.uri.authority().map(|authority| authority.as_str());
+    let sent = sent.or_else(|| head.headers.get(HOST)?.to_str().ok()).unwrap_or_default();
+    let port = sent.rsplit_once(':').map(|(_, port)| port).filter(|port| port.parse::<u16>().is_ok());
+    let name = host.to_ascii_lowercase();
+    tell(FORWARDED_HOST, HeaderValue::try_from(port.map_or(name.clone(), |port| format!("{name}:{port}"))));
     tell(FORWARDED_METHOD, HeaderValue::from_str(head.method.as_str()));
     tell(FORWARDED_URI, HeaderValue::from_str(head.uri.path_and_query().map_or("/", |path| path.as_str())));
     tell(FORWARDED_PROTO, Ok(HeaderValue::from_static(if visitor.secure { "https" } else { "http" })));

@@ -114,6 +114,11 @@ impl Granted {
         self.place.take()
     }
 
+    /// The fields that are its authentication service's to say.
+    pub fn spoken_for(&self) -> Vec<HeaderName> {
+        self.spoken_for.clone()
+    }
+
     /// The last word on the headers that the app gets.
     pub fn dress(self, headers: &mut HeaderMap) {
         let Granted { user, spoken_for, said, hidden, place: _ } = self;

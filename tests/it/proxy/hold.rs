@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use portreeve::model::{IgnoredRequest, Phase, Power};
+use portreeve::model::{IgnoredRequest, Phase, Power, UNREACHABLE};
 use portreeve::proxy::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -165,6 +165,10 @@ async fn a_poller_neither_wakes_an_app_nor_keeps_it_awake() {
     up.spec.idle.ignore = ignore;
     world.put(&up).await;
     assert_eq!(poll().await.text(), "alice GET /");
+    // Nor by what a page of its would follow.
+    let mut follow = request("GET", "alice.test", "/.well-known/portreeve/progress?path=/", "");
+    follow.headers_mut().insert("user-agent", "UptimeRobot/2.0".parse().unwrap());
+    assert_eq!(world.connect().await.send(follow).await.status, StatusCode::SERVICE_UNAVAILABLE);
     // Not even by trying again.
     app.kill().await;
     assert_eq!(poll().await.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -177,7 +181,22 @@ async fn a_daemon_that_does_not_answer_takes_nobody_from_the_app_that_goes_on() 
     let mut lost = with_phase(instance("alice", app.address), Phase::Lost);
     lost.status.conditions[0].reason = "HostUnreachable".into();
     lost.status.started_at = Some(jiff::Timestamp::UNIX_EPOCH.into());
+    lost.status.node = "h1".into();
     world.put(&lost).await;
+    // Only of a host that is just silent: another daemon may answer for another machine.
+    for reason in ["DaemonChanged", "CredentialsInvalid"] {
+        world.put_host("h1", reason).await;
+        assert_eq!(world.get("alice.test", "/").await.status, StatusCode::SERVICE_UNAVAILABLE, "{reason}");
+    }
+    world.put_host("h1", UNREACHABLE).await;
+    // Nor where its port is another's by now, on a host with the same address.
+    let mut other = asleep("other", app.address);
+    other.status.node = "h2".into();
+    world.put(&other).await;
+    assert_eq!(world.get("alice.test", "/").await.status, StatusCode::SERVICE_UNAVAILABLE, "it might be the other's");
+    other.status.ports.clear();
+    world.put(&other).await;
+    assert_eq!(app.accepted(), 0);
     for method in ["GET", "POST"] {
         let reply = world.connect().await.send(request(method, "alice.test", "/a", "")).await;
         assert_eq!((reply.status, reply.text()), (StatusCode::OK, &*format!("alice {method} /a")));
@@ -209,6 +228,8 @@ async fn a_kept_connection_into_the_void_is_not_used_for_what_is_on_a_lost_host(
     });
     let mut alice = awake("alice", address);
     alice.status.started_at = Some(jiff::Timestamp::UNIX_EPOCH.into());
+    alice.status.node = "h1".into();
+    world.put_host("h1", UNREACHABLE).await;
     world.put(&alice).await;
     assert_eq!(world.get("alice.test", "/").await.text(), "ok");
     let _kept = app.await.unwrap();

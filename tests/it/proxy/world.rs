@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use portreeve::cache::Cache;
 use portreeve::clock::SystemClock;
 use portreeve::model::{
-    BoundPort, Condition, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
+    BoundPort, Condition, DockerHost, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
 use portreeve::proxy::{Access, Activity, Certificates, Entrance, Front, Limits, ProxyState, Stats, Waker, serve};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
@@ -110,6 +110,24 @@ impl World {
     /// Stores an object as it is, and waits until the proxy can see it.
     pub async fn put(&self, instance: &Instance) {
         put(&self.store, instance).await;
+        self.cache.wait_for(self.store.revision()).await;
+    }
+
+    /// A host that is not ready for this reason.
+    pub async fn put_host(&self, name: &str, reason: &str) {
+        let mut host = DockerHost::default();
+        host.metadata.name = name.into();
+        let ready = Condition {
+            type_: "Ready".into(),
+            status: false.into(),
+            reason: reason.into(),
+            message: String::new(),
+            observed_generation: 1,
+            last_transition_time: Time::from(jiff::Timestamp::UNIX_EPOCH),
+        };
+        set_condition(&mut host.status.conditions, ready);
+        let op = Op::Put { key: host.key().to_string(), value: typed::encode(&host) };
+        self.store.txn(Txn { when: vec![], then: vec![op] }).await.unwrap();
         self.cache.wait_for(self.store.revision()).await;
     }
 
