@@ -88,23 +88,12 @@ impl Service {
         if peer.is_misdirected(host) {
             return Err(Page::Misdirected.into());
         }
-        if head.uri.path() == waiting::PATH {
-            return self.progress(&head, &visitor_is, host, place).await;
-        }
         let address = self.address(host, head.uri.path());
-        if address.path == waiting::PATH {
-            return Err(Page::NotFound.into());
-        }
-        if address.path.is_empty() {
-            if address.prefix.is_empty() {
-                // An authority alone, which is CONNECT's.
-                return Err(Page::BadRequest.into());
-            }
-            // Without the slash the app's own links would lead past it.
-            let query = head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
-            let location =
-                HeaderValue::try_from(format!("{}/{query}", address.prefix)).map_err(|_| Page::BadRequest)?;
+        if let Some(location) = beside(&head, &address)? {
             return Ok(moved(location));
+        }
+        if address.path == waiting::PATH {
+            return self.progress(&head, &visitor_is, host, place).await;
         }
         let (mut routed, mut granted) = self.admit(&head, &visitor_is, &address).await?;
         let prefix = address.prefix.to_owned();
@@ -381,6 +370,22 @@ impl Patience {
         let pause = self.pause.min(self.until.saturating_sub(now));
         self.pause = RETRY_LAST.min(self.pause * 2);
         (!pause.is_zero()).then_some(pause)
+    }
+}
+
+/// Where a request is to be made instead that is for the address of an instance, but not quite.
+fn beside(head: &Parts, address: &Address<'_>) -> Result<Option<HeaderValue>, Page> {
+    match (address.prefix, address.path) {
+        // An authority alone, which is CONNECT's.
+        ("", "") => Err(Page::BadRequest),
+        // Without the slash the app's own links would lead past it.
+        (prefix, "") => {
+            let query = head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+            HeaderValue::try_from(format!("{prefix}/{query}")).map(Some).map_err(|_| Page::BadRequest)
+        }
+        // It is the proxy's own, and has one place.
+        (prefix, waiting::PATH) if !prefix.is_empty() => Err(Page::NotFound),
+        _ => Ok(None),
     }
 }
 
