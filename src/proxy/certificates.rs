@@ -81,6 +81,10 @@ impl Certificates {
     /// Whether a request for `host` came over a connection whose certificate is for others, while there is one for it: the
     /// visitor is to ask again over a connection of its own (RFC 9110 §15.5.20). `asked` is the name of the handshake.
     pub fn is_misdirected(&self, asked: Option<&str>, host: &str) -> bool {
+        // Nearly every request: it asks for the host by whose name the connection was made.
+        if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(host)) {
+            return false;
+        }
         let book = self.0.load();
         let (shown, right) = (book.shown(asked), book.find(host));
         right.is_some() && shown != right && !shown.is_some_and(|i| covers(&book.all[i], host))
