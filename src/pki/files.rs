@@ -1,9 +1,10 @@
 //! Keys and certificates in files that only their owner may read. Each is written whole or not at all, and onto the
-//! disk. Called where the API keeps its own and where the command line keeps those of the Docker hosts.
+//! disk. Called where the API keeps its own and where the command line keeps those of the Docker hosts; and by whoever
+//! follows files that are replaced.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Pair;
@@ -27,6 +28,14 @@ pub struct FileError {
 /// Names the file to which an error belongs.
 pub fn file<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> FileError + use<'a> {
     move |source| FileError { operation, path: path.to_owned(), source }
+}
+
+/// What tells that a file is another: its time of change, size and number; `None` when it is not there.
+pub type Stamp = Option<(i64, i64, u64, u64)>;
+
+pub fn stamp(path: &Path) -> Stamp {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))
 }
 
 /// Makes a directory that only we may enter. One that is there keeps its rights; it may be shared on purpose.

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::certificates::{Certificate, Certificates};
 use super::stats::Stats;
 use crate::clock::SharedClock;
 use crate::pki;
+use crate::pki::files::{Stamp, stamp};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -62,14 +62,6 @@ struct Read {
     certificate: Option<Certificate>,
     /// Why the present one cannot.
     problem: Option<String>,
-}
-
-/// Time of change, size and number.
-type Stamp = Option<(i64, i64, u64, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))
 }
 
 impl CertificateFiles {

@@ -4,7 +4,6 @@
 //! ends. What is broken or over leaves the old one in its place and says so: once in the log, and at each SIGHUP.
 
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credentials::{CredentialError, Source};
 use crate::clock::SharedClock;
+use crate::pki::files::{Stamp, stamp};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -59,9 +59,6 @@ pub struct Serving {
     authority: String,
     live: Arc<Live>,
 }
-
-/// What tells that a file is another: its time, size and number.
-type Stamp = Option<(i64, i64, u64, u64)>;
 
 impl Serving {
     pub fn new(source: Source, authority: String, live: Arc<Live>) -> Arc<Serving> {
@@ -133,10 +130,6 @@ impl Serving {
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        let stamp = |path: &PathBuf| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino()))
-        };
-        self.source.serving_files().iter().map(stamp).collect()
+        self.source.serving_files().iter().map(|path| stamp(path)).collect()
     }
 }
