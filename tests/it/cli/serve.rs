@@ -78,6 +78,16 @@ impl Served {
     }
 }
 
+impl Drop for Served {
+    /// It has really ended before its directory goes: until then it may write there.
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 async fn shown(client: &Client) -> CertificateDer<'static> {
     let stream = client.connect().await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
