@@ -37,5 +37,6 @@ pub mod proxy;
 pub mod runtime;
 pub mod scheduler;
 pub mod serve;
+mod stall;
 pub mod store;
 pub mod telemetry;

@@ -45,7 +45,6 @@ mod reply;
 mod scale;
 mod selector;
 mod server;
-mod stall;
 mod strategic;
 mod streams;
 mod table;

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,8 @@ use super::connections::{Connection, Strangers};
 use super::cut::{Cut, LEISURE, Streams, unchanged};
 use super::delivery::{self, AtLeisure, PIECE};
 use super::handler::{Shared, router};
-use super::stall::Stall;
 use super::tls_stream::PoliteTls;
+use crate::stall::Stall;
 
 /// Most connections at a time; more wait in the listener's backlog.
 const MOST_CONNECTIONS: usize = 2048;
@@ -213,9 +213,9 @@ fn connection_builder(h2: bool, streams: Streams) -> Builder<Streams> {
 /// The encrypted stream, and who the client's certificate speaks for, if it showed one. rustls has verified it.
 async fn handshake(
     acceptor: &TlsAcceptor,
-    stream: Stall,
-) -> std::io::Result<(tokio_rustls::server::TlsStream<Stall>, Option<PeerIdentity>)> {
-    stream.tcp.set_nodelay(true)?;
+    stream: Stall<TcpStream>,
+) -> std::io::Result<(tokio_rustls::server::TlsStream<Stall<TcpStream>>, Option<PeerIdentity>)> {
+    stream.inner.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = match certificate {

@@ -11,16 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::stall::Stall;
+use crate::stall::Stall;
 
-pub struct PoliteTls(pub TlsStream<Stall>);
+pub struct PoliteTls(pub TlsStream<Stall<TcpStream>>);
 
 impl Drop for PoliteTls {
     /// As far as it goes without waiting: a client that is gone hears nothing anyway.
     fn drop(&mut self) {
         let (stall, tls) = self.0.get_mut();
         tls.send_close_notify();
-        while tls.wants_write() && tls.write_tls(&mut AtOnce(&stall.tcp)).is_ok_and(|written| written > 0) {}
+        while tls.wants_write() && tls.write_tls(&mut AtOnce(&stall.inner)).is_ok_and(|written| written > 0) {}
     }
 }
 

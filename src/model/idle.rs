@@ -11,8 +11,9 @@ use super::{FieldError, FieldErrors, InstanceSpec, Span};
 
 /// When an instance with power Auto goes to sleep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Idle {
-    /// Time without requests or open connections after which the container is stopped; at least 1s. Default: 30m.
+    /// Time without use after which the container is stopped; at least 1s. Default: 30m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
     /// Requests that are no use of the instance: pollers and uptime monitors. They are served while it is awake, keep it awake
@@ -20,6 +21,20 @@ pub struct Idle {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub ignore: Vec<IgnoredRequest>,
+    /// What of an open WebSocket is use of the instance.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub web_sockets: WebSocketUse,
+}
+
+/// What of an open WebSocket, or of another upgraded connection, is use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WebSocketUse {
+    /// The messages that pass, either way; pings, pongs and closes are none. Of protocols other than WebSocket every byte
+    /// counts. One that stays silent for `after` is closed when the instance falls asleep.
+    #[default]
+    Messages,
+    /// That it is open. Counts for connections that open from then on.
+    Open,
 }
 
 /// Requests of one kind: all that is set must fit.

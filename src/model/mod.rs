@@ -46,7 +46,7 @@ pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use explanation::{InstanceExplanation, NextStep, UseSignal, Wanted};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
-pub use idle::{Idle, IgnoredRequest};
+pub use idle::{Idle, IgnoredRequest, WebSocketUse};
 pub use instance::*;
 pub use instance_status::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};

@@ -42,7 +42,7 @@ pub struct Activity {
 /// One key's record. Outlives [`Activity::forget`] only in the guards that still hold it.
 #[derive(Default)]
 struct Entry {
-    /// Nanoseconds of the monotonic clock.
+    /// Nanoseconds of the monotonic clock; zero: not known.
     last: AtomicU64,
     open: AtomicUsize,
 }
@@ -111,14 +111,14 @@ impl Activity {
         let entry = self.entry(key);
         entry.open.fetch_add(1, Ordering::AcqRel);
         entry.touch(self.now());
-        OpenGuard { entry, clock: self.clock.clone(), place: None }
+        OpenGuard { entry, clock: self.clock.clone(), place: None, counted: true }
     }
 
     /// For a request that is no use: counted nowhere.
     pub fn pass(&self) -> OpenGuard {
         let entry = Arc::new(Entry::default());
         entry.open.fetch_add(1, Ordering::AcqRel);
-        OpenGuard { entry, clock: self.clock.clone(), place: None }
+        OpenGuard { entry, clock: self.clock.clone(), place: None, counted: true }
     }
 
     /// How long the instance has been without use: zero while something is open, `None` when it was never seen.
@@ -128,7 +128,7 @@ impl Activity {
         if entry.open.load(Ordering::Acquire) > 0 {
             return Some(Duration::ZERO);
         }
-        Some(self.now().saturating_sub(entry.last()))
+        Some(entry.last()).filter(|last| !last.is_zero()).map(|last| self.now().saturating_sub(last))
     }
 
     /// How many requests and upgraded connections are open to the instance, held ones included.
@@ -145,9 +145,9 @@ impl Activity {
     /// Forgets the use of an instance that is sent to sleep, so that it sleeps on; not while something is open to it. A
     /// request that comes in this moment is held, and who is held repeats the wish.
     pub fn rest(&self, key: &Key) {
-        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
-        if shard.get(key).is_some_and(|entry| entry.open.load(Ordering::Acquire) == 0) {
-            shard.remove(key);
+        // The entry stays: connections that count by what passes over them hold it.
+        if let Some(entry) = self.known(key).filter(|entry| entry.open.load(Ordering::Acquire) == 0) {
+            entry.last.store(0, Ordering::Release);
         }
     }
 
@@ -180,6 +180,8 @@ pub struct OpenGuard {
     clock: SharedClock,
     /// Among the open requests of its route, for as long.
     place: Option<Place>,
+    /// Among those that are open.
+    counted: bool,
 }
 
 impl OpenGuard {
@@ -188,19 +190,32 @@ impl OpenGuard {
         self.place = place;
     }
 
-    /// Records a use, unless one was recorded within the last second: for calls as frequent as packets.
-    pub fn touch_if_due(&self) {
+    /// From now on it is no use for being open, nor is its end: only what is noted of it.
+    pub fn count_by_touch(&mut self) {
+        self.uncount();
+    }
+
+    fn uncount(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.entry.touch(BASE + self.clock.monotonic());
+            self.entry.open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Records a use, unless one was recorded within the last second: for calls as frequent as packets. Whether it did.
+    pub fn touch_if_due(&self) -> bool {
         let now = BASE + self.clock.monotonic();
-        if now.saturating_sub(self.entry.last()) >= TOUCH_EVERY {
+        let due = now.saturating_sub(self.entry.last()) >= TOUCH_EVERY;
+        if due {
             self.entry.touch(now);
         }
+        due
     }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.entry.touch(BASE + self.clock.monotonic());
-        self.entry.open.fetch_sub(1, Ordering::AcqRel);
+        self.uncount();
     }
 }
 
@@ -282,6 +297,28 @@ mod tests {
         drop(two);
         advance(Duration::from_secs(5)).await;
         assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (0, Some(Duration::from_secs(5))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_counts_by_what_passes_is_no_use_for_being_open() {
+        let activity = Activity::new(VirtualClock::new());
+        let mut tunnel = activity.open(&alice());
+        advance(Duration::from_secs(5)).await;
+        tunnel.count_by_touch();
+        advance(Duration::from_secs(60)).await;
+        assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (0, Some(Duration::from_secs(60))));
+        assert!(tunnel.touch_if_due());
+        advance(Duration::from_secs(7)).await;
+        assert_eq!(activity.idle(&alice()), Some(Duration::from_secs(7)));
+
+        activity.rest(&alice());
+        assert_eq!(activity.idle(&alice()), None);
+        assert!(tunnel.touch_if_due(), "it is the same connection still");
+        assert_eq!(activity.idle(&alice()), Some(Duration::ZERO));
+
+        advance(Duration::from_secs(7)).await;
+        drop(tunnel);
+        assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (0, Some(Duration::from_secs(7))));
     }
 
     #[tokio::test(start_paused = true)]

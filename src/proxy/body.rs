@@ -7,16 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
 use super::OpenGuard;
 use super::front::Place;
 use super::headers;
+use super::stalled::Sent;
 use super::upstream::Lease;
 
 /// What a visitor gets.
@@ -36,6 +39,7 @@ pub enum ResponseBody {
         lease: Option<Lease>,
         /// Counts until the visitor has all of it, or is gone.
         open: OpenGuard,
+        sent: Arc<Sent>,
         /// Kept as long.
         #[expect(dead_code, reason = "held, not read")]
         place: Arc<Place>,
@@ -48,7 +52,7 @@ impl ResponseBody {
         if stream.is_end_stream() {
             give_back(&mut lease);
         }
-        ResponseBody::App { stream, lease, open, place }
+        ResponseBody::App { stream, lease, open, sent: Sent::here(), place }
     }
 }
 
@@ -68,11 +72,15 @@ impl Body for ResponseBody {
             ResponseBody::Progress { events, .. } => {
                 events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
             }
-            ResponseBody::App { stream, lease, open, .. } => {
+            ResponseBody::App { stream, lease, open, sent, .. } => {
+                sent.asked();
                 let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                sent.given();
                 match &frame {
                     // hyper may not ask again after the last frame of a known length.
-                    Some(Ok(_)) if !stream.is_end_stream() => open.touch_if_due(),
+                    Some(Ok(_)) if !stream.is_end_stream() => {
+                        open.touch_if_due();
+                    }
                     Some(Ok(_)) | None => {
                         give_back(lease);
                     }
@@ -104,36 +112,64 @@ impl Body for ResponseBody {
 /// What an app gets.
 pub enum RequestBody {
     Empty,
-    /// With the fields that its trailers must not have.
-    Stream(Incoming, Upload, Vec<HeaderName>),
+    Stream(Incoming, Arc<Upload>, Box<Terms>),
 }
 
-/// Whether a request's body has been read to its end, as its connection's lease wants to know.
-#[derive(Clone, Default)]
-pub struct Upload(Arc<AtomicBool>);
+/// Under which conditions a body is passed on.
+pub struct Terms {
+    /// Fields that its trailers must not have.
+    spoken_for: Vec<HeaderName>,
+    /// How long the visitor may send nothing of it while the app waits for it.
+    patience: Duration,
+    since: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the visitor broke off")]
+    Broken(#[source] hyper::Error),
+    #[error("the visitor sent nothing for too long")]
+    Stalled,
+}
+
+/// How far a request's body has got.
+#[derive(Default)]
+pub struct Upload {
+    done: AtomicBool,
+    answered: AtomicBool,
+    stalled: AtomicBool,
+}
 
 impl Upload {
+    /// It has been read to its end, as its connection's lease wants to know.
     pub fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire)
     }
 
-    fn done(&self) {
-        self.0.store(true, Ordering::Release);
+    /// The app has begun to answer. From then on both directions may pause for as long as the two like.
+    pub fn answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    /// Its visitor did not send the rest of it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
     }
 }
 
 impl RequestBody {
     /// `spoken_for`: fields that are not the visitor's to say, in trailers neither.
-    pub fn new(stream: Incoming, spoken_for: Vec<HeaderName>) -> RequestBody {
+    pub fn new(stream: Incoming, spoken_for: Vec<HeaderName>, patience: Duration) -> RequestBody {
         if stream.is_end_stream() {
             RequestBody::Empty
         } else {
-            RequestBody::Stream(stream, Upload::default(), spoken_for)
+            RequestBody::Stream(stream, Arc::default(), Box::new(Terms { spoken_for, patience, since: None }))
         }
     }
 
     /// `None` when there is nothing to upload.
-    pub fn upload(&self) -> Option<Upload> {
+    pub fn upload(&self) -> Option<Arc<Upload>> {
         match self {
             RequestBody::Empty => None,
             RequestBody::Stream(_, upload, _) => Some(upload.clone()),
@@ -141,26 +177,47 @@ impl RequestBody {
     }
 }
 
+impl Terms {
+    /// Whether it has come to nothing: called when there is nothing to pass on.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, upload: &Upload) -> Poll<()> {
+        if upload.answered.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        ready!(self.since.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx));
+        // The app may have answered since then, which is not told to who waits here.
+        self.since = None;
+        if upload.answered.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        upload.stalled.store(true, Ordering::Release);
+        Poll::Ready(())
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Stream(stream, upload, spoken_for) => {
-                let mut frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+            RequestBody::Stream(stream, upload, terms) => {
+                let Poll::Ready(mut frame) = Pin::new(&mut *stream).poll_frame(cx) else {
+                    return terms.poll_stalled(cx, upload).map(|()| Some(Err(BodyError::Stalled)));
+                };
+                terms.since = None;
                 // Some servers take trailers for headers.
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(trailers) = frame.trailers_mut()
                 {
                     headers::remove_claims(trailers);
-                    headers::remove_all_like(trailers, spoken_for);
+                    headers::remove_all_like(trailers, &terms.spoken_for);
                 }
                 if frame.is_none() || stream.is_end_stream() {
-                    upload.done();
+                    upload.done.store(true, Ordering::Release);
                 }
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
         }
     }

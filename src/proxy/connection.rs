@@ -11,7 +11,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,7 +25,9 @@ use super::front::{Peer, Place, Uses};
 use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
 use super::service::Service;
+use super::stalled::Streams;
 use super::stats::Rejected;
+use crate::stall::Stall;
 
 /// How long a connection that has not asked for anything yet may still do so when the server stops: its visitor has found us
 /// here, and would take an end without an answer for a failure.
@@ -63,6 +65,7 @@ impl Host {
         let speaks = passed.source.is_some() || !self.service.state.front.proxy_protocol;
         let address = passed.source.unwrap_or(from.ip());
         let mut peer = Peer { address, secure: passed.secure, speaks, shown: None };
+        let stream = Stall::new(stream, self.limits.stalled);
         let Some(tls) = self.tls.clone() else { return self.http1(stream, peer, place).await };
         let handshake = tokio::time::timeout(self.limits.handshake, tls.acceptor.accept(stream));
         let stream = match self.unless_stopped(handshake).await {
@@ -155,7 +158,7 @@ impl Host {
         };
         let Limits { buffer, header_bytes, header_read, streams_per_connection, .. } = self.limits;
         let window = u32::try_from(buffer).unwrap_or(u32::MAX >> 1);
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(Streams { patience: self.limits.stalled })
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_per_connection)
             .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))

@@ -18,10 +18,12 @@ mod front;
 mod headers;
 mod hold;
 mod listener;
+mod messages;
 mod pages;
 mod proxy_protocol;
 mod router;
 mod service;
+mod stalled;
 mod stats;
 mod target;
 mod tunnel;
@@ -101,6 +103,8 @@ pub struct Limits {
     pub idle_per_target: usize,
     /// Unused connections to all apps.
     pub idle_in_all: usize,
+    /// How long a visitor may take nothing of what is ready for it, or send nothing of a body that its app waits for.
+    pub stalled: Duration,
     /// How long one direction of a tunnel may outlast the other.
     pub linger: Duration,
     /// How long open requests may take to finish on shutdown.
@@ -127,6 +131,7 @@ impl Default for Limits {
             idle_for: Duration::from_secs(30),
             idle_per_target: 64,
             idle_in_all: 2_048,
+            stalled: Duration::from_secs(120),
             linger: Duration::from_secs(30),
             drain: Duration::from_secs(20),
         }

@@ -16,6 +16,8 @@ pub enum Page {
     /// A method or transfer coding that is not served.
     NotImplemented,
     NotFound,
+    /// The rest of it did not come.
+    Incomplete,
     /// It came over a connection that was made for others.
     Misdirected,
     /// Who sent it is not known.
@@ -86,6 +88,9 @@ impl Page {
                 text!(NOT_IMPLEMENTED, None, "Not implemented", "This kind of request is not served.")
             }
             Page::NotFound => text!(NOT_FOUND, None, "Not found", "There is nothing at this address."),
+            Page::Incomplete => {
+                text!(REQUEST_TIMEOUT, None, "Request timeout", "The request did not arrive in full. Please try again.")
+            }
             Page::Misdirected => {
                 text!(
                     MISDIRECTED_REQUEST,
@@ -195,10 +200,11 @@ pub fn wants_html(accept: Option<&HeaderValue>) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Page; 18] = [
+    const ALL: [Page; 19] = [
         Page::BadRequest,
         Page::NotImplemented,
         Page::NotFound,
+        Page::Incomplete,
         Page::Misdirected,
         Page::Unauthorized,
         Page::Forbidden,

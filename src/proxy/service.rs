@@ -21,6 +21,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::forwarded::Visitor;
 use super::front::{Peer, Place};
 use super::hold::{Full, Hold, Holds, Outcome, WAKE_EVERY};
+use super::messages::Use;
 use super::pages::Page;
 use super::router::{Address, BadHead};
 use super::stats::End;
@@ -123,9 +124,15 @@ impl Service {
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
         let spoken_for = granted.spoken_for();
         granted.dress(&mut head.headers);
-        let request = Request::from_parts(head, RequestBody::new(body, spoken_for));
-        let (response, lease) = self.exchange(&routed, request).await?;
-        Ok(self.answer(response, lease, open, visitor, place)?)
+        let request = Request::from_parts(head, RequestBody::new(body, spoken_for, self.state.limits.stalled));
+        let upload = request.body().upload();
+        let done = self.exchange(&routed, request).await;
+        if let Some(upload) = &upload {
+            upload.answered();
+        }
+        let incomplete = |page| if upload.as_ref().is_some_and(|u| u.is_stalled()) { Page::Incomplete } else { page };
+        let (response, lease) = done.map_err(incomplete)?;
+        Ok(self.answer(&routed.instance, response, lease, open, visitor, place)?)
     }
 
     /// The stream that a waiting page follows. Whoever follows it wants the app, as a request does.
@@ -326,6 +333,7 @@ impl Service {
     /// Turns the app's response into ours; starts the tunnel if the app switched protocols.
     fn answer(
         &self,
+        instance: &Instance,
         mut response: Response<Incoming>,
         lease: Lease,
         open: OpenGuard,
@@ -338,9 +346,11 @@ impl Service {
             let (Some(visitor), Some(protocol)) = (visitor, protocol) else { return Err(Page::BadGateway) };
             let app = hyper::upgrade::on(&mut response);
             let (limits, kill) = (self.state.limits.clone(), self.kill.clone());
+            let counted = Use::new(self.state.clone(), instance, &protocol, open);
+            let upgraded = self.state.stats.upgraded();
             self.tunnels.spawn(async move {
-                kill.run_until_cancelled(tunnel::run(visitor, app, open, &limits)).await;
-                drop((lease, place));
+                kill.run_until_cancelled(tunnel::run(visitor, app, counted, &limits)).await;
+                drop((lease, place, upgraded));
             });
             let (mut head, _) = response.into_parts();
             headers::to_visitor(&mut head.headers, Some(protocol));

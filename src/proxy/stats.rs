@@ -24,6 +24,7 @@ pub struct Stats {
     waits: Histogram,
     refused: Family<Label, Counter>,
     certificates: Family<[(&'static str, String); 1], Gauge>,
+    upgraded: Gauge,
     accesses: Family<Label, Counter>,
 }
 
@@ -36,6 +37,7 @@ impl Default for Stats {
             waits: Histogram::new(WAITS),
             refused: Family::default(),
             certificates: Family::default(),
+            upgraded: Gauge::default(),
             accesses: Family::default(),
         };
         // What has not happened yet is told as 0: a rate over what is absent would be nothing.
@@ -153,8 +155,21 @@ impl Stats {
         registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
         let help = "Visitors' connections that were ended before they asked for anything";
         registry.register("proxy_refused_connections", help, self.refused.clone());
+        let help = "Upgraded connections, WebSockets for the most part, that are open now";
+        registry.register("proxy_upgraded_connections", help, self.upgraded.clone());
         let help = "When a certificate that visitors are shown ends, in seconds since 1970";
         registry.register("proxy_certificate_expiry_timestamp_seconds", help, self.certificates.clone());
+    }
+
+    /// A connection was upgraded; it counts until the answer is dropped.
+    pub fn upgraded(&self) -> Upgraded {
+        self.upgraded.inc();
+        Upgraded(self.upgraded.clone())
+    }
+
+    /// Upgraded connections that are open.
+    pub fn upgraded_now(&self) -> i64 {
+        self.upgraded.get()
     }
 
     pub fn accessed(&self, outcome: Access) {
@@ -200,5 +215,15 @@ impl Stats {
         if end == End::Ready {
             self.waits.observe(waited.as_secs_f64());
         }
+    }
+}
+
+/// An upgraded connection, for as long as it is open.
+#[derive(Debug)]
+pub struct Upgraded(Gauge);
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -1,43 +1,64 @@
 //! An upgraded connection: bytes both ways, until both ends are done.
 //!
-//! Its instance counts as in use for as long. An end that has closed leaves the other a while to finish, so that a
-//! visitor who never closes cannot keep an app awake that has long hung up.
+//! What passes over it is use of its instance (`messages.rs`). An end that has closed leaves the other a while to finish, so
+//! that a visitor who never closes cannot keep an app awake that has long hung up.
+//!
+//! A tunnel through which nothing passes has no buffer: bytes are read into one that the thread has, and only what the other
+//! side does not take at once is kept.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{Limits, OpenGuard};
+use super::Limits;
+use super::messages::Use;
+use crate::stall::Stall;
 
-/// Bytes copied at once, per direction: what a tunnel costs in memory.
-const CHUNK: usize = 8 * 1024;
+/// Bytes copied at once.
+const CHUNK: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
 
 /// Runs until both directions have ended, one has failed, or the second outlasts the first by `limits.linger`.
-pub async fn run(visitor: OnUpgrade, app: OnUpgrade, open: OpenGuard, limits: &Limits) {
+pub async fn run(visitor: OnUpgrade, app: OnUpgrade, counted: Use, limits: &Limits) {
     // The visitor's side resolves once the 101 is out.
     let (visitor, app) = match futures::try_join!(visitor, app) {
         Ok(both) => both,
         Err(e) => return tracing::debug!(error = %e, "an upgrade did not come about"),
     };
-    match (plain(visitor), plain(app)) {
+    let visitor = plain::<Stall<TcpStream>>(visitor).map(|(stall, early)| (stall.inner, early));
+    match (visitor, plain::<TcpStream>(app)) {
         (Ok((visitor, early_visitor)), Ok((app, early_app))) => {
             let ((vr, vw), (ar, aw)) = (visitor.into_split(), app.into_split());
-            relay((vr, early_visitor), aw, (ar, early_app), vw, &open, limits).await;
+            let vw = Stall::new(vw, limits.stalled);
+            relay(Pump::new(vr, early_visitor, aw), Pump::new(ar, early_app, vw), &counted, limits).await;
         }
         (visitor, app) => {
             let (vr, vw) = tokio::io::split(boxed(visitor));
             let (ar, aw) = tokio::io::split(boxed(app));
-            relay((vr, Default::default()), aw, (ar, Default::default()), vw, &open, limits).await;
+            relay(Pump::new(vr, Bytes::new(), aw), Pump::new(ar, Bytes::new(), vw), &counted, limits).await;
         }
     }
 }
 
-type Plain = (TcpStream, bytes::Bytes);
+type Plain = (TcpStream, Bytes);
 
 /// The bare socket and what was read from it ahead: saves a layer of dynamic calls per read and write.
-fn plain(upgraded: Upgraded) -> Result<Plain, Upgraded> {
-    upgraded.downcast::<TokioIo<TcpStream>>().map(|parts| (parts.io.into_inner(), parts.read_buf))
+fn plain<S>(upgraded: Upgraded) -> Result<(S, Bytes), Upgraded>
+where
+    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    upgraded.downcast::<TokioIo<S>>().map(|parts| (parts.io.into_inner(), parts.read_buf))
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -54,21 +75,16 @@ fn boxed(side: Result<Plain, Upgraded>) -> Box<dyn Duplex> {
     }
 }
 
-async fn relay<VR, VW, AR, AW>(
-    from_visitor: (VR, bytes::Bytes),
-    to_app: AW,
-    from_app: (AR, bytes::Bytes),
-    to_visitor: VW,
-    open: &OpenGuard,
-    limits: &Limits,
-) where
+async fn relay<VR, VW, AR, AW>(mut up: Pump<VR, AW>, mut down: Pump<AR, VW>, counted: &Use, limits: &Limits)
+where
     VR: AsyncRead + Unpin,
     VW: AsyncWrite + Unpin,
     AR: AsyncRead + Unpin,
     AW: AsyncWrite + Unpin,
 {
-    let up = pump(from_visitor, to_app, open);
-    let down = pump(from_app, to_visitor, open);
+    let (mut sent, mut answered) = (counted.messages(), counted.messages());
+    let up = poll_fn(|cx| up.poll(cx, |bytes| counted.note(&mut sent, bytes)));
+    let down = poll_fn(|cx| down.poll(cx, |bytes| counted.note(&mut answered, bytes)));
     tokio::pin!(up, down);
     let (first, second) = tokio::select! {
         ended = &mut up => (ended, futures::future::Either::Left(down)),
@@ -83,23 +99,73 @@ async fn relay<VR, VW, AR, AW>(
     }
 }
 
-/// Copies one direction to its end, and passes the end on.
-async fn pump(
-    (mut from, early): (impl AsyncRead + Unpin, bytes::Bytes),
-    mut to: impl AsyncWrite + Unpin,
-    open: &OpenGuard,
-) -> std::io::Result<()> {
-    to.write_all(&early).await?;
-    drop(early);
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let n = from.read(&mut buffer).await?;
-        if n == 0 {
-            return to.shutdown().await;
+/// One direction, to its end, which is passed on.
+struct Pump<R, W> {
+    from: R,
+    to: W,
+    early: Bytes,
+    /// What has been read and not been taken yet.
+    rest: Vec<u8>,
+    taken: usize,
+    /// Sockets have nothing to flush; layers above them do.
+    flushed: bool,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
+    fn new(from: R, early: Bytes, to: W) -> Pump<R, W> {
+        Pump { from, to, early, rest: Vec::new(), taken: 0, flushed: true, ended: false }
+    }
+
+    /// `note` sees all that passes, once.
+    fn poll(&mut self, cx: &mut Context<'_>, mut note: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            note(&early);
+            self.rest = early.into();
         }
-        open.touch_if_due();
-        to.write_all(&buffer[..n]).await?;
-        // Sockets have nothing to flush; layers above them do.
-        to.flush().await?;
+        loop {
+            while self.taken < self.rest.len() {
+                let n = ready!(Pin::new(&mut self.to).poll_write(cx, &self.rest[self.taken..]))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                (self.taken, self.flushed) = (self.taken + n, false);
+            }
+            if self.taken > 0 {
+                (self.rest, self.taken) = (Vec::new(), 0);
+            }
+            if self.ended {
+                return Pin::new(&mut self.to).poll_shutdown(cx);
+            }
+            ready!(SCRATCH.with_borrow_mut(|scratch| self.pass(cx, &mut note, scratch)))?;
+        }
+    }
+
+    /// Reads once, and writes as much of it as is taken at once.
+    fn pass(&mut self, cx: &mut Context<'_>, note: &mut impl FnMut(&[u8]), scratch: &mut [u8]) -> Poll<io::Result<()>> {
+        let mut read = ReadBuf::new(scratch);
+        if Pin::new(&mut self.from).poll_read(cx, &mut read)?.is_pending() {
+            if !self.flushed {
+                self.flushed = Pin::new(&mut self.to).poll_flush(cx)?.is_ready();
+            }
+            return Poll::Pending;
+        }
+        let read = read.filled();
+        self.ended = read.is_empty();
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        note(read);
+        self.flushed = false;
+        let taken = match Pin::new(&mut self.to).poll_write(cx, read)? {
+            Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(n) => n,
+            Poll::Pending => 0,
+        };
+        if taken < read.len() {
+            self.rest = read[taken..].to_vec();
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -303,14 +303,14 @@ impl Drop for Pool {
 pub struct Lease {
     sender: SendRequest<RequestBody>,
     pool: Arc<Pool>,
-    upload: Option<Upload>,
+    upload: Option<Arc<Upload>>,
 }
 
 impl Lease {
     /// Keeps the connection for the next request. To be called when the response has been read to its end.
     pub fn give_back(self) {
         // An app that answers before it has read the whole request leaves the connection mid-message.
-        if self.upload.as_ref().is_none_or(Upload::is_done) {
+        if self.upload.as_ref().is_none_or(|upload| upload.is_done()) {
             self.pool.put(self.sender);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -65,20 +66,40 @@ fn an_idle_instance_sleeps_and_the_next_request_wakes_it_with_its_data() {
 }
 
 #[test]
-fn an_open_websocket_keeps_an_instance_awake_and_a_new_one_wakes_it() {
+fn the_messages_of_a_websocket_keep_an_instance_awake_and_a_new_one_wakes_it() {
     let mut plane = ControlPlane::start(31_320);
     let name = "socketed";
-    sleeper(&mut plane, name);
+    let volumes = json!([{"name": "data", "mountPath": "/data"}]);
+    plane.apply(&instance_with(name, &json!({"idle": {"after": "10s"}, "volumes": volumes})));
+    plane.until_serves(name);
+    let mut socket = WebSocket::open(&plane, name);
+    // For longer than it may be idle.
+    for _ in 0..52 {
+        assert_eq!(socket.echo(b"one"), b"one");
+        thread::sleep(Duration::from_millis(250));
+    }
+    assert!(serves(&plane.get(name)), "it was used all the time");
+    // Now the tab is left open.
+    falls_asleep(&plane, name);
+    drop(socket);
+
+    let mut socket = WebSocket::open(&plane, name);
+    assert_eq!(socket.echo(b"three"), b"three");
+    assert_eq!(plane.page(name, "/").field("boots"), "2");
+}
+
+#[test]
+fn a_websocket_that_counts_for_being_open_keeps_an_instance_awake_in_silence() {
+    let mut plane = ControlPlane::start(32_320);
+    let name = "socketed-open";
+    plane.apply(&instance_with(name, &json!({"idle": {"after": "3s", "webSockets": "Open"}})));
+    plane.until_serves(name);
     let mut socket = WebSocket::open(&plane, name);
     assert_eq!(socket.echo(b"one"), b"one");
     plane.comes_to_stay(name, Duration::from_secs(5), serves);
     assert_eq!(socket.echo(b"two"), b"two", "a silent connection is still the same");
     drop(socket);
     falls_asleep(&plane, name);
-
-    let mut socket = WebSocket::open(&plane, name);
-    assert_eq!(socket.echo(b"three"), b"three");
-    assert_eq!(plane.page(name, "/").field("boots"), "2");
 }
 
 #[test]

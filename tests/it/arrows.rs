@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room, and what it may use besides itself. `clock` is the injected time; `serve` may use everything.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("clock", &[]),
     ("telemetry", &[]),
+    ("stall", &[]),
     ("pki", &[]),
     ("runtime", &["clock"]),
     ("scheduler", &["model"]),
@@ -16,8 +17,8 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("cache", &["store", "model"]),
     ("docker", &["model", "pki", "clock"]),
     ("controllers", &["model", "scheduler", "store", "cache", "runtime", "docker", "pki", "clock"]),
-    ("proxy", &["model", "cache", "pki", "clock"]),
-    ("api", &["model", "store", "cache", "pki", "clock"]),
+    ("proxy", &["model", "cache", "pki", "clock", "stall"]),
+    ("api", &["model", "store", "cache", "pki", "clock", "stall"]),
     ("cli", &["model", "pki", "clock"]),
 ];
 

@@ -9,6 +9,7 @@ mod forward_auth;
 mod front;
 mod hold;
 mod jwt;
+mod stalls;
 mod stop;
 mod upgrade;
 mod waiting;

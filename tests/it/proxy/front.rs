@@ -30,7 +30,7 @@ use super::world::*;
 const WILD: [&str; 4] = ["*.test", "test", "alice.test", "bob.test"];
 
 /// Who signs certificates, and who trusts them.
-struct Authority(Pair);
+pub struct Authority(Pair);
 
 impl Authority {
     fn new() -> Authority {
@@ -65,7 +65,7 @@ impl Authority {
         soon("a handshake", connector.connect(ServerName::try_from(asked).unwrap(), stream)).await
     }
 
-    async fn http2(&self, world: &World, asked: &'static str) -> http2::SendRequest<Body> {
+    pub async fn http2(&self, world: &World, asked: &'static str) -> http2::SendRequest<Body> {
         let stream = self.connect(world.secure, asked, "h2", b"").await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -82,17 +82,17 @@ impl Authority {
 }
 
 /// A proxy with a certificate for all of its domain.
-async fn secured(front: Front, limits: Limits) -> (World, Authority) {
+pub async fn secured(front: Front, limits: Limits) -> (World, Authority) {
     let (world, authority) = (World::behind(front, limits, Activity::new(SystemClock::new())).await, Authority::new());
     world.certificates.replace(vec![authority.certificate(&WILD)]);
     (world, authority)
 }
 
-fn get2(host: &str, path: &str) -> http::request::Builder {
+pub fn get2(host: &str, path: &str) -> http::request::Builder {
     Request::get(format!("https://{host}{path}")).version(Version::HTTP_2)
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub async fn text(response: Response<Incoming>) -> String {
     let body = soon("the body", response.into_body().collect()).await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }

@@ -6,6 +6,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use portreeve::model::{Instance, Phase, WebSocketUse};
 use portreeve::proxy::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +28,7 @@ async fn echo() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
                     if message == Message::text("bye") {
                         return;
                     }
-                    if !message.is_close() && socket.send(message).await.is_err() {
+                    if message.is_text() && socket.send(message).await.is_err() {
                         return;
                     }
                 }
@@ -55,12 +56,18 @@ async fn echoes(socket: &mut WebSocketStream<TcpStream>, text: &str) {
     assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), Message::text(text));
 }
 
+/// The same instance, with WebSockets that are a use for being open.
+fn used_while_open(mut inst: Instance) -> Instance {
+    inst.spec.idle.web_sockets = WebSocketUse::Open;
+    inst
+}
+
 #[tokio::test]
-async fn a_websocket_to_a_sleeper_opens_after_the_wake_and_keeps_it_awake() {
+async fn a_websocket_to_a_sleeper_opens_after_the_wake_and_may_keep_it_awake_by_being_open() {
     let world = World::new().await;
     let (app, _task) = echo().await;
-    world.put(&asleep("alice", app)).await;
-    world.waker.plan(awake("alice", app), Duration::from_millis(50));
+    world.put(&used_while_open(asleep("alice", app))).await;
+    world.waker.plan(used_while_open(awake("alice", app)), Duration::from_millis(50));
     let mut socket = websocket(&world, "alice.test").await;
     for text in ["hello", &"long".repeat(100_000), ""] {
         echoes(&mut socket, text).await;
@@ -74,10 +81,45 @@ async fn a_websocket_to_a_sleeper_opens_after_the_wake_and_keeps_it_awake() {
 }
 
 #[tokio::test]
-async fn a_websocket_ends_on_both_sides_whichever_leaves() {
+async fn the_messages_of_a_websocket_are_use_and_its_pings_are_not() {
     let world = World::new().await;
     let (app, _task) = echo().await;
     world.put(&awake("alice", app)).await;
+    let mut socket = websocket(&world, "alice.test").await;
+    echoes(&mut socket, "hello").await;
+    let idle = || world.activity.idle(&key("alice"));
+    assert!(world.open("alice") == 0 && idle().is_some());
+
+    world.activity.rest(&key("alice"));
+    for _ in 0..3 {
+        socket.send(Message::Ping(vec![0; 100].into())).await.unwrap();
+        assert!(soon("the pong", socket.next()).await.unwrap().unwrap().is_pong());
+    }
+    assert_eq!(idle(), None);
+    echoes(&mut socket, "still here").await;
+    assert!(idle().is_some());
+    assert_eq!(world.waker.calls("alice"), 0, "it is awake");
+
+    // At rest with its connections kept.
+    world.activity.rest(&key("alice"));
+    world.put(&with_phase(awake("alice", app), Phase::Stopping)).await;
+    echoes(&mut socket, "wake up").await;
+    assert!(idle().is_some());
+    assert_eq!(world.waker.calls("alice"), 1);
+
+    world.activity.rest(&key("alice"));
+    socket.close(None).await.unwrap();
+    while soon("the close", socket.next()).await.is_some() {}
+    drop(socket);
+    until("it has ended", || world.stats.upgraded_now() == 0).await;
+    assert_eq!(idle(), None, "who leaves wants nothing more");
+}
+
+#[tokio::test]
+async fn a_websocket_ends_on_both_sides_whichever_leaves() {
+    let world = World::new().await;
+    let (app, _task) = echo().await;
+    world.put(&used_while_open(awake("alice", app))).await;
 
     let mut left_by_visitor = websocket(&world, "alice.test").await;
     echoes(&mut left_by_visitor, "x").await;
@@ -95,7 +137,7 @@ async fn a_websocket_ends_on_both_sides_whichever_leaves() {
 async fn a_visitor_who_never_closes_does_not_keep_an_app_that_has() {
     let world = World::with(Limits { linger: Duration::from_millis(50), ..Default::default() }).await;
     let (app, _task) = echo().await;
-    world.put(&awake("alice", app)).await;
+    world.put(&used_while_open(awake("alice", app))).await;
     let mut socket = websocket(&world, "alice.test").await;
     socket.send(Message::text("bye")).await.unwrap();
     // The visitor's side stays open.
@@ -178,7 +220,7 @@ async fn nobody_switches_who_was_not_asked_and_never_to_http2() {
 async fn tunnels_are_cut_when_the_time_to_shut_down_is_over() {
     let mut world = World::with(Limits { drain: Duration::from_millis(50), ..Default::default() }).await;
     let (app, _task) = echo().await;
-    world.put(&awake("alice", app)).await;
+    world.put(&used_while_open(awake("alice", app))).await;
     let mut socket = websocket(&world, "alice.test").await;
     echoes(&mut socket, "x").await;
     world.shutdown.cancel();
