@@ -11,6 +11,7 @@ mod objects;
 mod power;
 mod serve;
 mod server_side;
+mod survival;
 mod token;
 mod top;
 

@@ -4,8 +4,8 @@
 //! transaction; the parent kills it, opens the store itself, and holds what it finds against what was printed.
 
 mod broken;
-mod full;
-mod mounts;
+pub mod full;
+pub mod mounts;
 mod power;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use super::mounts::{Bench, Mounted};
 use crate::support::api_server::PATIENCE;
 
 /// Takes all the space there is.
-fn fill(path: &Path) {
+pub fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();
     let mut size = 1 << 20;
     while size > 0 {
