@@ -7,6 +7,7 @@
 
 mod attach;
 mod containers;
+mod descriptors;
 mod destinations;
 mod exposition;
 mod fetch;
@@ -43,7 +44,7 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Access, Activity, Limits, ProxyState, Waker};
+use crate::proxy::{self, Access, Activity, ProxyState, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
@@ -146,7 +147,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         activity,
         waker,
         clock: clock.clone(),
-        limits: Limits::default(),
+        limits: descriptors::limits(),
         front: front::of(&args.front),
         stats: proxy_stats,
         access,

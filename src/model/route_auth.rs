@@ -226,8 +226,10 @@ pub(super) fn validate_auth(path: &str, auth: &RouteAuth, errors: &mut FieldErro
         validate_cookie(&format!("{path}.jwt.cookie"), &jwt.cookie, errors);
     }
     for (i, name) in forward_auth.iter().flat_map(|service| &service.response_headers).enumerate() {
-        let lower = name.to_ascii_lowercase();
-        if HeaderName::from_bytes(name.as_bytes()).is_err() || NOT_IDENTITY.contains(&lower.as_str()) {
+        // Many apps read `Content_Length` as `Content-Length`.
+        let read: String =
+            name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || NOT_IDENTITY.contains(&read.as_str()) {
             errors.push(FieldError::invalid(
                 format!("{path}.forwardAuth.responseHeaders[{i}]"),
                 quoted(name),
@@ -341,7 +343,7 @@ mod tests {
             (forward(), json!({"forwardAuth": {"responseHeaders": ["Host"]}}), "auth.forwardAuth.responseHeaders[0]"),
             (
                 forward(),
-                json!({"forwardAuth": {"responseHeaders": ["Transfer-Encoding"]}}),
+                json!({"forwardAuth": {"responseHeaders": ["Transfer_Encoding"]}}),
                 "auth.forwardAuth.responseHeaders[0]",
             ),
         ];

@@ -114,7 +114,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 10_000,
+            connections: 20_000,
             handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(30),
             header_bytes: 64 * 1024,

@@ -83,13 +83,15 @@ impl Service {
         router::check_framing(&head).map_err(refused_head)?;
         let host = router::host_name(&head).map_err(refused_head)?;
         let visitor_is = Visitor::of(&head.headers, peer, &self.state.front);
+        let address = self.address(host, head.uri.path());
         if let Some(location) = self.state.front.secure_location(&visitor_is, &head, host) {
-            return Ok(moved(location));
+            // What leads nowhere is told so in either way.
+            let nowhere = self.state.cache.is_ready() && self.state.cache.route(&address.host).is_none();
+            return if nowhere { Err(Page::NotFound.into()) } else { Ok(moved(location)) };
         }
         if peer.is_misdirected(host) {
             return Err(Page::Misdirected.into());
         }
-        let address = self.address(host, head.uri.path());
         if let Some(location) = beside(&head, &address)? {
             return Ok(moved(location));
         }

@@ -12,6 +12,7 @@ use portreeve::pki::{self, Pair};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -72,11 +73,23 @@ async fn visitors_are_shown_certificates_of_a_directory_and_renewed_ones_without
     let (plain, secure) = (at("proxy"), at("proxy_tls"));
     let (first, answer) = ask(&ca, &secure).await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-    let mut visitor = TcpStream::connect(&plain).await.unwrap();
-    visitor.write_all(b"GET /a HTTP/1.1\r\nhost: alice\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut sent = String::new();
-    visitor.read_to_string(&mut sent).await.unwrap();
-    assert!(sent.starts_with("HTTP/1.1 308") && sent.contains("location: https://alice:"), "{sent}");
+    let spec = json!({"image": "app:1", "power": "Stopped", "ports": [{"name": "http", "containerPort": 80}]});
+    let meta = json!({"name": "alice"});
+    let alice = json!({"apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": meta, "spec": spec});
+    let file = home.path().join("alice.json");
+    std::fs::write(&file, alice.to_string()).unwrap();
+    assert!(run(home.path(), &["apply", "-f", file.to_str().unwrap()]).await.status.success());
+    let without_tls = async |host: &str| {
+        let mut visitor = TcpStream::connect(&plain).await.unwrap();
+        let request = format!("GET /a HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        visitor.write_all(request.as_bytes()).await.unwrap();
+        let mut sent = String::new();
+        visitor.read_to_string(&mut sent).await.unwrap();
+        sent
+    };
+    let sent = without_tls("alice.localhost").await;
+    assert!(sent.starts_with("HTTP/1.1 308") && sent.contains("location: https://alice.localhost:"), "{sent}");
+    assert!(without_tls("nobody.localhost").await.starts_with("HTTP/1.1 404"));
 
     write(&ca, &certs);
     served.signal(Signal::HUP);
