@@ -30,10 +30,10 @@ use super::world::*;
 const WILD: [&str; 4] = ["*.test", "test", "alice.test", "bob.test"];
 
 /// Who signs certificates, and who trusts them.
-struct Authority(Pair);
+pub struct Authority(Pair);
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         Authority(pki::make_ca("visitors' authority", SystemClock::new().now()).unwrap())
     }
 
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// A connection with TLS, `asked` for by name, after `first` was written.
-    async fn connect(
+    pub async fn connect(
         &self,
         to: SocketAddr,
         asked: &'static str,
@@ -82,7 +82,7 @@ impl Authority {
 }
 
 /// A proxy with a certificate for all of its domain.
-async fn secured(front: Front, limits: Limits) -> (World, Authority) {
+pub async fn secured(front: Front, limits: Limits) -> (World, Authority) {
     let (world, authority) = (World::behind(front, limits, Activity::new(SystemClock::new())).await, Authority::new());
     world.certificates.replace(vec![authority.certificate(&WILD)]);
     (world, authority)
