@@ -8,9 +8,11 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
+use http_body::Body;
 
 use super::access::USER;
 use super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Visitor};
@@ -117,6 +119,14 @@ pub fn to_app(headers: &mut HeaderMap, host: &HeaderValue, visitor: &Visitor, up
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         None => {}
+    }
+}
+
+/// Says of a body whose length is not known that it comes in chunks: hyper would take a GET to have none.
+pub fn frame(headers: &mut HeaderMap, body: &impl Body) {
+    if body.size_hint().exact().is_none() {
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::model::{IgnoredRequest, Instance, Route, RoutePath};
 
@@ -19,12 +19,14 @@ pub enum BadHead {
     ManyHosts,
     #[error("the host is not a valid host name")]
     InvalidHost,
-    #[error("both Content-Length and Transfer-Encoding")]
-    TwoLengths,
+    #[error("more than one length, or one that is no number")]
+    ManyLengths,
     #[error("a transfer coding other than chunked")]
     UnknownCoding,
     #[error("CONNECT is not served")]
     Connect,
+    #[error("the target is neither a path nor a URL")]
+    InvalidTarget,
 }
 
 /// The host name that a request is for, in the client's own case: without port and trailing dot.
@@ -73,18 +75,34 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Refuses heads that hyper lets pass but a hop behind us could frame in another way.
+/// Refuses heads that hyper lets pass but a hop behind us could take in another way.
 pub fn check_framing(head: &Parts) -> Result<(), BadHead> {
     if head.method == Method::CONNECT {
         return Err(BadHead::Connect);
     }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    // HTTP/2 has the path in a field of its own, where a whole URL may stand; an authority alone is looked at later.
+    let path = head.uri.path();
+    if !path.is_empty() && !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+        return Err(BadHead::InvalidTarget);
+    }
+    check_length(&head.headers)
+}
+
+/// One plain length at most, and none beside chunks: of a request, or of an app's answer (RFC 9112 §6.3).
+pub fn check_length(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    let plain = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some() || !length.is_none_or(plain) {
+        return Err(BadHead::ManyLengths);
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(BadHead::UnknownCoding);
         }
-        if head.headers.contains_key(CONTENT_LENGTH) {
-            return Err(BadHead::TwoLengths);
+        if length.is_some() {
+            return Err(BadHead::ManyLengths);
         }
     }
     Ok(())
@@ -239,7 +257,7 @@ mod tests {
             (&[("transfer-encoding", "gzip, chunked")][..], BadHead::UnknownCoding),
             (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], BadHead::UnknownCoding),
             (&[("transfer-encoding", "\u{b}chunked")], BadHead::UnknownCoding),
-            (&[("transfer-encoding", "chunked"), ("content-length", "3")], BadHead::TwoLengths),
+            (&[("transfer-encoding", "chunked"), ("content-length", "3")], BadHead::ManyLengths),
         ] {
             let mut parts = head("/", &[]);
             for (name, value) in headers {

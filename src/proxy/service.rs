@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, HOST, LOCATION};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -65,9 +65,17 @@ struct Routed {
 impl Service {
     pub async fn respond(&self, request: Request<Incoming>, peer: &Peer, place: Arc<Place>) -> Response<ResponseBody> {
         let accept = request.headers().get(ACCEPT).cloned();
+        let version = request.version();
         let response = match self.forward(request, peer, place).await {
             Ok(response) => response,
-            Err(refused) => refused.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes))),
+            Err(refused) => {
+                let mut response = refused.response(accept.as_ref()).map(|bytes| ResponseBody::Page(Some(bytes)));
+                // Where one request was not understood nobody can say where the next one begins.
+                if version < Version::HTTP_2 && matches!(response.status().as_u16(), 400 | 501) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
         };
         self.state.stats.responded(response.status());
         response
@@ -126,9 +134,10 @@ impl Service {
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
         let spoken_for = granted.spoken_for();
         granted.dress(&mut head.headers);
-        let request = Request::from_parts(head, RequestBody::new(body, spoken_for, self.state.limits.stalled));
-        let upload = request.body().upload();
-        let done = self.exchange(&routed, request).await;
+        let body = RequestBody::new(body, spoken_for, self.state.limits.stalled);
+        headers::frame(&mut head.headers, &body);
+        let upload = body.upload();
+        let done = self.exchange(&routed, Request::from_parts(head, body)).await;
         if let Some(upload) = &upload {
             upload.answered();
         }
@@ -248,7 +257,7 @@ impl Service {
         let limits = &self.state.limits;
         let clock = &self.state.clock;
         // Such a request may reach the app twice without harm, and can be made anew.
-        let mut spare = is_replayable(&request).then(|| copy_head(&request));
+        let spare = is_replayable(&request).then(|| copy_head(&request));
         let mut fresh = if spare.is_some() { limits.idle_for } else { FRESH };
         let mut deadline = clock.monotonic() + limits.hold;
         let mut shown_by = clock.monotonic() + limits.page_after;
@@ -288,7 +297,8 @@ impl Service {
                 }
                 Err(SendError::Broken { reused, cause }) => {
                     tracing::debug!(instance = %key, error = %cause, reused, "the app broke off");
-                    let Some(head) = &mut spare else { return Err(Page::BadGateway) };
+                    // What cannot be read is an answer, if none that could be passed on.
+                    let Some(head) = spare.as_ref().filter(|_| !cause.is_parse()) else { return Err(Page::BadGateway) };
                     request = copy_head(head);
                     if reused {
                         // Closed for being idle, most likely: a new connection tells.
@@ -359,7 +369,14 @@ impl Service {
             return Ok(Response::from_parts(head, ResponseBody::Page(None)));
         }
         let (mut head, stream) = response.into_parts();
+        if let Err(why) = router::check_length(&head.headers) {
+            tracing::debug!(error = %why, "an app's answer was refused");
+            return Err(Page::BadGateway);
+        }
         headers::to_visitor(&mut head.headers, None);
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH);
+        }
         head.version = Version::HTTP_11;
         Ok(Response::from_parts(head, ResponseBody::app(stream, lease, open, place)))
     }
@@ -451,7 +468,8 @@ fn refused_head(why: BadHead) -> Page {
     tracing::debug!(error = %why, "a request was refused");
     match why {
         BadHead::Connect | BadHead::UnknownCoding => Page::NotImplemented,
-        BadHead::NoHost | BadHead::ManyHosts | BadHead::InvalidHost | BadHead::TwoLengths => Page::BadRequest,
+        BadHead::NoHost | BadHead::ManyHosts | BadHead::InvalidHost => Page::BadRequest,
+        BadHead::ManyLengths | BadHead::InvalidTarget => Page::BadRequest,
     }
 }
 

@@ -3,12 +3,17 @@
 
 mod access;
 mod beyond;
+mod downgrade;
 mod ends;
 mod forward;
 mod forward_auth;
 mod front;
+mod h2;
 mod hold;
+mod hostile_app;
 mod jwt;
+mod recorder;
+mod smuggling;
 mod stalls;
 mod stop;
 mod upgrade;

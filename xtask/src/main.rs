@@ -68,7 +68,10 @@ cargo xtask <command>
                         (--sim PATH, --load PATH instead of the release builds)
   bench place [--cycles N] [--sim PATH] [-o json]
                         placement decisions on 1,000 hosts, beside a bare search
-                        (all but the last: --binary PATH instead of the release build)
+  bench proxy [--cycles N] [--only PART] [-o json]
+                        requests and WebSockets through the proxy, beside Debian's nginx, HAProxy
+                        and Caddy (--sim PATH, --load PATH instead of the release builds)
+                        (all but bench place: --binary PATH instead of the release build)
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--volatile] [--bare]
                         N Docker daemons, each in a network namespace of its own; with

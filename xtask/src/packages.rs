@@ -151,6 +151,24 @@ fn ensure(needs: &[&Need]) -> Result<()> {
     }
 }
 
+/// Fetches Debian's packages and takes out what is in them, without installing anything.
+pub fn unpack(packages: &[&str], into: &Path) -> Result<()> {
+    fs::create_dir_all(into)?;
+    let list = packages.join(" ");
+    if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
+        bail!("there is no apt-get to fetch Debian's {list}");
+    }
+    eprintln!("fetching Debian's {list} into {}", into.display());
+    process::output(process::command("apt-get").arg("download").args(packages).current_dir(into))
+        .with_context(|| format!("fetching {list}; `apt-get update` may help"))?;
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|e| e == "deb");
+    for package in fs::read_dir(into)?.flatten().map(|e| e.path()).filter(is_package) {
+        process::output(process::command("dpkg-deb").arg("-x").arg(&package).arg(into))?;
+        fs::remove_file(package)?;
+    }
+    Ok(())
+}
+
 fn reasons(missing: &[&Need]) -> String {
     missing.iter().map(|n| format!("{} {}", n.program, n.why)).collect::<Vec<_>>().join("; ")
 }

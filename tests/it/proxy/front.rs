@@ -33,7 +33,7 @@ const WILD: [&str; 4] = ["*.test", "test", "alice.test", "bob.test"];
 pub struct Authority(Pair);
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         Authority(pki::make_ca("visitors' authority", SystemClock::new().now()).unwrap())
     }
 
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// A connection with TLS, `asked` for by name, after `first` was written.
-    async fn connect(
+    pub async fn connect(
         &self,
         to: SocketAddr,
         asked: &'static str,

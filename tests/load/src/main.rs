@@ -1,10 +1,11 @@
-//! The load generator of `cargo xtask bench api` and `bench fleet`, which start the servers and it, and print what it tells.
+//! The load generator of `cargo xtask bench api`, `bench fleet` and `bench proxy`, which start the servers and it, and print what it tells.
 //!
 //! ```text
 //! creates ─┐            ┌─► portreeve  HTTP/1.1, TLS, a token
 //! lists   ─┼─► peer ────┤
 //! watches ─┘            └─► etcd       gRPC, plain
 //!    └────► limit       a process of our own that only writes bytes
+//! proxy   ────► any reverse proxy ────► upstream, a process of our own
 //! ```
 //!
 //! Every measure is taken in turns, A B A B, so that what the machine does meanwhile meets both.
@@ -17,6 +18,7 @@ mod lists;
 mod peer;
 mod portreeve;
 mod process;
+mod proxy;
 mod watches;
 
 use std::io::{BufRead, BufReader};
@@ -96,15 +98,23 @@ enum What {
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "proxy", job] => {
+            println!("{}", runtime()?.block_on(proxy::run(job))?);
+            Ok(())
+        }
+        [_, "upstream", address] => runtime()?.block_on(proxy::upstream::serve(address.parse()?)),
         [_, "limit", watchers] => limit::serve(watchers.parse()?, EVENT),
         [_, job] => {
             let job: Job = serde_json::from_str(job).context("reading the job")?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            println!("{}", runtime.block_on(run(job))?);
+            println!("{}", runtime()?.block_on(run(job))?);
             Ok(())
         }
         _ => bail!("this is run by `cargo xtask bench`"),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 async fn run(job: Job) -> Result<Value> {

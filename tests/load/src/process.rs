@@ -26,6 +26,36 @@ pub fn resident(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
+/// A process and all below it.
+#[allow(dead_code, reason = "the simulated daemons use this file as well, and have no children")]
+fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(parent) = all.get(at) {
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        at += 1;
+    }
+    all
+}
+
+/// As [`cpu`], of all of them.
+#[allow(dead_code, reason = "as for `tree`")]
+pub fn tree_cpu(pid: u32) -> Result<u64> {
+    tree(pid).into_iter().map(cpu).sum()
+}
+
+/// Resident KiB of all of them; what several share counts once.
+#[allow(dead_code, reason = "as for `tree`")]
+pub fn tree_kib(pid: u32) -> Result<u64> {
+    let one = |pid| -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("reading resident memory")?;
+        let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).context("no Pss")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    };
+    tree(pid).into_iter().map(one).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a wake, an instance, the API and a fleet cost, measured on the release build.
+//! `cargo xtask bench`: what a wake, an instance, the API, a fleet and a proxied request cost, measured on the release build.
 //!
 //! ```text
 //! wake ──► serve, one instance that sleeps ─┐
@@ -6,6 +6,7 @@
 //! provision ─► serve, three such daemons over mutual TLS; raw: as many twins          sick ─► one of them hangs
 //! density ─► serve, one such daemon with hundreds of instances
 //! fleet ─► serve ──► simulated daemons by the hundred                          place ──► the scheduler by itself
+//! proxy ─► serve, one simulated daemon; nginx, HAProxy and Caddy beside it
 //! ```
 //!
 //! Both use the demo's modules and clean up as it does: also after an error, an interrupt, or an earlier run that was
@@ -18,6 +19,7 @@ mod fleet;
 mod memory;
 mod place;
 mod provision;
+mod proxy;
 mod raw;
 mod sick;
 mod stats;
@@ -64,20 +66,22 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         Some("json") => true,
         Some(other) => bail!("-o {other}: only json"),
     };
-    if verb.as_deref() != Some("api") && (only.is_some() || etcd.is_some()) {
-        bail!("--only and --etcd are for bench api");
+    let is = |verbs: &[&str]| verb.as_deref().is_some_and(|verb| verbs.contains(&verb));
+    if etcd.is_some() && !is(&["api"]) || only.is_some() && !is(&["api", "proxy"]) {
+        bail!("--only is for bench api and bench proxy, --etcd for bench api");
     }
-    if !matches!(verb.as_deref(), Some("api" | "place" | "sick")) && cycles.is_some() {
-        bail!("--cycles is for bench api, bench place and bench sick");
+    if cycles.is_some() && !is(&["api", "place", "proxy", "sick"]) {
+        bail!("--cycles is for bench api, bench place, bench proxy and bench sick");
     }
-    if !matches!(verb.as_deref(), Some("fleet" | "place")) && sim.is_some() {
-        bail!("--sim is for bench fleet and bench place");
+    if sim.is_some() && !is(&["fleet", "place", "proxy"]) {
+        bail!("--sim is for bench fleet, bench place and bench proxy");
     }
-    if verb.as_deref() != Some("fleet") && scale.is_given(verb.as_deref() == Some("density")) {
+    if !is(&["fleet"]) && scale.is_given(is(&["density"]), is(&["proxy"])) {
         bail!("--hosts, --instances, --seconds, --latency, --at-once and --load are for bench fleet");
     }
-    if let Some(only) = only.as_deref().filter(|o| !api::PARTS.contains(o)) {
-        bail!("--only {only}: one of {}", api::PARTS.join(", "));
+    let parts = if is(&["proxy"]) { &proxy::PARTS[..] } else { &api::PARTS };
+    if let Some(only) = only.as_deref().filter(|o| !parts.contains(o)) {
+        bail!("--only {only}: one of {}", parts.join(", "));
     }
     let what = match (verb.as_deref(), rounds) {
         (Some("api"), None) => {
@@ -85,6 +89,10 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
             What::Api(api::Options { cycles, only, etcd })
         }
         (Some("fleet"), None) => What::Fleet(scale.options(sim)?),
+        (Some("proxy"), None) => {
+            let cycles = fleet::number("--cycles", cycles, CYCLES, 30)?;
+            What::Proxy(proxy::Options { cycles, only, load: scale.load, sim })
+        }
         (Some("density"), None) => {
             What::Density(fleet::number("--instances", scale.instances, density::INSTANCES, density::MOST)?)
         }
@@ -95,10 +103,10 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         (Some("wake"), rounds) => What::Wake(fleet::number("--rounds", rounds, ROUNDS, 1000)?),
         (Some("provision"), rounds) => What::Provision(fleet::number("--rounds", rounds, PROVISIONS, 100)?),
         (Some("memory"), None) => What::Memory,
-        (Some("memory" | "api" | "fleet" | "place" | "density" | "sick"), Some(_)) => {
+        (Some("memory" | "api" | "fleet" | "place" | "proxy" | "density" | "sick"), Some(_)) => {
             bail!("--rounds is for bench wake and bench provision")
         }
-        _ => bail!("bench wake, provision, sick, density, memory, api, fleet or place? See cargo xtask help"),
+        _ => bail!("bench wake, provision, sick, density, memory, api, fleet, place or proxy? See cargo xtask help"),
     };
 
     let place = Place::take(NAME)?;
@@ -129,6 +137,7 @@ enum What {
     Memory,
     Api(api::Options),
     Fleet(fleet::Options),
+    Proxy(proxy::Options),
     Place(place::Options),
     /// So many instances.
     Density(usize),
@@ -158,11 +167,12 @@ impl Scale {
         })
     }
 
-    /// Whether there is any, but for the number of instances where that is another's option, too.
-    fn is_given(&self, instances_too: bool) -> bool {
+    /// Whether there is any, but for the number of instances and the load generator where these are another's options, too.
+    fn is_given(&self, instances_too: bool, load_too: bool) -> bool {
+        let load = self.load.as_ref().filter(|_| !load_too);
         let instances = self.instances.as_ref().filter(|_| !instances_too);
         let texts = [self.hosts.as_ref(), instances, self.seconds.as_ref(), self.latency.as_ref()];
-        texts.iter().any(Option::is_some) || self.at_once || self.load.is_some()
+        texts.iter().any(Option::is_some) || self.at_once || load.is_some()
     }
 
     fn options(self, sim: Option<PathBuf>) -> Result<fleet::Options> {
@@ -224,6 +234,7 @@ impl Bench {
             What::Api(options) => api::measure(self, options),
             What::Fleet(options) => fleet::measure(self, options),
             What::Place(options) => place::measure(self, options),
+            What::Proxy(options) => proxy::measure(self, options),
             What::Density(instances) => density::measure(self, *instances),
             What::Sick(cycles) => sick::measure(self, *cycles),
         }
@@ -250,7 +261,13 @@ impl Bench {
 
     /// Starts the control plane on the run's data directory and waits until it answers.
     fn serve(&mut self, engine: Option<&Engine>) -> Result<&mut Server> {
-        let server = self.server.insert(Server::start(&self.program, &self.place, engine, DOMAIN)?);
+        self.serve_with(engine, DOMAIN, &[])
+    }
+
+    /// With another domain, and these arguments as well.
+    fn serve_with(&mut self, engine: Option<&Engine>, domain: &str, more: &[String]) -> Result<&mut Server> {
+        let server = Server::start_with(&self.program, &self.place, engine, domain, more)?;
+        let server = self.server.insert(server);
         self.record.server = server.identity();
         self.place.write(&self.record)?;
         server.ready()?;

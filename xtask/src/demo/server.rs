@@ -51,6 +51,17 @@ fn listen_address(usual: u16) -> Result<SocketAddr> {
 impl Server {
     /// Without an engine it has no local host.
     pub fn start(program: &Path, place: &Place, engine: Option<&Engine>, domain: &str) -> Result<Server> {
+        Server::start_with(program, place, engine, domain, &[])
+    }
+
+    /// With these arguments as well.
+    pub fn start_with(
+        program: &Path,
+        place: &Place,
+        engine: Option<&Engine>,
+        domain: &str,
+        more: &[String],
+    ) -> Result<Server> {
         let (api, proxy) = (listen_address(7443)?, listen_address(7080)?);
         let data = place.data();
         fs::create_dir_all(&data)?;
@@ -59,7 +70,7 @@ impl Server {
         let mut command = own(program);
         command.arg("serve").arg("--data-dir").arg(&data);
         command.args(["--api-listen", &api.to_string(), "--proxy-listen", &proxy.to_string()]);
-        command.args(["--domain", domain]);
+        command.args(["--domain", domain]).args(more);
         match engine {
             Some(engine) => {
                 command.args(["--docker-address", &engine.address]);

@@ -1,15 +1,15 @@
 //! etcd: the one that is installed, or Debian's, unpacked into the run's directory and gone with it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::{clock, http, process, sys};
+use crate::{clock, http, packages, process, sys};
 
 const PACKAGE: &str = "etcd-server";
 
@@ -83,18 +83,9 @@ fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// Fetches Debian's package and takes the program out of it, without installing anything.
+/// Debian's, without installing anything.
 fn unpack(dir: &Path) -> Result<PathBuf> {
     let into = dir.join(PACKAGE);
-    fs::create_dir_all(&into)?;
-    if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
-        bail!("there is no etcd on PATH, and no apt-get to fetch Debian's {PACKAGE}; --etcd PATH names one");
-    }
-    eprintln!("fetching Debian's {PACKAGE} into {}", into.display());
-    process::output(process::command("apt-get").args(["download", PACKAGE]).current_dir(&into))
-        .with_context(|| format!("fetching {PACKAGE}; `apt-get update` may help, or --etcd PATH"))?;
-    let package = fs::read_dir(&into)?.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
-    let package = package.context("apt-get left no package")?;
-    process::output(process::command("dpkg-deb").arg("-x").arg(&package).arg(&into))?;
+    packages::unpack(&[PACKAGE], &into).context("there is no etcd on PATH; --etcd PATH names one")?;
     Ok(into.join("usr/bin/etcd"))
 }

@@ -7,7 +7,7 @@
 //! the baseline, afterwards: portreeve-sim poll, a list of each every 10 s
 //! ```
 
-mod sim;
+pub mod sim;
 
 use std::fmt::Write as _;
 use std::fs;
