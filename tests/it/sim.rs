@@ -31,6 +31,8 @@ mod single;
 mod subnets;
 #[path = "sim/turns.rs"]
 mod turns;
+#[path = "sim/wakefulness.rs"]
+mod wakefulness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

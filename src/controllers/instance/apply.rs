@@ -27,6 +27,7 @@ use super::plan::{Want, want};
 use super::report::{after_failure, failure_reason, refuse_subnet};
 use super::startup::{self, AWAIT_SLICE};
 use super::values::{self, OpenError, Opened};
+use super::wakefulness::is_kept_asleep;
 
 pub use reserving::LEFT_ALONE;
 
@@ -205,7 +206,8 @@ impl<'a> Executor<'a> {
                 if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
                     return Ok(Step::LookAgain);
                 }
-                if self.instance.is_sent_to_sleep() || seen.yields {
+                let early = is_kept_asleep(&self.instance, self.ctx.clock.now());
+                if self.instance.is_sent_to_sleep() || seen.yields || early {
                     // What was used before does not wake it again.
                     self.ctx.activity.rest(&self.key);
                 }

@@ -16,6 +16,7 @@ use crate::scheduler::place;
 use super::super::Context;
 use super::adoption::dress;
 use super::apply::LEFT_ALONE;
+use super::asking;
 use super::candidate;
 use super::desired::{container_spec, named_volumes};
 use super::health::started;
@@ -139,6 +140,7 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     // Who uses it now is not put off for another.
     seen.yields =
         asked && seen.open == 0 && seen.idle.is_none_or(|idle| idle >= LEFT_ALONE.min(desired.spec.idle_after()));
+    seen.busy = asking::seen(ctx, desired);
     seen
 }
 
@@ -188,6 +190,7 @@ async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut
             sort_container(ctx, desired, engine.container(&sighting.id).await?, seen);
         }
     }
+    asking::ask(ctx, engine, desired, &mut seen.activity).await;
     if want(desired, seen.activity, ctx.clock.now()) == Want::Run && desired.metadata.deletion_timestamp.is_none() {
         look_closer(ctx, engine, desired, seen).await?;
     }
