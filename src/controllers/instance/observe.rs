@@ -23,7 +23,7 @@ use super::health::started;
 use super::loss::{Loss, given_up, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
-use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
+use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, is_laid_to_rest, must_bind, want};
 use super::running::is_in_its_network;
 use super::startup;
 use super::values::ValueNames;
@@ -125,7 +125,8 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
     let asked = ctx.crowd.is_asked(&key, ctx.clock.monotonic());
-    let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep() && !asked;
+    let rests = desired.status.phase == Phase::Asleep || is_laid_to_rest(desired);
+    let may_run = !rests && !desired.is_sent_to_sleep() && !asked;
     let first = seen.idle.is_none() && desired.spec.power == Power::Auto;
     // A sleeper sleeps on, whatever was known of it.
     let known = first && ctx.activity.recall(&key, may_run);

@@ -184,7 +184,7 @@ pub fn verdict(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> (W
         Power::Auto => match until_sleep(desired, activity, now) {
             Some(Duration::ZERO) => wakefulness::unless_busy(desired, activity, Because::Idle),
             Some(_) => (Want::Run, Because::Used),
-            None if desired.status.phase == Phase::Asleep => (Want::Sleep, Because::Unseen),
+            None if desired.status.phase == Phase::Asleep || is_laid_to_rest(desired) => (Want::Sleep, Because::Unseen),
             None => (Want::Run, Because::Unseen),
         },
     }
@@ -357,7 +357,10 @@ fn plan_rest(
     let (reason, message) = match phase {
         Phase::Asleep if desired.is_sent_to_sleep() => ("Asleep", "put to sleep; wakes on the next request".to_owned()),
         Phase::Asleep if seen.activity.yields || was_told(desired, MADE_ROOM) => ("Asleep", MADE_ROOM.to_owned()),
-        Phase::Asleep if rests_by_schedule(desired, now) => ("Asleep", BY_SCHEDULE.to_owned()),
+        Phase::Asleep if is_laid_to_rest(desired) => ("Asleep", BY_SCHEDULE.to_owned()),
+        Phase::Asleep if is_up(desired.status.phase) && wakefulness::is_kept_asleep(desired, now) => {
+            ("Asleep", BY_SCHEDULE.to_owned())
+        }
         Phase::Asleep => {
             let after = desired.spec.idle.after.as_ref().map_or("30m".to_owned(), ToString::to_string);
             ("Asleep", format!("not used for {after}; wakes on the next request"))
@@ -432,9 +435,10 @@ fn was_told(desired: &Instance, why: &str) -> bool {
     told && matches!(desired.status.phase, Phase::Stopping | Phase::Asleep)
 }
 
-/// Whether it falls asleep, or fell asleep, sooner than without a schedule. What was told stays told while it sleeps.
-fn rests_by_schedule(desired: &Instance, now: Timestamp) -> bool {
-    was_told(desired, BY_SCHEDULE) || (is_up(desired.status.phase) && wakefulness::is_kept_asleep(desired, now))
+/// Whether it is being put to sleep, or was, while its schedule wanted it at rest: the use before that is done with, or it would
+/// be woken for it at the end of the stretch.
+pub fn is_laid_to_rest(desired: &Instance) -> bool {
+    was_told(desired, BY_SCHEDULE)
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {

@@ -207,6 +207,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::controllers::instance::wakefulness::{Answer, BusySeen};
+    use crate::controllers::probes::busy::Question;
     use crate::model::{ConditionStatus, set_condition};
 
     fn at(seconds: i64) -> Timestamp {
@@ -282,5 +284,41 @@ mod tests {
         before.status.last_active = Some(at(-9999).into());
         let told = explain(&before, seen(None, 0), &[], at(0));
         assert_eq!((told.signals[0].source.as_str(), told.signals.len()), ("record", 1));
+    }
+
+    #[test]
+    fn what_keeps_awake_is_named_with_its_source() {
+        let mut busy = instance(Phase::Running, Power::Auto);
+        busy.spec.idle.busy_cpu = Some("10%".parse().unwrap());
+        let sign = |busy| Sign { question: Question::Cpu, busy, at: at(-20), message: "37.0% of one core".into() };
+        let asked = |answer| {
+            let found = BusySeen { answer, again: Duration::from_secs(40) };
+            ActivitySeen { busy: found, ..seen(Some(600), 0) }
+        };
+        let told = explain(&busy, asked(Answer::Busy), &[sign(true)], at(0));
+        assert_eq!(told.because, "it is busy (busyCpu): 37.0% of one core");
+        assert_eq!(told.next.at, Some(at(40).into()));
+        assert_eq!((told.signals[0].source.as_str(), told.signals[0].at), ("busyCpu", at(-20).into()));
+        let told = explain(&busy, asked(Answer::Unknown), &[], at(0));
+        assert!(told.because.contains("it is being found out whether it is busy"), "{}", told.because);
+        let told = explain(&busy, asked(Answer::Idle), &[sign(false)], at(0));
+        assert_eq!(told.wanted, Wanted::Asleep);
+        assert!(told.signals[0].message.starts_with("not busy: "), "{:?}", told.signals);
+        let told = explain(&busy, seen(Some(60), 0), &[], at(0));
+        assert!(told.next.message.contains("or busy then"), "{:?}", told.next);
+
+        let used = instance(Phase::Running, Power::Auto);
+        for (sessions, open, words) in [
+            (Sessions { exec: 1, ..Sessions::default() }, 1, "an exec session is open"),
+            (Sessions { forward: 2, ..Sessions::default() }, 2, "2 forwarded connections are open"),
+            (
+                Sessions { exec: 2, attach: 1, forward: 0 },
+                5,
+                "2 requests and connections and 2 exec sessions and an attach session are open",
+            ),
+        ] {
+            let told = explain(&used, ActivitySeen { sessions, ..seen(Some(0), open) }, &[], at(0));
+            assert_eq!(told.because, words);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use portreeve::model::{InstanceExplanation, Phase, SLEEP_ANNOTATION, WAKE_ANNOTATION, Wanted};
+use portreeve::model::{Instance, InstanceExplanation, Phase, SLEEP_ANNOTATION, WAKE_ANNOTATION, Wanted};
 use portreeve::proxy::Session;
 use serde_json::{Value, json};
 
@@ -14,6 +14,17 @@ use crate::support::world::World;
 
 const NAME: &str = "pr.default.alice";
 const SECOND: Duration = Duration::from_secs(1);
+
+/// In place of power: what nobody uses is awake all the same, whatever befalls it.
+pub fn keep_awake(spec: &mut Value) {
+    let schedule = json!([{"keep": "Awake", "cron": "@daily", "for": "25h"}]);
+    spec["power"] = json!("Auto");
+    spec["idle"] = json!({"after": "5s", "busyCpu": "1%", "schedule": schedule});
+}
+
+pub fn is_kept_awake(instance: &Instance) -> bool {
+    !instance.spec.idle.schedule.is_empty()
+}
 
 async fn with_idle(idle: Value) -> World {
     with_spec(|spec| spec["idle"] = idle).await
@@ -203,7 +214,7 @@ fn a_schedule_wakes_at_its_time_and_lets_sleep_after_its_end() {
         stays(&world, Phase::Running, 20 * MINUTE).await;
         world.crash().await;
         world.start();
-        world.assert_quiet(120 * MINUTE).await;
+        world.assert_quiet(30 * MINUTE).await;
         assert_eq!(world.get("alice").await.unwrap().run().unwrap(), started);
         sleep_until(&world, "2026-01-01T16:59:59Z").await;
         assert_eq!(world.phase("alice").await, Some(Phase::Running));
@@ -250,7 +261,7 @@ fn a_schedule_for_rest_lets_visits_end_first_and_visitors_wake_it() {
         world.request("alice");
         until_phase(&world, Phase::Running, MINUTE).await;
         until_phase(&world, Phase::Asleep, 3 * MINUTE).await;
-        world.assert_quiet(120 * MINUTE).await;
+        world.assert_quiet(30 * MINUTE).await;
         assert_eq!(world.phase("alice").await, Some(Phase::Asleep));
     });
 }
