@@ -27,8 +27,8 @@ pub struct Idle {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub ignore: Vec<IgnoredRequest>,
     /// CPU at or above which the instance is busy and does not fall asleep, as a share of one core: `10%`. Measured only when
-    /// it would otherwise fall asleep, as the mean of the last minute (or of `after`, if that is shorter). At most what
-    /// `resources.cpu` lets it use.
+    /// it would otherwise fall asleep, as the mean of the last minute or two (of the last seconds where `after` is shorter). At
+    /// most what `resources.cpu` lets it use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_cpu: Option<CpuShare>,
     /// What the app is asked when it would otherwise fall asleep: whether it is busy.

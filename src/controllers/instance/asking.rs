@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::super::Context;
 use super::super::recorder::EventType;
 use super::plan::ActivitySeen;
-use super::wakefulness::{Answer, BusySeen, WINDOW, until_question};
+use super::wakefulness::{WINDOW, until_question};
 use super::why;
 use crate::controllers::probes::ProbeTarget;
-use crate::controllers::probes::busy::{Found, PATIENCE, Question, Said};
+use crate::controllers::probes::busy::{BusySeen, Found, PATIENCE, Question, Said};
 use crate::docker::engine::Engine;
 use crate::model::{BusyCheck, Check, CpuShare, Instance, InstanceExplanation, Resource};
 
@@ -27,13 +27,7 @@ const UNKNOWN: &str = "BusyUnknown";
 
 /// What is known of whether it is busy.
 pub fn seen(ctx: &Context, desired: &Instance) -> BusySeen {
-    let holds = ctx.health.busy.seen(desired, ctx.clock.monotonic());
-    let answer = match holds.busy {
-        None => Answer::Unknown,
-        Some(false) => Answer::Idle,
-        Some(true) => Answer::Busy,
-    };
-    BusySeen { answer, again: holds.again }
+    ctx.health.busy.seen(desired, ctx.clock.monotonic())
 }
 
 /// Why it is as it is: what the controllers see, and nothing is asked for it.

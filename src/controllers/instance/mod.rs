@@ -45,7 +45,6 @@ pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Sessions, Site, Want,
 pub use report::{MAKING_ROOM, NO_ROOM};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
-pub use wakefulness::{Answer, BusySeen};
 
 use super::Context;
 use crate::docker::engine::{EngineError, EngineErrorKind};

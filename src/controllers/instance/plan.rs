@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::controllers::probes::busy::BusySeen;
 use crate::controllers::probes::{Attempt, HealthSeen};
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
@@ -32,7 +33,7 @@ use super::network::NetworkSeen;
 use super::report::{Report, host_lost};
 use super::running;
 use super::values::ValueNames;
-use super::wakefulness::{self, BusySeen};
+use super::wakefulness;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug, Default)]

@@ -8,25 +8,9 @@ use jiff::Timestamp;
 use crate::model::{Held, Instance, Keep, Phase, Power, held, next_change};
 
 use super::plan::{ActivitySeen, Because, Want, until_sleep};
+use crate::controllers::probes::busy::Answer;
 
-/// What is known of whether it is busy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BusySeen {
-    pub answer: Answer,
-    /// How long until it is to be asked again.
-    pub again: Duration,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Answer {
-    /// Nobody has asked, or there is no answer yet: nothing is put to sleep on a guess.
-    #[default]
-    Unknown,
-    Idle,
-    Busy,
-}
-
-/// One that is used no more by the schedule is put to sleep as soon as it has not been used for so long.
+/// One that its schedule wants at rest is put to sleep when it has not been used for so long.
 const SOON: Duration = Duration::from_secs(60);
 /// How long before it may fall asleep its CPU is read for the first time, at most: the mean is of the time from then on.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -83,7 +67,7 @@ pub fn unless_busy(desired: &Instance, activity: ActivitySeen, because: Because)
     match activity.busy.answer {
         Answer::Idle => (Want::Sleep, because),
         Answer::Busy => (Want::Run, Because::Busy),
-        Answer::Unknown => (Want::Run, Because::Asking),
+        Answer::Unknown | Answer::Silent => (Want::Run, Because::Asking),
     }
 }
 

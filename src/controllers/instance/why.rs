@@ -207,8 +207,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::controllers::instance::wakefulness::{Answer, BusySeen};
-    use crate::controllers::probes::busy::Question;
+    use crate::controllers::probes::busy::{Answer, BusySeen, Question};
     use crate::model::{ConditionStatus, set_condition};
 
     fn at(seconds: i64) -> Timestamp {

@@ -87,12 +87,22 @@ pub struct Sign {
 }
 
 /// What holds for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holds {
-    /// `None`: not known.
-    pub busy: Option<bool>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BusySeen {
+    pub answer: Answer,
     /// How long until it is asked again.
     pub again: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody has asked, or there is no answer yet: nothing is put to sleep on a guess.
+    #[default]
+    Unknown,
+    /// It was asked in vain.
+    Silent,
+    Idle,
+    Busy,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +111,7 @@ struct Known {
     /// The last reading, and when it came.
     reading: Option<(ContainerStats, Duration)>,
     /// What holds, and until when.
-    holds: Option<(Option<bool>, Duration)>,
+    holds: Option<(Answer, Duration)>,
     /// Since when nothing can be found out, and when that was tried last.
     silent: Option<(Duration, Duration)>,
     signs: BTreeMap<Question, Sign>,
@@ -143,13 +153,12 @@ impl Busy {
     }
 
     /// What holds of the run that the status names.
-    pub fn seen(&self, instance: &Instance, now: Duration) -> Holds {
-        let none = Holds { busy: None, again: Duration::ZERO };
+    pub fn seen(&self, instance: &Instance, now: Duration) -> BusySeen {
         let run = instance.run().unwrap_or_default();
         let all = self.known();
         let known = all.get(&instance.key()).filter(|known| known.run == run);
         let holds = known.and_then(|known| known.holds).filter(|(_, until)| *until > now);
-        holds.map_or(none, |(busy, until)| Holds { busy, again: until - now })
+        holds.map_or(BusySeen::default(), |(answer, until)| BusySeen { answer, again: until - now })
     }
 
     /// The last answers of that run.
@@ -204,25 +213,25 @@ impl Busy {
                 let sign = Sign { question: *question, busy, at: wall, message: message.clone() };
                 known.signs.insert(*question, sign);
             }
-            let (said, busy, lasts) = match combine(found) {
+            let (said, answer, lasts) = match combine(found) {
                 Said::Unknown { why, .. } => {
                     // What was tried long ago was of another rest, which something put off.
                     let before = known.silent.filter(|(_, last)| now.saturating_sub(*last) <= 4 * RETRY);
                     let since = before.map_or(now, |(since, _)| since);
                     known.silent = Some((since, now));
                     match now.saturating_sub(since) >= PATIENCE {
-                        true => (Said::GivenUp(why), Some(false), HOLDS),
-                        false => (Said::Unknown { first: before.is_none(), why }, None, RETRY),
+                        true => (Said::GivenUp(why), Answer::Idle, HOLDS),
+                        false => (Said::Unknown { first: before.is_none(), why }, Answer::Silent, RETRY),
                     }
                 }
-                Said::Pending => (Said::Pending, None, pause(found)),
-                said => {
-                    known.silent = None;
-                    let busy = said == Said::Busy;
-                    (said, Some(busy), if busy { AGAIN.min(instance.spec.idle_after()) } else { HOLDS })
-                }
+                Said::Pending => (Said::Pending, Answer::Unknown, pause(found)),
+                Said::Busy => (Said::Busy, Answer::Busy, AGAIN.min(instance.spec.idle_after())),
+                said => (said, Answer::Idle, HOLDS),
             };
-            known.holds = Some((busy, now + lasts));
+            if matches!(said, Said::Busy | Said::Idle) {
+                known.silent = None;
+            }
+            known.holds = Some((answer, now + lasts));
             said
         })
     }

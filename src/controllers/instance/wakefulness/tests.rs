@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::controllers::instance::plan::verdict;
+use crate::controllers::probes::busy::BusySeen;
 use crate::model::{SLEEP_ANNOTATION, Time};
 
 const MINUTE: u64 = 60;
@@ -36,6 +37,7 @@ fn nobody_is_put_to_sleep_on_a_guess() {
     let measured = instance(Phase::Running, &json!({"busyCpu": "10%"}));
     for (answer, told) in [
         (Answer::Unknown, (Want::Run, Because::Asking)),
+        (Answer::Silent, (Want::Run, Because::Asking)),
         (Answer::Busy, (Want::Run, Because::Busy)),
         (Answer::Idle, (Want::Sleep, Because::Idle)),
     ] {

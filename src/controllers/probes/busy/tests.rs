@@ -49,18 +49,18 @@ fn two_readings_far_enough_apart_and_of_one_run_make_a_rate() {
 #[test]
 fn an_answer_holds_for_a_while_and_for_its_run() {
     let (busy, mut alice) = (Busy::default(), instance("10m"));
-    assert_eq!(busy.seen(&alice, at(0)), Holds { busy: None, again: at(0) });
+    assert_eq!(busy.seen(&alice, at(0)), BusySeen::default());
     assert_eq!(busy.settle(&alice, &cpu(Found::Busy("37%".into())), at(0), wall()), Said::Busy);
-    assert_eq!(busy.seen(&alice, at(20)), Holds { busy: Some(true), again: at(40) });
-    assert_eq!(busy.seen(&alice, at(60)), Holds { busy: None, again: at(0) }, "asked again");
+    assert_eq!(busy.seen(&alice, at(20)), BusySeen { answer: Answer::Busy, again: at(40) });
+    assert_eq!(busy.seen(&alice, at(60)), BusySeen::default(), "asked again");
     assert_eq!(busy.signs(&alice).len(), 1);
     assert_eq!(busy.settle(&alice, &cpu(Found::Idle("1%".into())), at(60), wall()), Said::Idle);
-    assert_eq!(busy.seen(&alice, at(60)), Holds { busy: Some(false), again: HOLDS });
+    assert_eq!(busy.seen(&alice, at(60)), BusySeen { answer: Answer::Idle, again: HOLDS });
     let quick = instance("5s");
     busy.settle(&quick, &cpu(Found::Busy(String::new())), at(60), wall());
     assert_eq!(busy.seen(&quick, at(60)).again, at(5), "no later than it would sleep anyway");
     alice.status.container_id = "d".into();
-    assert_eq!((busy.seen(&alice, at(61)).busy, busy.signs(&alice)), (None, vec![]));
+    assert_eq!((busy.seen(&alice, at(61)).answer, busy.signs(&alice)), (Answer::Unknown, vec![]));
     busy.forget(&alice.key());
     assert!(busy.known().is_empty());
 }
@@ -80,7 +80,7 @@ fn busy_by_any_measure_is_busy_and_what_is_not_known_is_not_idle() {
     }
     let (busy, alice) = (Busy::default(), instance("10m"));
     busy.settle(&alice, &cpu(Found::Pending(at(7))), at(0), wall());
-    assert_eq!(busy.seen(&alice, at(0)), Holds { busy: None, again: at(7) });
+    assert_eq!(busy.seen(&alice, at(0)), BusySeen { answer: Answer::Unknown, again: at(7) });
 }
 
 #[test]
@@ -91,10 +91,10 @@ fn what_cannot_be_found_out_is_borne_with_for_ten_minutes_and_told_twice() {
     assert_eq!(ask(0), Said::Unknown { first: true, why: why() });
     for second in (30..600).step_by(30) {
         assert_eq!(ask(second), Said::Unknown { first: false, why: why() }, "{second}");
-        assert_eq!(busy.seen(&alice, at(second)), Holds { busy: None, again: RETRY });
+        assert_eq!(busy.seen(&alice, at(second)), BusySeen { answer: Answer::Silent, again: RETRY });
     }
     assert_eq!(ask(600), Said::GivenUp(why()));
-    assert_eq!(busy.seen(&alice, at(600)).busy, Some(false));
+    assert_eq!(busy.seen(&alice, at(600)).answer, Answer::Idle);
     assert_eq!(ask(4000), Said::Unknown { first: true, why: why() }, "of another rest");
     busy.settle(&alice, &cpu(Found::Idle(String::new())), at(4030), wall());
     assert_eq!(ask(4060), Said::Unknown { first: true, why: why() }, "it was known in between");
