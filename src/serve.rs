@@ -36,7 +36,7 @@ use crate::api::{self, ApiState, AuditLog, Credentials, OwnCertificate};
 use crate::cache::Cache;
 use crate::cli::serve::{ServeArgs, StoreKind};
 use crate::clock::{SharedClock, SystemClock};
-use crate::controllers::instance::{ActivitySeen, Site};
+use crate::controllers::instance::{ActivitySeen, Sessions, Site};
 use crate::controllers::probes::NetProber;
 use crate::controllers::recorder::Recorder;
 use crate::controllers::{self, ActivityView, InstanceQueue};
@@ -44,7 +44,7 @@ use crate::docker::Pool;
 use crate::model::{
     DockerHost, DockerHostSpec, Key, Kind, NAMESPACE_FINALIZER, Namespace, ObjectMeta, Resource, SYSTEM_NAMESPACE,
 };
-use crate::proxy::{self, Access, Activity, ProxyState, Waker};
+use crate::proxy::{self, Access, Activity, ProxyState, Session, Waker};
 use crate::runtime::{Queue, RunnerStats};
 use crate::store::{MemoryStore, Op, Precondition, SharedStore, SledOptions, SledStore, StoreError, Txn, typed};
 use attach::DockerAttach;
@@ -130,7 +130,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
     api_state.containers = Arc::new(containers);
-    api_state.explains = Arc::new(why::Explainer { activity: activity.clone(), clock: clock.clone() });
+    api_state.explains = Arc::new(why::Explainer(ctx.clone()));
     api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
     let seen = exposition::Seen {
@@ -277,7 +277,9 @@ impl Waker for QueueWaker {
 /// The proxy's counts, as the controllers read them.
 impl ActivityView for Activity {
     fn seen(&self, key: &Key) -> ActivitySeen {
-        ActivitySeen { idle: self.idle(key), open: self.open_count(key), yields: false }
+        let of = |session| self.session_count(key, session);
+        let sessions = Sessions { exec: of(Session::Exec), attach: of(Session::Attach), forward: of(Session::Forward) };
+        ActivitySeen { idle: self.idle(key), open: self.open_count(key), sessions, ..ActivitySeen::default() }
     }
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);

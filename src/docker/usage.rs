@@ -138,7 +138,7 @@ impl Known {
 
 /// The time between two readings and the mean of billionths of a core. `None` when they are not two of one run in that
 /// order: the counter fell, or the daemon's clock was set back.
-fn rate(old: &ContainerStats, new: &ContainerStats) -> Option<(Duration, u64)> {
+pub fn rate(old: &ContainerStats, new: &ContainerStats) -> Option<(Duration, u64)> {
     let window = Duration::try_from(new.read_at.duration_since(old.read_at)).ok().filter(|w| !w.is_zero())?;
     let used = u128::from(new.cpu_nanos.checked_sub(old.cpu_nanos)?);
     let nanocores = used * 1_000_000_000 / window.as_nanos();

@@ -42,8 +42,8 @@ pub struct InstanceExplanation {
 /// One sign that somebody uses an Instance, or wishes it to sleep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UseSignal {
-    /// Where it was seen: `proxy`, `wake` (asked for by hand), `sleep` (sent to sleep by hand), `record` (from before this
-    /// server began).
+    /// Where it was seen: `proxy`, `exec`, `attach` and `port-forward` (open by the API), `busyCpu` and `busyCheck` (what came of
+    /// asking), `schedule`, `wake` (asked for by hand), `sleep` (sent to sleep by hand), `record` (from before this server began).
     pub source: String,
     /// When.
     pub at: Time,

@@ -25,6 +25,7 @@ mod probes;
 mod quantity;
 mod route;
 mod route_auth;
+mod schedule;
 pub mod schema;
 mod secret;
 mod subnet;
@@ -46,7 +47,7 @@ pub use event::{Event, EventSeries, EventSource, ObjectReference};
 pub use explanation::{InstanceExplanation, NextStep, UseSignal, Wanted};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
-pub use idle::{Idle, IgnoredRequest, WebSocketUse};
+pub use idle::{BusyCheck, CpuShare, Idle, IgnoredRequest, WebSocketUse};
 pub use instance::*;
 pub use instance_status::*;
 pub use key::{BadKey, GROUP, Key, Kind, KindInfo};
@@ -62,6 +63,7 @@ pub use route::{Route, RoutePath};
 pub use route_auth::{
     AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
 };
+pub use schedule::{Held, Keep, Stretch, held, next_awake, next_change};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,

@@ -238,7 +238,7 @@ fn validate_attempt(path: &str, span: Option<&Span>, errors: &mut FieldErrors) {
     bounded(path, "attemptTimeout", span, millis(100)..=millis(60_000), "from 100ms to 60s", errors);
 }
 
-fn bounded(
+pub(super) fn bounded(
     path: &str,
     field: &str,
     span: Option<&Span>,
@@ -252,7 +252,7 @@ fn bounded(
     }
 }
 
-fn validate_check(instance: &Instance, path: &str, check: &Check, errors: &mut FieldErrors) {
+pub(super) fn validate_check(instance: &Instance, path: &str, check: &Check, errors: &mut FieldErrors) {
     match (&check.http, &check.tcp, &check.exec) {
         (Some(http), None, None) => {
             if !http.path.is_empty() && (!http.path.starts_with('/') || http.path.contains(char::is_whitespace)) {

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::secret::base64_bytes;
 use super::{
-    AccessToken, ConfigMap, DockerHost, Event, FieldError, FieldErrors, FieldReason, HostContainerList, Instance,
-    InstanceExplanation, Kind, MOST_ERRORS, Namespace, Quantity, Secret, Span,
+    AccessToken, ConfigMap, CpuShare, DockerHost, Event, FieldError, FieldErrors, FieldReason, HostContainerList,
+    Instance, InstanceExplanation, Kind, MOST_ERRORS, Namespace, Quantity, Secret, Span,
 };
 
 static INSTANCE: LazyLock<Value> = LazyLock::new(generate::<Instance>);
@@ -250,6 +250,7 @@ fn check_text(schema: &Value, text: &str, path: &str, found: &mut Checked) {
             None
         }
         Some("duration") => text.parse::<Span>().err().map(|e| e.to_string()),
+        Some("cpu-share") => text.parse::<CpuShare>().err(),
         Some("date-time") => text.parse::<jiff::Timestamp>().err().map(|_| "must be an RFC 3339 time".to_owned()),
         _ => None,
     };

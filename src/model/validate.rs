@@ -70,7 +70,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     validate_volumes(instance, &mut errors);
     validate_resources(instance, &mut errors);
     validate_probes(instance, &mut errors);
-    validate_idle(&spec.idle, &mut errors);
+    validate_idle(instance, &mut errors);
     validate_routes(instance, &mut errors);
     validate_tolerations(&spec.placement.tolerations, &mut errors);
     validate_host_loss(instance, &mut errors);

@@ -45,6 +45,17 @@ struct Entry {
     /// Nanoseconds of the monotonic clock; zero: not known.
     last: AtomicU64,
     open: AtomicUsize,
+    /// Of those, by [`Session`].
+    sessions: [AtomicUsize; 3],
+}
+
+/// What is open to an instance past the proxy, by the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    Exec,
+    Attach,
+    /// One connection to a port.
+    Forward,
 }
 
 impl Entry {
@@ -111,14 +122,22 @@ impl Activity {
         let entry = self.entry(key);
         entry.open.fetch_add(1, Ordering::AcqRel);
         entry.touch(self.now());
-        OpenGuard { entry, clock: self.clock.clone(), place: None, counted: true }
+        OpenGuard { entry, clock: self.clock.clone(), place: None, session: None, counted: true }
+    }
+
+    /// The same for a session by the API.
+    pub fn open_session(&self, key: &Key, session: Session) -> OpenGuard {
+        let mut guard = self.open(key);
+        guard.entry.sessions[session as usize].fetch_add(1, Ordering::AcqRel);
+        guard.session = Some(session);
+        guard
     }
 
     /// For a request that is no use: counted nowhere.
     pub fn pass(&self) -> OpenGuard {
         let entry = Arc::new(Entry::default());
         entry.open.fetch_add(1, Ordering::AcqRel);
-        OpenGuard { entry, clock: self.clock.clone(), place: None, counted: true }
+        OpenGuard { entry, clock: self.clock.clone(), place: None, session: None, counted: true }
     }
 
     /// How long the instance has been without use: zero while something is open, `None` when it was never seen.
@@ -134,6 +153,11 @@ impl Activity {
     /// How many requests and upgraded connections are open to the instance, held ones included.
     pub fn open_count(&self, key: &Key) -> usize {
         self.known(key).map_or(0, |e| e.open.load(Ordering::Acquire))
+    }
+
+    /// How many of them are sessions of this kind.
+    pub fn session_count(&self, key: &Key, session: Session) -> usize {
+        self.known(key).map_or(0, |e| e.sessions[session as usize].load(Ordering::Acquire))
     }
 
     /// Drops the record of a deleted instance. Guards still open end without effect on a successor of the same name.
@@ -180,6 +204,7 @@ pub struct OpenGuard {
     clock: SharedClock,
     /// Among the open requests of its route, for as long.
     place: Option<Place>,
+    session: Option<Session>,
     /// Among those that are open.
     counted: bool,
 }
@@ -215,6 +240,9 @@ impl OpenGuard {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
+        if let Some(session) = self.session {
+            self.entry.sessions[session as usize].fetch_sub(1, Ordering::AcqRel);
+        }
         self.uncount();
     }
 }
@@ -319,6 +347,24 @@ mod tests {
         advance(Duration::from_secs(7)).await;
         drop(tunnel);
         assert_eq!((activity.open_count(&alice()), activity.idle(&alice())), (0, Some(Duration::from_secs(7))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_by_the_api_is_open_like_a_request_and_counted_by_its_kind() {
+        let activity = Activity::new(VirtualClock::new());
+        let (request, exec) = (activity.open(&alice()), activity.open_session(&alice(), Session::Exec));
+        let forward = activity.open_session(&alice(), Session::Forward);
+        let counts = || {
+            let of = |session| activity.session_count(&alice(), session);
+            (activity.open_count(&alice()), of(Session::Exec), of(Session::Attach), of(Session::Forward))
+        };
+        assert_eq!(counts(), (3, 1, 0, 1));
+        drop((request, forward));
+        assert_eq!(counts(), (1, 1, 0, 0));
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(activity.idle(&alice()), Some(Duration::ZERO));
+        drop(exec);
+        assert_eq!(counts(), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]

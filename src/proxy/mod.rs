@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{Access, Fetch, Secrets};
-pub use activity::{Activity, OpenGuard};
+pub use activity::{Activity, OpenGuard, Session};
 pub use certificate_files::{CertificateFiles, FilesError};
 pub use certificates::{Certificate, Certificates};
 pub use forwarded::{ToldBy, Trusted};

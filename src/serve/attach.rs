@@ -25,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::docker::Engines;
 use crate::docker::engine::{self, Engine, EngineError, EngineErrorKind};
 use crate::model::{Instance, Key, Phase, Power, condition};
-use crate::proxy::{Activity, OpenGuard, Waker};
+use crate::proxy::{Activity, OpenGuard, Session, Waker};
 
 /// How long an instance may take to wake.
 const WAKE_WITHIN: Duration = Duration::from_secs(120);
@@ -97,13 +97,18 @@ impl DockerAttach {
 
     /// Counts as a use, wakes the instance if need be, and waits until `enough` of its state, or for
     /// [`WAKE_WITHIN`].
-    async fn wake(&self, key: &Key, enough: impl Fn(&Instance, &State) -> bool) -> Result<InUse, AttachError> {
+    async fn wake(
+        &self,
+        key: &Key,
+        session: Session,
+        enough: impl Fn(&Instance, &State) -> bool,
+    ) -> Result<InUse, AttachError> {
         let mut seen = self.cache.observe(key);
         // One that does not exist must not be counted: nobody would ever forget it.
         if seen.borrow().is_none() {
             return Err(AttachError::NoContainer(key.clone()));
         }
-        let guard = self.activity.open(key);
+        let guard = self.activity.open_session(key, session);
         let end = self.clock.monotonic() + WAKE_WITHIN;
         let mut waited = false;
         loop {
@@ -135,8 +140,8 @@ impl DockerAttach {
 
     /// A container that runs, or starts: one that its app does not get up in is just the one that people want to look
     /// into.
-    async fn container(&self, key: &Key) -> Result<(InUse, Arc<dyn Engine>, String), AttachError> {
-        let up = self.wake(key, |_, state| matches!(state, State::Up | State::Starting)).await?;
+    async fn container(&self, key: &Key, session: Session) -> Result<(InUse, Arc<dyn Engine>, String), AttachError> {
+        let up = self.wake(key, session, |_, state| matches!(state, State::Up | State::Starting)).await?;
         let (engine, id) = self.engine_of(key, &up.instance)?;
         Ok((up, engine, id))
     }
@@ -245,7 +250,7 @@ impl Attach for DockerAttach {
         let options = engine::ExecOptions { command, stdin, stdout, stderr, tty };
         let end = self.clock.monotonic() + WAKE_WITHIN;
         loop {
-            let (up, engine, id) = self.container(key).await?;
+            let (up, engine, id) = self.container(key, Session::Exec).await?;
             match engine.exec(&id, options.clone()).await {
                 Ok(session) => {
                     let control = Control { engine, exec_id: session.exec_id, key: key.clone(), _guard: up.guard };
@@ -262,7 +267,7 @@ impl Attach for DockerAttach {
         let options = engine::AttachOptions { stdout, stderr };
         let end = self.clock.monotonic() + WAKE_WITHIN;
         loop {
-            let (up, engine, id) = self.container(key).await?;
+            let (up, engine, id) = self.container(key, Session::Attach).await?;
             match engine.attach(&id, options).await {
                 Ok(from) => {
                     let output = output("attach", key, from);
@@ -283,7 +288,7 @@ impl Attach for DockerAttach {
         };
         // A port that is newer than the container is bound a moment later.
         let reachable = |i: &Instance| i.status.host_port(&name).is_some() && !i.status.address.is_empty();
-        let up = self.wake(key, |instance, state| *state == State::Up && reachable(instance)).await?;
+        let up = self.wake(key, Session::Forward, |instance, state| *state == State::Up && reachable(instance)).await?;
         let status = &up.instance.status;
         let to = (status.address.as_str(), status.host_port(&name).unwrap_or_default());
         let end = self.clock.monotonic() + if up.waited { SETTLE } else { Duration::ZERO };

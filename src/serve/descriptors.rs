@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::proxy::Limits;
 
 /// What the store, the API and the daemons' connections take at most, with room to spare.
-const OURS: u64 = 4_096;
+const OURS: u64 = 1_024;
 
 /// Raises the soft limit, which shells keep at 1024 for programs that use select(2), to the hard one. The limits of the proxy that
 /// go with what there is then.
@@ -45,7 +45,7 @@ mod tests {
         let all = Limits::default().connections;
         let let_in = |files| fitting(files).connections;
         assert_eq!((let_in(None), let_in(Some(1 << 20))), (all, all));
-        assert_eq!((let_in(Some(65_536)), let_in(Some(16_384))), (all, 6_144));
+        assert_eq!((let_in(Some(65_536)), let_in(Some(16_384))), (all, 7_680));
         assert_eq!((let_in(Some(1_024)), let_in(Some(8))), (256, 16));
     }
 }

@@ -3,19 +3,14 @@
 use std::sync::Arc;
 
 use crate::api::Explains;
-use crate::clock::SharedClock;
-use crate::controllers::ActivityView;
+use crate::controllers::Context;
 use crate::controllers::instance::explain;
-use crate::model::{Instance, InstanceExplanation, Resource as _};
-use crate::proxy::Activity;
+use crate::model::{Instance, InstanceExplanation};
 
-pub struct Explainer {
-    pub activity: Arc<Activity>,
-    pub clock: SharedClock,
-}
+pub struct Explainer(pub Arc<Context>);
 
 impl Explains for Explainer {
     fn explain(&self, instance: &Instance) -> InstanceExplanation {
-        explain(instance, self.activity.seen(&instance.key()), self.clock.now())
+        explain(&self.0, instance)
     }
 }

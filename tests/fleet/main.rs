@@ -25,4 +25,5 @@ mod relay;
 mod sleep;
 mod ssh;
 mod top;
+mod wakeful;
 mod wire;

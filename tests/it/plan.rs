@@ -56,7 +56,7 @@ impl Model {
             volumes: BTreeMap::new(),
             image_present: Some(false),
             values: desired.spec.sources().map(|source| whole(&desired, source)).collect(),
-            activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0, yields: false },
+            activity: ActivitySeen { idle: Some(Duration::ZERO), open: 0, ..ActivitySeen::default() },
             startup: None,
             health: HealthSeen::default(),
             leave: None,
@@ -333,7 +333,7 @@ proptest! {
         model.seen.network = network.clone();
         model.seen.image_present = Some(image);
         model.seen.volumes.insert("pr.default.alice.home".into(), volume);
-        model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open, yields: false };
+        model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open, ..ActivitySeen::default() };
         model.seen.strays = if stray { vec!["stray".into()] } else { vec![] };
         for (i, f) in containers.iter().enumerate() {
             let mut c = made(&spec, &format!("old{i}"));
@@ -433,7 +433,7 @@ fn an_end_in_the_second_of_another_is_one_of_its_own() {
 fn what_starts_is_not_put_to_sleep_before_it_was_up() {
     let mut model = Model::new(instance(Power::Auto, true, false, Reclaim::Retain));
     let after = model.desired.spec.idle_after();
-    let unused = ActivitySeen { idle: Some(after * 3), open: 0, yields: false };
+    let unused = ActivitySeen { idle: Some(after * 3), open: 0, ..ActivitySeen::default() };
     for phase in [Phase::Pending, Phase::Pulling, Phase::Starting, Phase::Upgrading] {
         model.desired.status.phase = phase;
         assert_eq!(want(&model.desired, unused, now()), Want::Run, "{phase:?}");
@@ -449,6 +449,6 @@ fn what_starts_is_not_put_to_sleep_before_it_was_up() {
     assert_eq!(want(&model.desired, unused, now()), Want::Run, "it has just come up");
     // It has been unused for long, whenever it last came up: one that ends and starts again still falls asleep.
     assert_eq!(want(&model.desired, unused, now() + Duration::from_secs(60)), Want::Sleep);
-    let used = ActivitySeen { idle: Some(Duration::ZERO), open: 0, yields: false };
+    let used = ActivitySeen { idle: Some(Duration::ZERO), open: 0, ..ActivitySeen::default() };
     assert_eq!(want(&model.desired, used, now() + after), Want::Run);
 }

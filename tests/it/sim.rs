@@ -31,6 +31,8 @@ mod single;
 mod subnets;
 #[path = "sim/turns.rs"]
 mod turns;
+#[path = "sim/wakefulness.rs"]
+mod wakefulness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,6 +87,7 @@ async fn disagreement(world: &World) -> Option<String> {
         let settled = match i.spec.power {
             Power::Running => i.status.phase == Phase::Running,
             Power::Stopped => i.status.phase == Phase::Stopped,
+            Power::Auto if wakefulness::is_kept_awake(i) => i.status.phase == Phase::Running,
             Power::Auto => matches!(i.status.phase, Phase::Running | Phase::Asleep),
         };
         if !settled || i.status.observed_generation != i.metadata.generation {
@@ -336,6 +339,9 @@ async fn life(seed: u64) -> Vec<String> {
                 }
                 if rng.percent(50) {
                     spec["probes"] = probes::probes();
+                }
+                if rng.percent(25) {
+                    wakefulness::keep_awake(&mut spec);
                 }
                 world.apply(name, spec).await;
             }

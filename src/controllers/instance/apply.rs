@@ -23,7 +23,7 @@ use super::action::{Action, Plan, STOP_GRACE};
 use super::engine_error;
 use super::network::network_spec;
 use super::observe::activity;
-use super::plan::{Want, want};
+use super::plan::{Want, is_laid_to_rest, want};
 use super::report::{after_failure, failure_reason, refuse_subnet};
 use super::startup::{self, AWAIT_SLICE};
 use super::values::{self, OpenError, Opened};
@@ -205,7 +205,7 @@ impl<'a> Executor<'a> {
                 if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
                     return Ok(Step::LookAgain);
                 }
-                if self.instance.is_sent_to_sleep() || seen.yields {
+                if self.instance.is_sent_to_sleep() || seen.yields || is_laid_to_rest(&self.instance) {
                     // What was used before does not wake it again.
                     self.ctx.activity.rest(&self.key);
                 }

@@ -9,6 +9,7 @@
 mod action;
 mod adoption;
 mod apply;
+mod asking;
 mod candidate;
 mod desired;
 mod health;
@@ -22,6 +23,7 @@ mod running;
 mod startup;
 mod sweep;
 mod values;
+mod wakefulness;
 mod why;
 
 use std::pin::pin;
@@ -33,16 +35,16 @@ use futures::future::{BoxFuture, Either, Shared, select};
 
 pub use action::{Action, Plan, STOP_GRACE};
 pub use adoption::{AdoptionSeen, NOT_ADOPTABLE, Offer};
+pub use asking::explain;
 pub use desired::container_spec;
 pub use health::{LIVENESS_FAILED, READINESS_FAILED, READINESS_PENDING};
 pub use loss::{HOST_LOST, Loss, loss};
 pub use moving::{Leave, elsewhere};
 pub use network::{NetworkSeen, network_spec};
-pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Site, Want, plan, want};
+pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Sessions, Site, Want, plan, want};
 pub use report::{MAKING_ROOM, NO_ROOM};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
-pub use why::explain;
 
 use super::Context;
 use crate::docker::engine::{EngineError, EngineErrorKind};

@@ -16,13 +16,14 @@ use crate::scheduler::place;
 use super::super::Context;
 use super::adoption::dress;
 use super::apply::LEFT_ALONE;
+use super::asking;
 use super::candidate;
 use super::desired::{container_spec, named_volumes};
 use super::health::started;
 use super::loss::{Loss, given_up, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
-use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, must_bind, want};
+use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, is_laid_to_rest, must_bind, want};
 use super::running::is_in_its_network;
 use super::startup;
 use super::values::ValueNames;
@@ -124,7 +125,8 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
     let asked = ctx.crowd.is_asked(&key, ctx.clock.monotonic());
-    let may_run = desired.status.phase != Phase::Asleep && !desired.is_sent_to_sleep() && !asked;
+    let rests = desired.status.phase == Phase::Asleep || is_laid_to_rest(desired);
+    let may_run = !rests && !desired.is_sent_to_sleep() && !asked;
     let first = seen.idle.is_none() && desired.spec.power == Power::Auto;
     // A sleeper sleeps on, whatever was known of it.
     let known = first && ctx.activity.recall(&key, may_run);
@@ -139,6 +141,7 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     // Who uses it now is not put off for another.
     seen.yields =
         asked && seen.open == 0 && seen.idle.is_none_or(|idle| idle >= LEFT_ALONE.min(desired.spec.idle_after()));
+    seen.busy = asking::seen(ctx, desired);
     seen
 }
 
@@ -188,6 +191,7 @@ async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut
             sort_container(ctx, desired, engine.container(&sighting.id).await?, seen);
         }
     }
+    asking::ask(ctx, engine, desired, &mut seen.activity).await;
     if want(desired, seen.activity, ctx.clock.now()) == Want::Run && desired.metadata.deletion_timestamp.is_none() {
         look_closer(ctx, engine, desired, seen).await?;
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::controllers::probes::busy::BusySeen;
 use crate::controllers::probes::{Attempt, HealthSeen};
 use crate::docker::engine::{ContainerInfo, RunState};
 use crate::docker::labels;
@@ -32,6 +33,7 @@ use super::network::NetworkSeen;
 use super::report::{Report, host_lost};
 use super::running;
 use super::values::ValueNames;
+use super::wakefulness;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug, Default)]
@@ -108,10 +110,23 @@ pub enum Presence {
 pub struct ActivitySeen {
     /// Time since the last use, on the monotonic clock; `None`: not used since this process began.
     pub idle: Option<Duration>,
-    /// Requests and connections that are open now.
+    /// All that is open to it now: requests, connections and sessions.
     pub open: usize,
+    /// Those of them that came by the API.
+    pub sessions: Sessions,
     /// Whether its memory is wanted for another on its node, and nobody uses it.
     pub yields: bool,
+    /// Whether it is busy, as far as that is asked.
+    pub busy: BusySeen,
+}
+
+/// What is open to an instance by the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    pub exec: usize,
+    pub attach: usize,
+    /// Forwarded connections, not the clients that could forward some.
+    pub forward: usize,
 }
 
 /// What the instance should be doing.
@@ -131,6 +146,12 @@ pub enum Because {
     Open,
     /// Who asked for it is to see it up, however long that takes; what cannot come up is Failed after a while.
     OnItsWay,
+    /// Its schedule keeps it awake.
+    Scheduled,
+    /// It is busy.
+    Busy,
+    /// Nobody uses it; whether it is busy is not known yet.
+    Asking,
     /// It was sent to sleep by hand.
     Sent,
     /// Another on its node is to have its memory.
@@ -155,13 +176,16 @@ pub fn verdict(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> (W
         Power::Stopped => (Want::Stop, Because::Power),
         Power::Auto if activity.open > 0 => (Want::Run, Because::Open),
         Power::Auto if comes_up(&desired.status) => (Want::Run, Because::OnItsWay),
+        Power::Auto if wakefulness::is_kept_awake(desired, now) => (Want::Run, Because::Scheduled),
         // While it wakes, the status still names the run before.
         Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => (Want::Sleep, Because::Sent),
-        Power::Auto if activity.yields && is_up(desired.status.phase) => (Want::Sleep, Because::Yields),
+        Power::Auto if activity.yields && is_up(desired.status.phase) => {
+            wakefulness::unless_busy(desired, activity, Because::Yields)
+        }
         Power::Auto => match until_sleep(desired, activity, now) {
-            Some(Duration::ZERO) => (Want::Sleep, Because::Idle),
+            Some(Duration::ZERO) => wakefulness::unless_busy(desired, activity, Because::Idle),
             Some(_) => (Want::Run, Because::Used),
-            None if desired.status.phase == Phase::Asleep => (Want::Sleep, Because::Unseen),
+            None if desired.status.phase == Phase::Asleep || is_laid_to_rest(desired) => (Want::Sleep, Because::Unseen),
             None => (Want::Run, Because::Unseen),
         },
     }
@@ -174,7 +198,7 @@ const SHOWN: Duration = Duration::from_secs(60);
 /// a moment: a start that takes longer than the time without use would be undone before anybody has seen it. For a
 /// moment only: one that ends and starts again now and then would otherwise never sleep.
 pub fn until_sleep(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
-    let after = desired.spec.idle_after();
+    let after = wakefulness::rests_after(desired, now);
     let left = after.saturating_sub(idle(desired, activity, now)?);
     let ready = condition(&desired.status.conditions, "Ready").filter(|c| c.status == ConditionStatus::True);
     // Of a clock that has been put back since then, nothing is known.
@@ -233,6 +257,9 @@ pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) ->
     if seen.leave.is_some() {
         // What could not go may be able to later, and no change of its own record would tell.
         plan.recheck = Some(plan.recheck.map_or(STUCK, |r| r.min(STUCK)));
+    }
+    if let Some(change) = wakefulness::until_change(desired, now) {
+        plan.recheck = Some(plan.recheck.map_or(change, |r| r.min(change)));
     }
     plan
 }
@@ -330,7 +357,11 @@ fn plan_rest(
 ) -> Plan {
     let (reason, message) = match phase {
         Phase::Asleep if desired.is_sent_to_sleep() => ("Asleep", "put to sleep; wakes on the next request".to_owned()),
-        Phase::Asleep if seen.activity.yields || has_made_room(desired) => ("Asleep", MADE_ROOM.to_owned()),
+        Phase::Asleep if seen.activity.yields || was_told(desired, MADE_ROOM) => ("Asleep", MADE_ROOM.to_owned()),
+        Phase::Asleep if is_laid_to_rest(desired) => ("Asleep", BY_SCHEDULE.to_owned()),
+        Phase::Asleep if is_up(desired.status.phase) && wakefulness::is_kept_asleep(desired, now) => {
+            ("Asleep", BY_SCHEDULE.to_owned())
+        }
         Phase::Asleep => {
             let after = desired.spec.idle.after.as_ref().map_or("30m".to_owned(), ToString::to_string);
             ("Asleep", format!("not used for {after}; wakes on the next request"))
@@ -397,10 +428,18 @@ fn plan_rest(
 /// Why it sleeps although it was used not so long ago.
 const MADE_ROOM: &str = "made room on its node for another; wakes on the next request";
 
+const BY_SCHEDULE: &str = "put to sleep by spec.idle.schedule; wakes on the next request";
+
 /// Whether that is told of the sleep that it sleeps.
-fn has_made_room(desired: &Instance) -> bool {
-    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.message == MADE_ROOM);
+fn was_told(desired: &Instance, why: &str) -> bool {
+    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.message == why);
     told && matches!(desired.status.phase, Phase::Stopping | Phase::Asleep)
+}
+
+/// Whether it is being put to sleep, or was, while its schedule wanted it at rest: the use before that is done with, or it would
+/// be woken for it at the end of the stretch.
+pub fn is_laid_to_rest(desired: &Instance) -> bool {
+    was_told(desired, BY_SCHEDULE)
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {

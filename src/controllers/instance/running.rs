@@ -16,6 +16,7 @@ use super::network::NetworkSeen;
 use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, until_sleep};
 use super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
 use super::values;
+use super::wakefulness;
 
 /// An app that ran this long before it ended has recovered: its next end is a first one again.
 const RECOVERED: Duration = Duration::from_secs(10 * 60);
@@ -445,10 +446,12 @@ const SENT: Duration = Duration::from_secs(5);
 /// When an instance that runs as it should needs a look: when it may fall asleep. What happens to it is told by its host's
 /// events and listings, and what those do not show is looked for host by host.
 fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Option<Duration> {
-    let after = desired.spec.idle_after();
+    let after = wakefulness::rests_after(desired, now);
     match desired.spec.power {
+        Power::Auto if wakefulness::is_kept_awake(desired, now) => None,
         Power::Auto if seen.activity.open == 0 => {
-            Some(until_sleep(desired, seen.activity, now).unwrap_or(after).max(Duration::from_millis(100)))
+            let left = until_sleep(desired, seen.activity, now).unwrap_or(after);
+            Some(wakefulness::next_look(desired, seen.activity, left).max(Duration::from_millis(100)))
         }
         // It falls asleep when what is open is closed.
         Power::Auto if desired.is_sent_to_sleep() => Some(SENT.min(after)),

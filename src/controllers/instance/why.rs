@@ -3,14 +3,16 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{
-    Instance, InstanceExplanation, NextStep, Phase, Power, SLEEP_ANNOTATION, Time, UseSignal, WAKE_ANNOTATION, Wanted,
-    condition,
+    Instance, InstanceExplanation, Keep, NextStep, Phase, Power, SLEEP_ANNOTATION, Span, Time, UseSignal,
+    WAKE_ANNOTATION, Wanted, condition, next_awake,
 };
 
-use super::plan::{ActivitySeen, Because, Want, until_sleep, verdict};
+use super::plan::{ActivitySeen, Because, Sessions, Want, until_sleep, verdict};
+use super::wakefulness::{is_asked, rests_after, scheduled};
+use crate::controllers::probes::busy::Sign;
 
-/// `activity`: as the controllers see it. `now`: the wall clock.
-pub fn explain(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> InstanceExplanation {
+/// `activity`: as the controllers see it. `signs`: what it was found to be busy with, or not. `now`: the wall clock.
+pub fn explain(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Timestamp) -> InstanceExplanation {
     let (want, because) = verdict(instance, activity, now);
     let deleting = instance.metadata.deletion_timestamp;
     let wanted = match want {
@@ -19,32 +21,46 @@ pub fn explain(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> I
         Want::Sleep => Wanted::Asleep,
         Want::Stop => Wanted::Off,
     };
-    let because = match deleting {
+    let words = match deleting {
         Some(at) => format!("it is being deleted since {at}"),
-        None => in_words(instance, because, activity),
+        None => in_words(instance, because, activity, signs, now),
     };
     InstanceExplanation {
         phase: instance.status.phase,
         node: instance.status.node.clone(),
         wanted,
-        because,
-        signals: signals(instance, activity, now),
-        next: next(instance, wanted, activity, now),
+        because: words,
+        signals: signals(instance, activity, signs, now),
+        next: next(instance, wanted, because, activity, now),
         conditions: instance.status.conditions.clone(),
     }
 }
 
-fn in_words(instance: &Instance, because: Because, activity: ActivitySeen) -> String {
-    let after = after(instance);
+fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs: &[Sign], now: Timestamp) -> String {
+    let after = after(instance, now);
     match because {
         Because::Power => match instance.spec.power {
             Power::Running => "spec.power is Running: it never sleeps".to_owned(),
             Power::Auto | Power::Stopped => "spec.power is Stopped: nobody wakes it".to_owned(),
         },
-        Because::Open => match activity.open {
-            1 => "a request or connection is open".to_owned(),
-            open => format!("{open} requests and connections are open"),
+        Because::Open => match open(activity).as_slice() {
+            [(1, _, what)] => format!("{what} is open"),
+            several => {
+                let all: Vec<_> = several.iter().map(|(n, _, what)| counted(*n, what)).collect();
+                format!("{} are open", all.join(" and "))
+            }
         },
+        Because::Scheduled => match scheduled(instance, now) {
+            Some(held) => format!("{} keeps it awake", stretch(instance, held.index, Some(held.until))),
+            None => "its schedule keeps it awake".to_owned(),
+        },
+        Because::Busy => match signs.iter().find(|sign| sign.busy) {
+            Some(sign) => format!("it is busy ({}): {}", sign.question.field(), sign.message),
+            None => "it is busy".to_owned(),
+        },
+        Because::Asking => {
+            format!("nobody has used it for {after}; it is being found out whether it is busy")
+        }
         Because::OnItsWay => "it is on its way up, and whoever asked for it is to see it".to_owned(),
         Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
         Because::Yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
@@ -61,21 +77,55 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen) -> St
     }
 }
 
-/// The time without use, as it was written.
-fn after(instance: &Instance) -> String {
+/// The time without use that counts, as it was written if it is that.
+fn after(instance: &Instance, now: Timestamp) -> String {
+    let short = rests_after(instance, now);
+    if short < instance.spec.idle_after() {
+        return Span::from(short).to_string();
+    }
     instance.spec.idle.after.as_ref().map_or_else(|| "30m".to_owned(), ToString::to_string)
 }
 
+/// What is open: how many, its source, and one of them in words.
+fn open(activity: ActivitySeen) -> Vec<(usize, &'static str, &'static str)> {
+    let Sessions { exec, attach, forward } = activity.sessions;
+    let proxied = activity.open.saturating_sub(exec + attach + forward);
+    let all = [
+        (proxied, "proxy", "a request or connection"),
+        (exec, "exec", "an exec session"),
+        (attach, "attach", "an attach session"),
+        (forward, "port-forward", "a forwarded connection"),
+    ];
+    all.into_iter().filter(|(n, ..)| *n > 0).collect()
+}
+
+fn counted(n: usize, what: &str) -> String {
+    match (n, what) {
+        (1, what) => what.to_owned(),
+        (n, "a request or connection") => format!("{n} requests and connections"),
+        (n, what) => format!("{n} {}s", what.split_once(' ').map_or(what, |(_, what)| what)),
+    }
+}
+
+/// A stretch of its schedule, as people know it.
+fn stretch(instance: &Instance, index: usize, until: Option<Timestamp>) -> String {
+    let found = instance.spec.idle.schedule.get(index);
+    let until = found.zip(until).map(|(stretch, until)| format!(" (until {})", stretch.in_zone(until)));
+    format!("spec.idle.schedule[{index}]{}", until.unwrap_or_default())
+}
+
 /// The latest first.
-fn signals(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> Vec<UseSignal> {
+fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Timestamp) -> Vec<UseSignal> {
     let signal =
         |source: &str, at: Timestamp, message: String| UseSignal { source: source.into(), at: at.into(), message };
     let ago = |idle: std::time::Duration| now - SignedDuration::try_from(idle).unwrap_or_default();
     let mut found = vec![];
     if activity.open > 0 {
-        found.push(signal("proxy", now, format!("{} open now", activity.open)));
+        for (n, source, _) in open(activity) {
+            found.push(signal(source, now, format!("{n} open now")));
+        }
     } else if let Some(idle) = activity.idle {
-        found.push(signal("proxy", ago(idle), "the last request, or the end of the last connection".into()));
+        found.push(signal("proxy", ago(idle), "the last request, or the end of the last connection or session".into()));
     } else if let Some(at) = instance.status.last_active {
         found.push(signal("record", at.timestamp(), "used last, as it was written down".into()));
     }
@@ -87,11 +137,22 @@ fn signals(instance: &Instance, activity: ActivitySeen, now: Timestamp) -> Vec<U
         let at = instance.status.started_at.map_or(now, |at| at.timestamp());
         found.push(signal("sleep", at, "this run, which began then, was sent to sleep by hand".into()));
     }
+    for sign in signs {
+        let busy = if sign.busy { "busy" } else { "not busy" };
+        found.push(signal(sign.question.field(), sign.at, format!("{busy}: {}", sign.message)));
+    }
+    if let Some(held) = scheduled(instance, now).filter(|_| instance.spec.power == Power::Auto) {
+        let keep = match held.keep {
+            Keep::Awake => "keeps it awake",
+            Keep::Asleep => "wants it at rest",
+        };
+        found.push(signal("schedule", now, format!("{} {keep}", stretch(instance, held.index, Some(held.until)))));
+    }
     found.sort_by_key(|signal| std::cmp::Reverse(signal.at));
     found
 }
 
-fn next(instance: &Instance, wanted: Wanted, activity: ActivitySeen, now: Timestamp) -> NextStep {
+fn next(instance: &Instance, wanted: Wanted, because: Because, activity: ActivitySeen, now: Timestamp) -> NextStep {
     let step = |message: &str| NextStep { at: None, message: message.to_owned() };
     let ready = condition(&instance.status.conditions, "Ready");
     let told = || ready.map_or_else(String::new, |ready| format!(": {}", ready.message));
@@ -102,18 +163,38 @@ fn next(instance: &Instance, wanted: Wanted, activity: ActivitySeen, now: Timest
         (Phase::Stopped, Wanted::Off) => step("it stays off until spec.power is another"),
         (_, Wanted::Off) => step("it is stopped"),
         (Phase::Failed | Phase::Lost | Phase::Pending, _) => step(&format!("it is tried again as told{}", told())),
-        (Phase::Asleep, Wanted::Asleep) => step("the next request wakes it, or `portreeve wake`"),
+        (Phase::Asleep, Wanted::Asleep) => match next_awake(&instance.spec.idle.schedule, now) {
+            Some((at, index)) => NextStep {
+                at: Some(at.into()),
+                message: format!("{} wakes it, or a request before that", stretch(instance, index, None)),
+            },
+            None => step("the next request wakes it, or `portreeve wake`"),
+        },
         (_, Wanted::Asleep) => step("it is stopped, and sleeps"),
         (Phase::Running, Wanted::Awake) if instance.spec.power == Power::Running => step("it goes on running"),
         (Phase::Running, Wanted::Awake) if activity.open > 0 => {
-            let after = after(instance);
+            let after = after(instance, now);
             step(&format!("it falls asleep {after} after the last of them has ended"))
+        }
+        (Phase::Running, Wanted::Awake) if because == Because::Scheduled => NextStep {
+            at: scheduled(instance, now).map(|held| held.until.into()),
+            message: "from then on it may fall asleep".to_owned(),
+        },
+        (Phase::Running, Wanted::Awake) if matches!(because, Because::Busy | Because::Asking) => {
+            let again = SignedDuration::try_from(activity.busy.again).unwrap_or_default();
+            NextStep {
+                at: Some((now + again).into()),
+                message: "it is asked again whether it is busy, and falls asleep if it is not".to_owned(),
+            }
         }
         (Phase::Running, Wanted::Awake) => {
             let left = until_sleep(instance, activity, now).and_then(|left| SignedDuration::try_from(left).ok());
             NextStep {
                 at: left.map(|left| Time::from(now + left)),
-                message: "it falls asleep unless it is used".to_owned(),
+                message: match is_asked(instance) {
+                    true => "it falls asleep unless it is used, or busy then".to_owned(),
+                    false => "it falls asleep unless it is used".to_owned(),
+                },
             }
         }
         (Phase::Asleep | Phase::Stopped | Phase::Stopping, Wanted::Awake) => step("it is started"),
@@ -126,7 +207,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{ConditionStatus, Span, set_condition};
+    use crate::controllers::probes::busy::{Answer, BusySeen, Question};
+    use crate::model::{ConditionStatus, set_condition};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -151,7 +233,7 @@ mod tests {
     }
 
     fn seen(idle: Option<u64>, open: usize) -> ActivitySeen {
-        ActivitySeen { idle: idle.map(Duration::from_secs), open, yields: false }
+        ActivitySeen { idle: idle.map(Duration::from_secs), open, ..ActivitySeen::default() }
     }
 
     #[test]
@@ -177,14 +259,14 @@ mod tests {
             ),
             (Pending, Power::Auto, seen(None, 0), Wanted::Awake, "on its way up", "tried again as told: the daemon's"),
         ] {
-            let told = explain(&instance(phase, power), activity, at(0));
+            let told = explain(&instance(phase, power), activity, &[], at(0));
             assert_eq!(told.wanted, wanted, "{phase:?} {power:?} {activity:?}");
             assert!(told.because.contains(because), "{phase:?}: {}", told.because);
             assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
         }
         let mut going = instance(Running, Power::Auto);
         going.metadata.deletion_timestamp = Some(at(-1).into());
-        let told = explain(&going, seen(None, 1), at(0));
+        let told = explain(&going, seen(None, 1), &[], at(0));
         assert_eq!((told.wanted, told.because.starts_with("it is being deleted")), (Wanted::Off, true));
     }
 
@@ -192,14 +274,50 @@ mod tests {
     fn the_time_of_sleep_and_the_signals_are_told() {
         let mut used = instance(Phase::Running, Power::Auto);
         used.metadata.annotations.insert(WAKE_ANNOTATION.into(), at(-30).to_string());
-        let told = explain(&used, seen(Some(100), 0), at(0));
+        let told = explain(&used, seen(Some(100), 0), &[], at(0));
         assert_eq!(told.next.at, Some(at(570).into()), "ten minutes after it was asked for");
         let sources: Vec<_> = told.signals.iter().map(|s| (s.source.as_str(), s.at.timestamp())).collect();
         assert_eq!(sources, [("wake", at(-30)), ("proxy", at(-100))]);
 
         let mut before = instance(Phase::Asleep, Power::Auto);
         before.status.last_active = Some(at(-9999).into());
-        let told = explain(&before, seen(None, 0), at(0));
+        let told = explain(&before, seen(None, 0), &[], at(0));
         assert_eq!((told.signals[0].source.as_str(), told.signals.len()), ("record", 1));
+    }
+
+    #[test]
+    fn what_keeps_awake_is_named_with_its_source() {
+        let mut busy = instance(Phase::Running, Power::Auto);
+        busy.spec.idle.busy_cpu = Some("10%".parse().unwrap());
+        let sign = |busy| Sign { question: Question::Cpu, busy, at: at(-20), message: "37.0% of one core".into() };
+        let asked = |answer| {
+            let found = BusySeen { answer, again: Duration::from_secs(40) };
+            ActivitySeen { busy: found, ..seen(Some(600), 0) }
+        };
+        let told = explain(&busy, asked(Answer::Busy), &[sign(true)], at(0));
+        assert_eq!(told.because, "it is busy (busyCpu): 37.0% of one core");
+        assert_eq!(told.next.at, Some(at(40).into()));
+        assert_eq!((told.signals[0].source.as_str(), told.signals[0].at), ("busyCpu", at(-20).into()));
+        let told = explain(&busy, asked(Answer::Unknown), &[], at(0));
+        assert!(told.because.contains("it is being found out whether it is busy"), "{}", told.because);
+        let told = explain(&busy, asked(Answer::Idle), &[sign(false)], at(0));
+        assert_eq!(told.wanted, Wanted::Asleep);
+        assert!(told.signals[0].message.starts_with("not busy: "), "{:?}", told.signals);
+        let told = explain(&busy, seen(Some(60), 0), &[], at(0));
+        assert!(told.next.message.contains("or busy then"), "{:?}", told.next);
+
+        let used = instance(Phase::Running, Power::Auto);
+        for (sessions, open, words) in [
+            (Sessions { exec: 1, ..Sessions::default() }, 1, "an exec session is open"),
+            (Sessions { forward: 2, ..Sessions::default() }, 2, "2 forwarded connections are open"),
+            (
+                Sessions { exec: 2, attach: 1, forward: 0 },
+                5,
+                "2 requests and connections and 2 exec sessions and an attach session are open",
+            ),
+        ] {
+            let told = explain(&used, ActivitySeen { sessions, ..seen(Some(0), open) }, &[], at(0));
+            assert_eq!(told.because, words);
+        }
     }
 }

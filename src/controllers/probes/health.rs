@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::busy::Busy;
 use super::verdict::{Attempt, Verdict};
 use crate::model::{Instance, Key, Resource};
 
@@ -63,6 +64,8 @@ pub struct Health {
     /// Monotonic time of the last attempt of a startup probe.
     startups: Mutex<BTreeMap<Key, Duration>>,
     attempts: Attempts,
+    /// Whether it is busy, of those that are asked before they are put to sleep.
+    pub busy: Busy,
 }
 
 impl Default for Health {
@@ -74,7 +77,13 @@ impl Default for Health {
                 drop(attempts.get_or_create(&[("probe", kind.as_str()), ("result", result)]));
             }
         }
-        Health { runs: Mutex::default(), hung: Mutex::default(), startups: Mutex::default(), attempts }
+        Health {
+            runs: Mutex::default(),
+            hung: Mutex::default(),
+            startups: Mutex::default(),
+            attempts,
+            busy: Busy::default(),
+        }
     }
 }
 
@@ -104,6 +113,7 @@ impl Health {
         self.forget_run(key);
         locked(&self.hung).retain(|(of, ..), _| of != key);
         locked(&self.startups).remove(key);
+        self.busy.forget(key);
     }
 
     /// How long until the next attempt of the startup probe; of a start that has just been made it is due at once.
@@ -133,6 +143,7 @@ impl Health {
     pub fn register(&self, registry: &mut Registry) {
         let help = "Attempts of probes: what of them passed, failed, or says nothing of the app";
         registry.register("probes", help, self.attempts.clone());
+        self.busy.register(registry);
     }
 
     /// The same command of an earlier attempt, which may still run. Another is begun beside it: whoever mends a probe is not

@@ -11,6 +11,7 @@
 //! attempts under way end. Attempts are no use of the instance, and nothing is written here: the reconcile that a change
 //! of a verdict causes writes. Startup probes are made by the reconciles themselves, which wait for them.
 
+pub mod busy;
 mod exec;
 mod health;
 mod net;

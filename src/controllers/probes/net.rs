@@ -20,6 +20,9 @@ const STAYS_OPEN: Duration = Duration::from_millis(20);
 pub trait Prober: Send + Sync {
     /// One attempt, which takes no longer than `limit`.
     async fn probe(&self, target: &NetTarget, limit: Duration) -> Attempt;
+
+    /// The status that the app answers a GET with, which takes no longer than `limit`; or why there is none.
+    async fn status(&self, target: &NetTarget, limit: Duration) -> Result<u16, String>;
 }
 
 /// Probes over the network.
@@ -32,9 +35,27 @@ impl Prober for NetProber {
         match timeout(limit, attempt(target)).await {
             Ok(Ok(())) => Attempt::Passed,
             Ok(Err(attempt)) => attempt,
-            Err(_) => Attempt::Failed(format!("no answer within {limit:?}")),
+            Err(_) => Attempt::Failed(late(limit)),
         }
     }
+
+    async fn status(&self, target: &NetTarget, limit: Duration) -> Result<u16, String> {
+        let asked = async {
+            let stream = connect(target).await?;
+            Ok(get(target, stream, target.path.as_deref().unwrap_or("/")).await?.as_u16())
+        };
+        match timeout(limit, asked).await {
+            Ok(answer) => answer.map_err(|attempt: Attempt| match attempt {
+                Attempt::Failed(why) | Attempt::Unknown(why) => why,
+                Attempt::Passed => unreachable!("no failure"),
+            }),
+            Err(_) => Err(late(limit)),
+        }
+    }
+}
+
+fn late(limit: Duration) -> String {
+    format!("no answer within {limit:?}")
 }
 
 fn failed(what: impl Into<String>) -> Attempt {
@@ -55,9 +76,12 @@ fn unconnected(error: &io::Error) -> Attempt {
     }
 }
 
+async fn connect(target: &NetTarget) -> Result<TcpStream, Attempt> {
+    TcpStream::connect((target.address.as_str(), target.port)).await.map_err(|e| unconnected(&e))
+}
+
 async fn attempt(target: &NetTarget) -> Result<(), Attempt> {
-    let to = (target.address.as_str(), target.port);
-    let mut stream = TcpStream::connect(to).await.map_err(|e| unconnected(&e))?;
+    let mut stream = connect(target).await?;
     let Some(path) = &target.path else {
         let mut byte = [0];
         return match timeout(STAYS_OPEN, stream.read(&mut byte)).await {
@@ -67,6 +91,18 @@ async fn attempt(target: &NetTarget) -> Result<(), Attempt> {
             Ok(Err(e)) => Err(failed(format!("the connection broke at once: {e}"))),
         };
     };
+    match get(target, stream, path).await? {
+        status if status.as_u16() < 400 => Ok(()),
+        status => Err(failed(format!("GET {}: {status}", shown(path)))),
+    }
+}
+
+/// What stands in the query is the app's own business.
+fn shown(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
+async fn get(target: &NetTarget, stream: TcpStream, path: &str) -> Result<http::StatusCode, Attempt> {
     let _ = stream.set_nodelay(true);
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) =
@@ -88,12 +124,7 @@ async fn attempt(target: &NetTarget) -> Result<(), Attempt> {
             Err(e) => Err(e),
         },
     };
-    // What stands in the query is the app's own business.
-    let shown = path.split('?').next().unwrap_or_default();
-    match response.map_err(|e| failed(format!("GET {shown}: {e}")))?.status() {
-        status if status.as_u16() < 400 => Ok(()),
-        status => Err(failed(format!("GET {shown}: {status}"))),
-    }
+    Ok(response.map_err(|e| failed(format!("GET {}: {e}", shown(path))))?.status())
 }
 
 #[cfg(test)]

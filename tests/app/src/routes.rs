@@ -1,9 +1,12 @@
-//! What each path answers. Pure but for the data directory, `/slow`, `/alloc`, `/dial`, `/ready` and `/hang`.
+//! What each path answers. Pure but for the data directory, `/slow`, `/alloc`, `/dial`, `/ready`, `/hang`, `/busy`
+//! and `/burn`.
 //!
 //! ```text
 //! GET  /               hostname, version, boots, pid, port, one to a line
 //! GET  /health         200 ok, or 503 with HEALTH=fail
 //! GET  /ready          200 ok, or 503 after POST /ready?is=0, until POST /ready?is=1
+//! GET  /busy           204, or 200 yes after POST /busy?is=1, until POST /busy?is=0
+//! POST /burn?is=1      one thread is busy until POST /burn?is=0
 //! POST /hang?port=N    from now on no request at that port is answered
 //! GET  /data/FILE      the file; POST appends the body
 //! GET  /env            the environment
@@ -31,6 +34,9 @@ use crate::{Settings, websocket};
 
 /// Whether it says that it can serve.
 static READY: AtomicBool = AtomicBool::new(true);
+/// Whether it says that it is busy, and whether it is.
+static BUSY: AtomicBool = AtomicBool::new(false);
+static BURNS: AtomicBool = AtomicBool::new(false);
 /// The port at which it hangs; 0: none.
 static HUNG: AtomicU64 = AtomicU64::new(0);
 
@@ -47,13 +53,11 @@ pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
         "/health" if read => whole(503, "failing, as HEALTH=fail asks\n"),
         "/ready" if read && READY.load(Ordering::Relaxed) => whole(200, "ok\n"),
         "/ready" if read => whole(503, "not ready, as it was asked to be\n"),
-        "/ready" if write => match number(request, "is") {
-            Ok(is) => {
-                READY.store(is != Some(0), Ordering::Relaxed);
-                whole(200, "done\n")
-            }
-            Err(refusal) => refusal,
-        },
+        "/ready" if write => set(request, |is| READY.store(is, Ordering::Relaxed)),
+        "/busy" if read && BUSY.load(Ordering::Relaxed) => whole(200, "yes\n"),
+        "/busy" if read => whole(204, ""),
+        "/busy" if write => set(request, |is| BUSY.store(is, Ordering::Relaxed)),
+        "/burn" if write => set(request, burn),
         "/hang" if write => match number(request, "port") {
             Ok(at) => {
                 HUNG.store(at.unwrap_or_default(), Ordering::Relaxed);
@@ -100,8 +104,8 @@ pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
             Err(e) => Answer::Whole(Response::text(400, format!("to: {e}\n"))),
         },
         "/ws" if read => websocket::answer(request),
-        "/" | "/health" | "/ready" | "/hang" | "/env" | "/headers" | "/echo" | "/stream" | "/slow" | "/bytes"
-        | "/alloc" | "/exit" | "/dial" | "/ws" => whole(405, "not with this method\n"),
+        "/" | "/health" | "/ready" | "/busy" | "/burn" | "/hang" | "/env" | "/headers" | "/echo" | "/stream"
+        | "/slow" | "/bytes" | "/alloc" | "/exit" | "/dial" | "/ws" => whole(405, "not with this method\n"),
         path => match path.strip_prefix("/data/") {
             Some(file) if read => file_answer(settings.data.read(file)),
             Some(file) if write => {
@@ -110,6 +114,29 @@ pub fn answer(request: &Request, settings: &Settings, port: u16) -> Answer {
             Some(_) => whole(405, "not with this method\n"),
             None => Answer::Whole(Response::text(404, format!("no {path} on port {port}\n"))),
         },
+    }
+}
+
+/// By `is`: 0 is no, all else yes.
+fn set(request: &Request, to: impl FnOnce(bool)) -> Answer {
+    match number(request, "is") {
+        Ok(is) => {
+            to(is != Some(0));
+            Answer::Whole(Response::text(200, "done\n"))
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+fn burn(is: bool) {
+    if is && !BURNS.swap(true, Ordering::Relaxed) {
+        thread::spawn(|| {
+            while BURNS.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+    } else {
+        BURNS.store(is, Ordering::Relaxed);
     }
 }
 

@@ -80,6 +80,27 @@ fn who_wakes_on_a_full_host_is_given_the_place_of_the_one_idle_for_longest() {
 }
 
 #[test]
+fn who_is_busy_or_kept_awake_by_its_schedule_makes_no_room_and_another_does() {
+    in_virtual_time(|| async {
+        for idle in [
+            json!({"after": "30m", "busyCpu": "10%"}),
+            json!({"after": "30m", "schedule": [{"keep": "Awake", "cron": "@daily", "for": "25h"}]}),
+        ] {
+            let (mut world, witness) = full_house("Auto").await;
+            world.change("early", |i| i.spec.idle = serde_json::from_value(idle.clone()).unwrap()).await;
+            world.fleet.host("h1").set_use("pr.default.early", 370, 1 << 20);
+            tokio::time::sleep(2 * MINUTE).await;
+            world.request("sleeper");
+            until_phase(&world, "sleeper", Phase::Running, 2 * MINUTE).await;
+            assert_eq!(world.phase("early").await, Some(Phase::Running), "idle for longer, but {idle}");
+            assert_eq!(world.phase("late").await, Some(Phase::Asleep));
+            witness.end(&world.store).await;
+            world.crash().await;
+        }
+    });
+}
+
+#[test]
 fn nobody_who_is_in_use_or_was_just_now_or_is_always_on_makes_room() {
     in_virtual_time(|| async {
         let (mut world, witness) = full_house("Auto").await;

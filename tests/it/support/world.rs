@@ -55,6 +55,7 @@ struct Process {
     pub queue: Arc<Queue<Key>>,
     pub cache: Arc<Cache>,
     stats: Arc<RunnerStats>,
+    ctx: Arc<Context>,
 }
 
 /// Attempts of probes over the network.
@@ -75,7 +76,7 @@ impl Prober for SimProber {
         let path = target.path.as_deref();
         let found = self.0.all().find_map(|(_, engine)| engine.answer(&target.address, target.port, path));
         match found {
-            Some(Answer::Serves) => Attempt::Passed,
+            Some(Answer::Serves | Answer::Quiet) => Attempt::Passed,
             Some(Answer::Unready) => Attempt::Failed("GET /ready: 503 Service Unavailable".into()),
             Some(Answer::Hangs) => {
                 tokio::time::sleep(limit).await;
@@ -85,6 +86,21 @@ impl Prober for SimProber {
                 self.1.vain.fetch_add(1, Ordering::Relaxed);
                 Attempt::Failed("connect: Connection refused".into())
             }
+        }
+    }
+
+    async fn status(&self, target: &NetTarget, limit: Duration) -> Result<u16, String> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let path = target.path.as_deref();
+        match self.0.all().find_map(|(_, engine)| engine.answer(&target.address, target.port, path)) {
+            Some(Answer::Serves) => Ok(200),
+            Some(Answer::Quiet) => Ok(204),
+            Some(Answer::Unready) => Ok(503),
+            Some(Answer::Hangs) => {
+                tokio::time::sleep(limit).await;
+                Err(format!("no answer within {limit:?}"))
+            }
+            None => Err("connect: Connection refused".into()),
         }
     }
 }
@@ -151,8 +167,8 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(cache.clone().run(self.store.clone(), never.clone()));
         tasks.spawn(recorder_task.run(never.clone()));
-        tasks.spawn(controllers::run(ctx, queue.clone(), stats.clone(), never));
-        self.process = Some(Process { tasks, activity, queue, cache, stats });
+        tasks.spawn(controllers::run(ctx.clone(), queue.clone(), stats.clone(), never));
+        self.process = Some(Process { tasks, activity, queue, cache, stats, ctx });
     }
 
     /// kill -9 of the control plane.
@@ -202,6 +218,17 @@ impl World {
     /// A user's connection that stays open until the guard is dropped.
     pub fn connect(&self, name: &str) -> portreeve::proxy::OpenGuard {
         self.process().activity.open(&Key::instance("default", name))
+    }
+
+    /// A session by the API, as long.
+    pub fn session(&self, name: &str, session: portreeve::proxy::Session) -> portreeve::proxy::OpenGuard {
+        self.process().activity.open_session(&Key::instance("default", name), session)
+    }
+
+    /// Why an instance is as it is, as the API tells it.
+    pub async fn why(&self, name: &str) -> portreeve::model::InstanceExplanation {
+        let instance = self.get(name).await.expect("it is there");
+        controllers::instance::explain(&self.process().ctx, &instance)
     }
 
     pub fn cache(&self) -> &Arc<Cache> {
@@ -280,7 +307,8 @@ impl World {
         let process = self.process();
         let (cache, store) = (process.cache.clone(), self.store.clone());
         let seen = Seen { cache, store, queue: process.queue.clone(), reconciles: process.stats.clone() };
-        let metrics = Metrics::new(seen, &self.clock, &Default::default(), &Default::default(), &Default::default());
+        let (nobody, health) = (Default::default(), &process.ctx.health);
+        let metrics = Metrics::new(seen, &self.clock, &nobody, &Default::default(), health);
         metrics.text().expect("written to memory")
     }
 

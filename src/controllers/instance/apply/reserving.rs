@@ -10,7 +10,9 @@ use super::super::health::is_up;
 use super::super::observe::activity;
 use super::super::plan::idle;
 use super::super::report::{MAKING_ROOM, NO_ROOM, Report, told_failing};
+use super::super::wakefulness::is_kept_awake;
 use super::{Executor, Step, StepError};
+use crate::controllers::probes::busy::Answer;
 use crate::model::{Instance, Phase, Power, Resource};
 use crate::scheduler::{Amount, Idler, Room, free, room};
 
@@ -125,6 +127,9 @@ impl Executor<'_> {
         let may = is_up(other)
             && other.spec.power == Power::Auto
             && other.metadata.deletion_timestamp.is_none()
+            && !is_kept_awake(other, now)
+            // Another may be found who is not, or of whom it can be found out.
+            && !matches!(seen.busy.answer, Answer::Busy | Answer::Silent)
             && seen.open == 0;
         // Who asked for it by hand has it for as long as it would stay awake.
         let by_hand = idle(other, Default::default(), now).is_some();

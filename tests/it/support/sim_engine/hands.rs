@@ -407,6 +407,11 @@ impl SimEngine {
         self.way().reads
     }
 
+    /// From now on nobody is told what a container uses, or is again.
+    pub fn refuse_stats(&self, fail: bool) {
+        self.way().stats_fail = fail;
+    }
+
     /// How often somebody asked what a container uses.
     pub fn stats_asked(&self) -> u64 {
         self.way().stats

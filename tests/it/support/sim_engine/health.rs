@@ -10,12 +10,16 @@ use super::world::{SimContainer, World};
 
 /// The path that an app which is not ready refuses; all others it serves.
 pub const READY: &str = "/ready";
+/// The path at which an app says whether it is busy.
+pub const BUSY: &str = "/busy";
 
 /// What an app says to whoever connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Serves,
     Unready,
+    /// It has nothing to say: 204.
+    Quiet,
     /// It accepts, and says nothing.
     Hangs,
 }
@@ -24,6 +28,9 @@ pub enum Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     pub unready: bool,
+    pub busy: bool,
+    /// How often it was asked whether it is busy.
+    pub asked_busy: u64,
     /// The container ports that hang, until it is started again.
     pub hung: BTreeSet<u16>,
     /// Attempts of probes that reached it.
@@ -49,9 +56,11 @@ impl SimEngine {
         let mut world = self.world();
         let (c, port) = world.at(host_ip, host_port)?;
         c.condition.asked += 1;
+        c.condition.asked_busy += u64::from(path == Some(BUSY));
         Some(match path {
             _ if c.condition.hung.contains(&port) => Answer::Hangs,
             Some(READY) if c.condition.unready => Answer::Unready,
+            Some(BUSY) if !c.condition.busy => Answer::Quiet,
             _ => Answer::Serves,
         })
     }
@@ -60,6 +69,13 @@ impl SimEngine {
     pub fn set_unready(&self, name: &str, unready: bool) {
         if let Some(c) = self.world().named(name) {
             c.condition.unready = unready;
+        }
+    }
+
+    /// The app says of itself that it is busy, or that it is not any more.
+    pub fn set_busy(&self, name: &str, busy: bool) {
+        if let Some(c) = self.world().named(name) {
+            c.condition.busy = busy;
         }
     }
 

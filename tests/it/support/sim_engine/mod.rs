@@ -131,6 +131,8 @@ struct Way {
     ops: Vec<Op>,
     reads: u64,
     stats: u64,
+    /// Readings of what a container uses fail.
+    stats_fail: bool,
     /// Pulls that reached the registry.
     pulls: u64,
 }
@@ -170,6 +172,7 @@ impl SimEngine {
             ops: Vec::new(),
             reads: 0,
             stats: 0,
+            stats_fail: false,
             pulls: 0,
         };
         let inner = Inner {

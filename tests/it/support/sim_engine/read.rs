@@ -110,6 +110,10 @@ impl EngineRead for SimEngine {
         let period = {
             let mut way = self.way();
             way.stats += 1;
+            if way.stats_fail {
+                let (op, object, message) = ("stats", container.to_owned(), "no control group".to_owned());
+                return Err(EngineError { op, object, kind: EngineErrorKind::Server, message });
+            }
             way.pace.reading
         };
         if !period.is_zero() {
