@@ -101,7 +101,8 @@ fn a_schedule_wakes_it_at_its_time_and_nobody_has_to_ask() {
     plane.until(name, "it sleeps", asleep);
     // This minute may be over before the manifest is there, the one after the next is not.
     let now = wall();
-    let begin = now + jiff::SignedDuration::from_secs(120 - now.as_second().rem_euclid(60));
+    let minute = now.as_second().div_euclid(60) + 2;
+    let begin = jiff::Timestamp::from_second(minute * 60).expect("soon");
     let at = begin.to_zoned(jiff::tz::TimeZone::UTC);
     let cron = format!("{} {} * * *", at.minute(), at.hour());
     let schedule = json!([{"keep": "Awake", "cron": cron, "for": "1m", "timeZone": "Etc/UTC"}]);
