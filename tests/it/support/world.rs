@@ -280,7 +280,14 @@ impl World {
         let process = self.process();
         let (cache, store) = (process.cache.clone(), self.store.clone());
         let seen = Seen { cache, store, queue: process.queue.clone(), reconciles: process.stats.clone() };
-        let metrics = Metrics::new(seen, &self.clock, &Default::default(), &Default::default(), &Default::default());
+        let metrics = Metrics::new(
+            seen,
+            &self.clock,
+            &Default::default(),
+            &Default::default(),
+            &Default::default(),
+            &Default::default(),
+        );
         metrics.text().expect("written to memory")
     }
 
