@@ -153,7 +153,7 @@ impl Stats {
         registry.register_with_unit("proxy_hold", help, Unit::Seconds, self.waits.clone());
         let help = "Visitors' connections that were ended before they asked for anything";
         registry.register("proxy_refused_connections", help, self.refused.clone());
-        let help = "When a certificate that visitors are shown ends, in seconds since 1970";
+        let help = "When a certificate of the operator's that visitors are shown ends, in seconds since 1970";
         registry.register("proxy_certificate_expiry_timestamp_seconds", help, self.certificates.clone());
     }
 

@@ -194,7 +194,8 @@ async fn an_app_is_reached_by_a_certificate_that_was_ordered_and_a_restart_order
         "{told}"
     );
     assert!(told.contains("policy"), "in the ACME server's words: {told}");
-    assert_eq!(plane.metric("portreeve_acme_names{state=\"failing\"}").await.as_deref(), Some("1"));
+    let failing = async || plane.metric("portreeve_acme_names{state=\"failing\"}").await.filter(|value| value == "1");
+    until("name that fails, in the metrics", &pebble, failing).await;
     assert_eq!(plane.metric("portreeve_acme_orders_total{result=\"issued\"}").await.as_deref(), Some("0"));
     let asked = pebble.said().lines().filter(|line| line.contains("POST /sign-me-up")).count();
     assert!((1..=4).contains(&asked), "one account, with some refused nonces: {asked}");
