@@ -25,7 +25,7 @@ impl Http {
         Http { inner, wait: Arc::default() }
     }
 
-    /// How long the server asked to wait when it last refused something. Taken away by this.
+    /// How long the server asked to wait when it was last asked too often. Taken away by this.
     pub fn wait(&self) -> Option<Duration> {
         Some(self.wait.swap(0, Ordering::Relaxed)).filter(|wait| *wait > 0).map(Duration::from_secs)
     }
@@ -41,7 +41,7 @@ impl HttpClient for Http {
         Box::pin(async move {
             let response = asking.await?;
             // Where it is said of an order that is under way, it is a matter of seconds, and the library's.
-            if matches!(response.parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            if response.parts.status == StatusCode::TOO_MANY_REQUESTS {
                 let seconds =
                     response.parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
                 wait.store(seconds.unwrap_or_default(), Ordering::Relaxed);

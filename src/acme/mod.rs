@@ -142,17 +142,18 @@ impl Acme {
     }
 
     /// The names that are to have a certificate of ours.
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self, now: Timestamp) -> Wanted {
         let routes = self.cache.routes();
         let alive = routes.into_iter().filter(|(_, instance)| instance.metadata.deletion_timestamp.is_none());
         let named = alive.map(|(name, instance)| (name, instance.metadata.namespace.clone()));
         let also = self.also.iter().map(|name| (name.clone(), String::new()));
-        named.chain(also).filter(|(name, _)| is_public(name) && !self.shown.has_own(name)).collect()
+        named.chain(also).filter(|(name, _)| is_public(name) && !self.shown.has_own(name, now)).collect()
     }
 
     /// The names whose orders are to be made now, written down; and how long there is nothing else to do.
     async fn look(&mut self, under_way: &BTreeSet<String>) -> (Vec<String>, Duration) {
-        let (now, wanted) = (self.clock.now(), self.wanted());
+        let now = self.clock.now();
+        let wanted = self.wanted(now);
         if self.held.held.values().any(|held| held.span.ends <= now) {
             self.held.show(&self.shown, now);
         }

@@ -73,6 +73,21 @@ impl Client {
         Ok(opened.insert(account).clone())
     }
 
+    /// The ACME server does not know it any more. Who made another meanwhile keeps that.
+    async fn forget(&self, account: &Account) -> Result<(), String> {
+        let mut opened = self.account.lock().await;
+        if opened.as_ref().is_some_and(|now| now.id() == account.id()) {
+            tracing::warn!(
+                account = account.id(),
+                "the ACME server does not know the account any more; another is made"
+            );
+            *opened = None;
+            let directory = self.directory.clone();
+            on_disk(move || directory.forget_account()).await?;
+        }
+        Ok(())
+    }
+
     async fn order(&self, account: &Account, name: &str) -> Result<String, Error> {
         let identifiers = [Identifier::Dns(name.to_owned())];
         let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
@@ -127,19 +142,17 @@ impl Client {
 #[async_trait]
 impl Authority for Client {
     async fn certificate(&self, name: &str) -> Result<String, Refusal> {
-        let refusal = |why, limited| Refusal { why, limited, wait: self.http.wait() };
-        let account = self.account().await.map_err(|why| refusal(why, false))?;
-        let ordered = self.order(&account, name).await;
-        if ordered.as_ref().is_err_and(|error| is(error, "accountDoesNotExist")) {
-            tracing::warn!(
-                account = account.id(),
-                "the ACME server does not know the account any more; another is made"
-            );
-            *self.account.lock().await = None;
-            let directory = self.directory.clone();
-            on_disk(move || directory.forget_account()).await.map_err(|why| refusal(why, false))?;
+        let refusal = |why| Refusal { why, limited: false, wait: None };
+        let account = self.account().await.map_err(refusal)?;
+        let error = match self.order(&account, name).await {
+            Ok(text) => return Ok(text),
+            Err(error) => error,
+        };
+        if is(&error, "accountDoesNotExist") {
+            self.forget(&account).await.map_err(refusal)?;
         }
-        ordered.map_err(|error| refusal(said(&error), is(&error, "rateLimited")))
+        let limited = is(&error, "rateLimited");
+        Err(Refusal { why: said(&error), limited, wait: limited.then(|| self.http.wait()).flatten() })
     }
 }
 

@@ -51,6 +51,8 @@ struct Book {
     all: Vec<Certificate>,
     /// How many of them are the operator's own.
     own: usize,
+    /// By name, when the last of those ends.
+    own_until: HashMap<String, Timestamp>,
     by_name: HashMap<String, usize>,
 }
 
@@ -58,6 +60,13 @@ impl Book {
     /// Of several for one name the one that ends last counts.
     fn new(mut all: Vec<Certificate>, ordered: Vec<Certificate>) -> Book {
         let own = all.len();
+        let mut own_until = HashMap::new();
+        for certificate in &all {
+            for name in &certificate.names {
+                let until = own_until.entry(name.clone()).or_insert(certificate.ends);
+                *until = certificate.ends.max(*until);
+            }
+        }
         all.extend(ordered);
         let mut by_name: HashMap<String, usize> = HashMap::new();
         for (i, certificate) in all.iter().enumerate() {
@@ -68,7 +77,7 @@ impl Book {
                 }
             }
         }
-        Book { all, own, by_name }
+        Book { all, own, own_until, by_name }
     }
 
     /// By the name itself, else by a wildcard for its leftmost label (RFC 6125 §6.4.3).
@@ -117,10 +126,11 @@ impl Certificates {
         self.book.store(Arc::new(Book::new(sources.own.clone(), sources.ordered.clone())));
     }
 
-    /// Whether one of the operator's own is for a name, a wildcard too.
-    pub fn has_own(&self, name: &str) -> bool {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.own.iter().any(|certificate| covers(certificate, name))
+    /// Whether one of the operator's own is for a name, in lower case, and has not ended; a wildcard too.
+    pub fn has_own(&self, name: &str, now: Timestamp) -> bool {
+        let book = self.book.load();
+        let good = |name: &str| book.own_until.get(name).is_some_and(|ends| now < *ends);
+        good(name) || name.split_once('.').is_some_and(|(_, parent)| good(&format!("*.{parent}")))
     }
 
     /// Whether a request for `host` came over a connection whose certificate is for others, while there is one for it: the
@@ -212,6 +222,18 @@ mod tests {
         assert_eq!(Book::new(vec![], vec![certificate("ordered", &["carol.test"], 90)]).shown(None), None);
         assert_eq!(book.shown(Some("bob.example")), None);
         assert_eq!(Book::default().shown(None), None);
+    }
+
+    #[test]
+    fn the_operator_has_one_for_a_name_while_it_is_good() {
+        let own = vec![certificate("wild", &["*.test"], 30), certificate("b", &["b.test"], 40)];
+        let certificates = Certificates::new(own);
+        certificates.replace_ordered(vec![certificate("ordered", &["shop.example"], 90)]);
+        let has = |name: &str, days: i64| {
+            certificates.has_own(name, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * days))
+        };
+        assert!(has("a.test", 29) && !has("a.test", 30) && has("b.test", 39) && !has("b.test", 40));
+        assert!(!has("test", 0) && !has("a.b.test", 0) && !has("shop.example", 0));
     }
 
     #[test]
