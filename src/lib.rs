@@ -21,10 +21,12 @@
 //! | [`docker`] | one client per daemon | model, pki |
 //! | [`controllers`] | observe, plan, apply | model, scheduler, store, cache, runtime, docker, pki |
 //! | [`proxy`] | user traffic | model, cache, pki |
+//! | [`acme`] | certificates for the hosts of routes, ordered and renewed | model, cache, runtime, pki, proxy |
 //! | [`api`] | the Kubernetes-convention API | model, store, cache, pki |
 //! | [`cli`] | the verbs; speaks only the API | model, pki |
 //! | [`serve`] | wiring, start-up order, shutdown | every room |
 
+pub mod acme;
 pub mod api;
 pub mod cache;
 pub mod cli;

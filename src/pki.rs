@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -57,6 +57,23 @@ pub fn make_client(ca: &Pair, user: &str, group: Option<&str>, now: Timestamp) -
     let mut params = params(user, group, now, LEAF_DAYS)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     sign(ca, params)
+}
+
+/// The certificate that an ACME server looks for in a handshake: for the name, with the digest of what it asked for
+/// (RFC 8737 §3). Self-signed, and good for nothing else.
+pub fn make_challenge(name: &str, digest: &[u8], now: Timestamp) -> Result<CertifiedKey, String> {
+    let told = |e: rcgen::Error| e.to_string();
+    let mut params = params("", None, now, 1).map_err(told)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = CertificateParams::new(vec![name.to_owned()]).map_err(told)?.subject_alt_names;
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(told)?;
+    let certificate = params.self_signed(&key).map_err(told)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der())?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = provider.key_provider.load_private_key(key).map_err(|e| e.to_string())?;
+    // Not looked at whether the two belong together: who looks knows no certificate with this critical extension.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
 fn sign(ca: &Pair, mut params: CertificateParams) -> Result<Pair, rcgen::Error> {
@@ -133,6 +150,12 @@ pub fn end_and_names(der: &[u8]) -> Option<(Timestamp, Vec<String>)> {
 pub fn end_and_names_of_pem(text: &str) -> Option<(Timestamp, Vec<String>)> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).ok()?;
     end_and_names(&pem.contents)
+}
+
+/// When a certificate begins.
+pub fn beginning(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()
 }
 
 /// The name of who signed a certificate, DER; as a server tells whose certificates it takes (RFC 8446, 4.2.4).

@@ -5,6 +5,7 @@
 //! SIGTERM, SIGINT ▶ one token: the proxy drains, watches end, controllers drop their tasks (as in a crash)
 //! ```
 
+mod acme;
 mod attach;
 mod containers;
 mod descriptors;
@@ -83,7 +84,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let api_listener = sockets.listen("API", args.api_listen).await?;
     let proxy_listener = sockets.listen("proxy", args.proxy_listen).await?;
     let proxy_address = proxy_listener.local_addr()?;
-    let (entrances, certificates) = front::entrances(&args.front, proxy_listener, &mut sockets).await?;
+    let entrances = front::entrances(&args.front, proxy_listener, &mut sockets).await?;
+    let acme = acme::prepare(&args, &entrances, &clock).context("certificates by ACME")?;
     sockets.done()?;
     let api_address = api_listener.local_addr()?;
     let own = args.tls_cert.clone().zip(args.tls_key.clone());
@@ -133,6 +135,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     api_state.explains = Arc::new(why::Explainer(ctx.clone()));
     api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
+    let acme_stats = crate::acme::Stats::default();
+    let acme = acme.map(|acme| acme.begin(cache.clone(), ctx.recorder.clone(), acme_stats.clone()));
     let seen = exposition::Seen {
         cache: cache.clone(),
         store: store.clone(),
@@ -140,7 +144,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         reconciles: reconciles.clone(),
     };
     api_state.exposition =
-        Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats, &ctx.health));
+        Arc::new(exposition::Metrics::new(seen, &clock, &api_state.stats, &proxy_stats, &acme_stats, &ctx.health));
     let (certificate_stats, used) = (proxy_stats.clone(), activity.clone());
     let proxy_state = Arc::new(ProxyState {
         cache: cache.clone(),
@@ -151,8 +155,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         front: front::of(&args.front),
         stats: proxy_stats,
         access,
+        challenges: entrances.challenges,
     });
 
+    let (entrances, certificates) = (entrances.open, entrances.files);
     let secure = entrances.iter().find(|entrance| entrance.certificates.is_some());
     let proxy_tls = secure.map(|entrance| entrance.listener.local_addr()).transpose()?.map(tracing::field::display);
     tracing::info!(
@@ -197,6 +203,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
+    if let Some(acme) = acme {
+        let stop = stop.clone();
+        parts.spawn(async move {
+            acme.run(stop).await;
+            Ok(())
+        });
+    }
     let hangups = [(); 2].map(|()| Arc::new(Notify::new()));
     if let Some(certificates) = certificates {
         let (hangup, clock, stop) = (hangups[1].clone(), clock.clone(), shutdown.clone());

@@ -17,7 +17,7 @@ mod subscription;
 mod tests;
 mod view;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use tokio::sync::watch;
@@ -83,6 +83,11 @@ impl Cache {
         self.view().route(host_name)
     }
 
+    /// The host names that lead to an instance, in lower case, each with the instance that [`Cache::route`] has for it.
+    pub fn routes(&self) -> BTreeMap<String, Arc<Instance>> {
+        self.view().routes()
+    }
+
     /// The names of the values that a Secret or ConfigMap holds; `None` when there is none of this key. The values
     /// themselves are not in the cache.
     pub fn value_names(&self, source: &Key) -> Option<Arc<BTreeSet<String>>> {
@@ -133,6 +138,11 @@ impl Cache {
     /// Until readers see what `revision` wrote. Cancel safe.
     pub async fn wait_for(&self, revision: Revision) {
         self.wait(|seen| seen.is_some_and(|seen| seen >= revision)).await;
+    }
+
+    /// Until readers see something newer. Cancel safe.
+    pub async fn wait_beyond(&self, revision: Revision) {
+        self.wait(|seen| seen.is_some_and(|seen| seen > revision)).await;
     }
 
     async fn wait(&self, mut enough: impl FnMut(Option<Revision>) -> bool) {

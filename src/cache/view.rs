@@ -150,6 +150,13 @@ impl View {
         self.instance(&claim.key)
     }
 
+    pub fn routes(&self) -> BTreeMap<String, Arc<Instance>> {
+        let first = |(host, claims): (&String, &BTreeSet<Claim>)| {
+            Some((host.clone(), self.instances.get(&claims.first()?.key)?.clone()))
+        };
+        self.by_route.iter().filter_map(first).collect()
+    }
+
     pub fn value_names(&self, source: &Key) -> Option<Arc<BTreeSet<String>>> {
         self.sources.get(source).cloned()
     }

@@ -24,6 +24,9 @@ use crate::model::{DockerHost, DockerHostSpec, validate_docker_host};
   # instances at https://NAME.example.com by ourselves, with certificates that certbot keeps
   portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-tls-listen 0.0.0.0:443 --proxy-certs /etc/letsencrypt/live --https-redirect
 
+  # the same with certificates from Let's Encrypt, one for each host name
+  portreeve serve --domain example.com --proxy-listen 0.0.0.0:80 --proxy-tls-listen 0.0.0.0:443 --acme --acme-agree-tos --https-redirect
+
   # a certificate of one's own for the API, and a record of who did what
   portreeve serve --api-listen 0.0.0.0:7443 --tls-cert api.pem --tls-key api.key --audit-log /var/log/portreeve.audit
 

@@ -65,13 +65,12 @@ struct Read {
 }
 
 impl CertificateFiles {
-    /// Reads what is there. Blocks on the disk.
+    /// Reads what is there, and shows it in `shown`. Blocks on the disk.
     ///
     /// # Errors
     /// When the directory cannot be read, or nothing in it can be used.
-    pub fn open(directory: &Path) -> Result<CertificateFiles, FilesError> {
-        let directory = directory.to_owned();
-        let mut files = CertificateFiles { directory, shown: Certificates::new(vec![]), read: BTreeMap::new() };
+    pub fn open(directory: &Path, shown: Arc<Certificates>) -> Result<CertificateFiles, FilesError> {
+        let mut files = CertificateFiles { directory: directory.to_owned(), shown, read: BTreeMap::new() };
         files.look().map_err(|source| FilesError::Read { path: files.directory.clone(), source })?;
         if files.usable().is_empty() {
             let problems = files.read.iter().filter_map(|(file, read)| Some((file, read.problem.as_ref()?)));
@@ -79,11 +78,6 @@ impl CertificateFiles {
             return Err(FilesError::None { path: files.directory, why });
         }
         Ok(files)
-    }
-
-    /// What visitors are shown; changes with the files.
-    pub fn shown(&self) -> Arc<Certificates> {
-        self.shown.clone()
     }
 
     /// Looks again when asked to, and whenever files change; until `shutdown`.
@@ -249,7 +243,7 @@ mod tests {
         for other in ["c.test/cert.pem", "c.test/chain.pem", "README", "a.test.csr", ".hidden.crt"] {
             fs::write(at.join(other), "not for us").unwrap();
         }
-        let files = CertificateFiles::open(at).unwrap();
+        let files = CertificateFiles::open(at, Arc::default()).unwrap();
         assert_eq!(names(&files), ["a.test", "b.test", "c.test"]);
         assert!(files.read.values().all(|read| read.problem.is_none()));
     }
@@ -259,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (crt, key) = (dir.path().join("a.crt"), dir.path().join("a.key"));
         write(dir.path(), ["a.crt", "a.key"], "a.test");
-        let mut files = CertificateFiles::open(dir.path()).unwrap();
+        let mut files = CertificateFiles::open(dir.path(), Arc::default()).unwrap();
         assert!(!files.look().unwrap(), "nothing is new");
 
         write(dir.path(), ["new.crt", "new.key"], "b.test");
@@ -283,7 +277,7 @@ mod tests {
     #[test]
     fn a_start_without_any_is_refused_with_the_reasons() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = |dir: &Path| CertificateFiles::open(dir).err().unwrap().to_string();
+        let refused = |dir: &Path| CertificateFiles::open(dir, Arc::default()).err().unwrap().to_string();
         assert!(refused(dir.path()).contains("holds no certificate"));
         write(dir.path(), ["a.crt", "b.key"], "a.test");
         assert!(refused(dir.path()).contains("a.key"), "{}", refused(dir.path()));

@@ -1,18 +1,20 @@
 //! The certificates that visitors are shown: chosen by the name that is asked for (RFC 6066 §3), replaced while the
 //! proxy serves.
 //!
-//! Who asks for no name gets the first one; who asks for one that none of them is for gets no handshake, which says no
-//! more of what is behind this proxy than the certificates do.
+//! Who asks for no name gets the first one of the operator's; who asks for one that none of them is for gets no handshake,
+//! which says no more of what is behind this proxy than the certificates do.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+use super::challenges::{self, ACME_TLS, Challenges};
 
 /// A certificate chain, its key, and what the leaf says of itself.
 #[derive(Clone, Debug)]
@@ -27,17 +29,45 @@ pub struct Certificate {
 
 /// What rustls asks for the certificate of each handshake.
 #[derive(Default)]
-pub struct Certificates(ArcSwap<Book>);
+pub struct Certificates {
+    book: ArcSwap<Book>,
+    sources: Mutex<Sources>,
+    /// Of an ACME server that comes by TLS; `None`: such handshakes are nobody's.
+    challenges: Option<Arc<Challenges>>,
+}
+
+/// Where certificates come from, each replaced by itself.
+#[derive(Default)]
+struct Sources {
+    /// The operator's files.
+    own: Vec<Certificate>,
+    /// Those that were ordered for what `own` has none for.
+    ordered: Vec<Certificate>,
+}
 
 #[derive(Default)]
 struct Book {
+    /// The operator's own first.
     all: Vec<Certificate>,
+    /// How many of them are the operator's own.
+    own: usize,
+    /// By name, when the last of those ends.
+    own_until: HashMap<String, Timestamp>,
     by_name: HashMap<String, usize>,
 }
 
 impl Book {
     /// Of several for one name the one that ends last counts.
-    fn new(all: Vec<Certificate>) -> Book {
+    fn new(mut all: Vec<Certificate>, ordered: Vec<Certificate>) -> Book {
+        let own = all.len();
+        let mut own_until = HashMap::new();
+        for certificate in &all {
+            for name in &certificate.names {
+                let until = own_until.entry(name.clone()).or_insert(certificate.ends);
+                *until = certificate.ends.max(*until);
+            }
+        }
+        all.extend(ordered);
         let mut by_name: HashMap<String, usize> = HashMap::new();
         for (i, certificate) in all.iter().enumerate() {
             for name in &certificate.names {
@@ -47,7 +77,7 @@ impl Book {
                 }
             }
         }
-        Book { all, by_name }
+        Book { all, own, own_until, by_name }
     }
 
     /// By the name itself, else by a wildcard for its leftmost label (RFC 6125 §6.4.3).
@@ -61,7 +91,8 @@ impl Book {
     fn shown(&self, asked: Option<&str>) -> Option<usize> {
         match asked {
             Some(name) => self.find(name),
-            None => (!self.all.is_empty()).then_some(0),
+            // Of those that were ordered, none is for everybody.
+            None => (self.own > 0).then_some(0),
         }
     }
 }
@@ -73,9 +104,33 @@ impl Certificates {
         certificates
     }
 
-    /// New handshakes get these from now on; connections that are there stay.
-    pub fn replace(&self, all: Vec<Certificate>) {
-        self.0.store(Arc::new(Book::new(all)));
+    /// Without any so far. `challenges`: what an ACME server is answered that comes by TLS.
+    pub fn answering(challenges: Option<Arc<Challenges>>) -> Arc<Certificates> {
+        Arc::new(Certificates { challenges, ..Certificates::default() })
+    }
+
+    /// New handshakes get these of the operator's from now on; connections that are there stay.
+    pub fn replace(&self, own: Vec<Certificate>) {
+        self.change(|sources| sources.own = own);
+    }
+
+    /// The same of those that were ordered.
+    pub fn replace_ordered(&self, ordered: Vec<Certificate>) {
+        self.change(|sources| sources.ordered = ordered);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sources)) {
+        // Held until the book is in its place: of two changes none undoes the other.
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut sources);
+        self.book.store(Arc::new(Book::new(sources.own.clone(), sources.ordered.clone())));
+    }
+
+    /// Whether one of the operator's own is for a name, in lower case, and has not ended; a wildcard too.
+    pub fn has_own(&self, name: &str, now: Timestamp) -> bool {
+        let book = self.book.load();
+        let good = |name: &str| book.own_until.get(name).is_some_and(|ends| now < *ends);
+        good(name) || name.split_once('.').is_some_and(|(_, parent)| good(&format!("*.{parent}")))
     }
 
     /// Whether a request for `host` came over a connection whose certificate is for others, while there is one for it: the
@@ -85,7 +140,7 @@ impl Certificates {
         if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(host)) {
             return false;
         }
-        let book = self.0.load();
+        let book = self.book.load();
         let (shown, right) = (book.shown(asked), book.find(host));
         right.is_some() && shown != right && !shown.is_some_and(|i| covers(&book.all[i], host))
     }
@@ -99,6 +154,8 @@ impl Certificates {
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(self.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // The last: whoever speaks anything else as well is no ACME server.
+        config.alpn_protocols.extend(self.challenges.as_ref().map(|_| ACME_TLS.to_vec()));
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(config)
     }
@@ -112,14 +169,17 @@ fn covers(certificate: &Certificate, host: &str) -> bool {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let book = self.0.load();
+        if challenges::is_challenge(&hello) {
+            return self.challenges.as_ref()?.tls(hello.server_name());
+        }
+        let book = self.book.load();
         book.shown(hello.server_name()).map(|i| book.all[i].key.clone())
     }
 }
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let book = self.0.load();
+        let book = self.book.load();
         f.debug_list().entries(book.all.iter().map(|c| (&c.source, &c.names))).finish()
     }
 }
@@ -143,12 +203,13 @@ mod tests {
 
     #[test]
     fn a_name_gets_its_own_certificate_before_a_wildcard_and_the_one_that_lasts_longest() {
-        let book = Book::new(vec![
+        let own = vec![
             certificate("first", &["*.test", "test"], 30),
             certificate("own", &["alice.test"], 10),
             certificate("renewed", &["alice.test"], 90),
             certificate("older", &["alice.test"], 20),
-        ]);
+        ];
+        let book = Book::new(own, vec![certificate("ordered", &["carol.test"], 90)]);
         let found = |name: &str| book.find(name).map(|i| book.all[i].source.as_str());
         assert_eq!(found("Alice.Test"), Some("renewed"));
         assert_eq!(found("bob.test"), Some("first"));
@@ -156,9 +217,23 @@ mod tests {
         assert_eq!(found("a.b.test"), None, "a wildcard stands for one label");
         assert_eq!(found("bob.example"), None);
         assert_eq!(found(""), None);
+        assert_eq!(found("carol.test"), Some("ordered"));
         assert_eq!(book.shown(None), Some(0));
+        assert_eq!(Book::new(vec![], vec![certificate("ordered", &["carol.test"], 90)]).shown(None), None);
         assert_eq!(book.shown(Some("bob.example")), None);
         assert_eq!(Book::default().shown(None), None);
+    }
+
+    #[test]
+    fn the_operator_has_one_for_a_name_while_it_is_good() {
+        let own = vec![certificate("wild", &["*.test"], 30), certificate("b", &["b.test"], 40)];
+        let certificates = Certificates::new(own);
+        certificates.replace_ordered(vec![certificate("ordered", &["shop.example"], 90)]);
+        let has = |name: &str, days: i64| {
+            certificates.has_own(name, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * days))
+        };
+        assert!(has("a.test", 29) && !has("a.test", 30) && has("b.test", 39) && !has("b.test", 40));
+        assert!(!has("test", 0) && !has("a.b.test", 0) && !has("shop.example", 0));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::Limits;
 use super::body::ResponseBody;
 use super::certificates::Certificates;
+use super::challenges::ACME_TLS;
 use super::front::{Peer, Place, Uses};
 use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
@@ -76,6 +77,10 @@ impl Host {
         };
         let session = stream.get_ref().1;
         let asked = session.server_name().map(str::to_owned);
+        if session.alpn_protocol() == Some(ACME_TLS) {
+            // It has seen what it came for, and nothing else may be spoken (RFC 8737 §3).
+            return tracing::debug!(%from, asked, "an ACME server looked at a certificate");
+        }
         let http2 = session.alpn_protocol() == Some(b"h2");
         (peer.secure, peer.shown) = (true, Some((tls.certificates, asked)));
         if http2 { self.http2(stream, peer, place).await } else { self.http1(stream, peer, place).await }

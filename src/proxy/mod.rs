@@ -12,6 +12,7 @@ mod activity;
 mod body;
 mod certificate_files;
 mod certificates;
+mod challenges;
 mod connection;
 mod forwarded;
 mod front;
@@ -37,6 +38,7 @@ pub use access::{Access, Fetch, Secrets};
 pub use activity::{Activity, OpenGuard, Session};
 pub use certificate_files::{CertificateFiles, FilesError};
 pub use certificates::{Certificate, Certificates};
+pub use challenges::{Answer, Challenges, UnderWay};
 pub use forwarded::{ToldBy, Trusted};
 pub use front::{Entrance, Front};
 pub use listener::serve;
@@ -64,6 +66,8 @@ pub struct ProxyState {
     pub stats: Stats,
     /// Who is let through to an instance.
     pub access: Access,
+    /// What an ACME server is answered that comes by HTTP.
+    pub challenges: Arc<Challenges>,
 }
 
 /// Bounds of everything that visitors or apps could otherwise make grow.

@@ -90,6 +90,9 @@ impl Service {
         let (mut head, body) = request.into_parts();
         router::check_framing(&head).map_err(refused_head)?;
         let host = router::host_name(&head).map_err(refused_head)?;
+        if let Some(answer) = self.state.challenges.http(host, &head) {
+            return Ok(answer);
+        }
         let visitor_is = Visitor::of(&head.headers, peer, &self.state.front);
         let address = self.address(host, head.uri.path());
         if let Some(location) = self.state.front.secure_location(&visitor_is, &head, host) {

@@ -157,7 +157,7 @@ impl Stats {
         registry.register("proxy_refused_connections", help, self.refused.clone());
         let help = "Upgraded connections, WebSockets for the most part, that are open now";
         registry.register("proxy_upgraded_connections", help, self.upgraded.clone());
-        let help = "When a certificate that visitors are shown ends, in seconds since 1970";
+        let help = "When a certificate of the operator's that visitors are shown ends, in seconds since 1970";
         registry.register("proxy_certificate_expiry_timestamp_seconds", help, self.certificates.clone());
     }
 

@@ -21,7 +21,7 @@ use crate::controllers::probes::Health;
 use crate::model::{Capacity, DockerHost, Phase, Quantity, is_true};
 use crate::runtime::RunnerStats;
 use crate::store::SharedStore;
-use crate::{api, proxy};
+use crate::{acme, api, proxy};
 
 /// Whose state is shown.
 pub struct Seen {
@@ -34,7 +34,14 @@ pub struct Seen {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    pub fn new(seen: Seen, clock: &SharedClock, api: &api::Stats, proxy: &proxy::Stats, probes: &Health) -> Metrics {
+    pub fn new(
+        seen: Seen,
+        clock: &SharedClock,
+        api: &api::Stats,
+        proxy: &proxy::Stats,
+        acme: &acme::Stats,
+        probes: &Health,
+    ) -> Metrics {
         let mut all = Registry::default();
         // By the names that every client library has for its process.
         all.register_collector(Box::new(Process { begun: clock.now().as_second() }));
@@ -42,6 +49,7 @@ impl Metrics {
         ours.register("build", "The program that answers", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         api.register(ours);
         proxy.register(ours);
+        acme.register(ours);
         probes.register(ours);
         ours.register_collector(Box::new(seen));
         Metrics(all)

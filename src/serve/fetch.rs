@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -29,35 +30,46 @@ impl HttpFetch {
     /// With the roots of the operating system, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. Without any, every https
     /// server is one that cannot be believed; that is logged.
     pub fn new() -> anyhow::Result<HttpFetch> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (usable, _) = roots.add_parsable_certificates(found.certs);
-        if usable == 0 {
-            tracing::warn!(errors = ?found.errors, "this machine trusts no certificate authority: routes' issuers and authentication services cannot be asked over https");
-        }
-        HttpFetch::trusting(roots)
+        HttpFetch::trusting(system_roots())
     }
 
     fn trusting(roots: RootCertStore) -> anyhow::Result<HttpFetch> {
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_nodelay(true);
         // That http goes to loopback only is looked at with each question.
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .build(connector);
-        Ok(HttpFetch(client))
+        Ok(HttpFetch(client(roots)?))
     }
+}
+
+/// The authorities that the operating system trusts. None at all is logged.
+pub fn system_roots() -> RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(found.certs);
+    if usable == 0 {
+        tracing::warn!(errors = ?found.errors, "this machine trusts no certificate authority: nobody can be asked over https");
+    }
+    roots
+}
+
+/// A client with these roots; where it goes is its user's to look at.
+pub fn client<B>(roots: RootCertStore) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, B>>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_nodelay(true);
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(IDLE_PER_HOST);
+    Ok(builder.build(connector))
 }
 
 #[async_trait]

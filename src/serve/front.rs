@@ -1,11 +1,13 @@
 //! Where visitors come in, by the flags.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use super::sockets::Sockets;
-use crate::cli::front::{FrontArgs, ProxyHeader};
-use crate::proxy::{CertificateFiles, Entrance, Front, ToldBy, Trusted};
+use crate::cli::front::{AcmeChallenge, FrontArgs, ProxyHeader};
+use crate::proxy::{CertificateFiles, Certificates, Challenges, Entrance, Front, ToldBy, Trusted};
 
 pub fn of(args: &FrontArgs) -> Front {
     let redirect = args.proxy_tls_listen.filter(|_| args.https_redirect).map(|address| address.port());
@@ -21,18 +23,29 @@ pub fn of(args: &FrontArgs) -> Front {
     }
 }
 
-/// The plain entrance, and the one with TLS where there is to be one, with the files of its certificates.
-pub async fn entrances(
-    args: &FrontArgs,
-    plain: TcpListener,
-    sockets: &mut Sockets,
-) -> anyhow::Result<(Vec<Entrance>, Option<CertificateFiles>)> {
-    let mut entrances = vec![Entrance::from(plain)];
-    let Some((address, directory)) = args.proxy_tls_listen.zip(args.proxy_certs.as_deref()) else {
-        return Ok((entrances, None));
-    };
-    let files = CertificateFiles::open(directory).context("the proxy's certificates; --proxy-certs names others")?;
+/// What stands at the entrances.
+pub struct Entrances {
+    /// The plain one, and the one with TLS where there is to be one.
+    pub open: Vec<Entrance>,
+    /// The operator's certificates.
+    pub files: Option<CertificateFiles>,
+    /// What those with TLS are shown, and by whom an ACME server is answered.
+    pub shown: Arc<Certificates>,
+    pub challenges: Arc<Challenges>,
+}
+
+pub async fn entrances(args: &FrontArgs, plain: TcpListener, sockets: &mut Sockets) -> anyhow::Result<Entrances> {
+    let challenges = Arc::<Challenges>::default();
+    let by_tls = args.acme.acme && args.acme.acme_challenge == AcmeChallenge::TlsAlpn01;
+    let shown = Certificates::answering(by_tls.then(|| challenges.clone()));
+    let mut entrances = Entrances { open: vec![Entrance::from(plain)], files: None, shown, challenges };
+    let Some(address) = args.proxy_tls_listen else { return Ok(entrances) };
+    if let Some(directory) = &args.proxy_certs {
+        let files = CertificateFiles::open(directory, entrances.shown.clone())
+            .context("the proxy's certificates; --proxy-certs names others")?;
+        entrances.files = Some(files);
+    }
     let listener = sockets.listen("proxy-tls", address).await?;
-    entrances.push(Entrance { listener, certificates: Some(files.shown()) });
-    Ok((entrances, Some(files)))
+    entrances.open.push(Entrance { listener, certificates: Some(entrances.shown.clone()) });
+    Ok(entrances)
 }

@@ -1,5 +1,6 @@
 //! The command line, as a black box: the real binary, against no server and against the real API.
 
+mod acme;
 mod adopt;
 mod attach;
 mod cp;

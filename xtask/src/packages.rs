@@ -35,6 +35,9 @@ const SSH: [Need; 2] = [
     Need { program: "ssh", package: "openssh-client", why: "reaches it" },
 ];
 
+/// A small ACME server; a DNS server that says what a test wants comes with it.
+const ACME: Need = Need { program: "pebble", package: "pebble", why: "orders of certificates are tested with it" };
+
 /// A browser, and what lets a test have it by the hand.
 const BROWSER: [Need; 2] = [
     Need { program: "chromium", package: "chromium", why: "the pages of the proxy are looked at with it" },
@@ -66,6 +69,11 @@ pub fn ensure_registry() -> Result<()> {
 /// What tests of the way by ssh need.
 pub fn ensure_ssh() -> Result<()> {
     ensure(&SSH.each_ref())
+}
+
+/// What tests of certificates that are ordered need.
+pub fn ensure_acme() -> Result<()> {
+    ensure(&[&ACME])
 }
 
 /// What tests of the pages that people see need.

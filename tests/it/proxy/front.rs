@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portreeve::clock::SystemClock;
 use portreeve::pki::{self, Pair};
-use portreeve::proxy::{Activity, Certificate, Front, Limits, Trusted};
+use portreeve::proxy::{Activity, Answer, Certificate, Front, Limits, Trusted};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::pem::PemObject as _;
@@ -418,4 +418,47 @@ async fn a_path_on_the_domain_leads_to_an_instance_where_that_is_wanted() {
     let plain = World::new().await;
     plain.put(&awake("alice", app.address)).await;
     assert_eq!(plain.get("test", "/proxy/alice/").await.status, StatusCode::NOT_FOUND, "unless it is asked for");
+}
+
+#[tokio::test]
+async fn an_acme_server_is_answered_before_everything_else_and_wakes_nobody() {
+    let front = Front { redirect: Some(443), ..Front::default() };
+    let (world, _) = secured(front, Limits::default()).await;
+    world.put(&asleep("alice", world.address)).await;
+    let under_way = world
+        .challenges
+        .answer("alice.test", Answer::Http { token: "token".into(), authorization: "token.print".into() });
+    let path = "/.well-known/acme-challenge/token";
+    let reply = world.get("alice.test", path).await;
+    assert_eq!((reply.status, reply.text()), (StatusCode::OK, "token.print"));
+    assert_eq!(reply.headers["content-type"], "application/octet-stream");
+    for (host, path) in [("bob.test", path), ("alice.test", "/.well-known/acme-challenge/other")] {
+        assert_eq!(world.get(host, path).await.status, StatusCode::PERMANENT_REDIRECT, "{host}{path}");
+    }
+    drop(under_way);
+    assert_eq!(world.get("alice.test", path).await.status, StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(world.waker.calls("alice"), 0);
+}
+
+#[tokio::test]
+async fn an_acme_server_is_shown_what_it_looks_for_by_name_and_nothing_else_is_spoken() {
+    let (world, authority) = secured(Front::default(), Limits::default()).await;
+    let looks = |name| authority.connect(world.secure, name, "acme-tls/1", b"");
+    assert!(looks("alice.test").await.is_err(), "nothing is under way");
+    // In place of one with the digest: the client of this test takes no certificate that it cannot judge.
+    let made = authority.certificate(&["alice.test"]);
+    let under_way = world.challenges.answer("alice.test", Answer::Tls(made.key.clone()));
+    let mut stream = looks("alice.test").await.unwrap();
+    let session = stream.get_ref().1;
+    assert_eq!(session.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+    assert_eq!(session.peer_certificates().unwrap()[0], made.key.cert[0]);
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: alice.test\r\n\r\n").await;
+    let mut rest = vec![];
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"", "nobody is served");
+    assert!(looks("bob.test").await.is_err(), "another name");
+    let visitor = authority.connect(world.secure, "alice.test", "h2", b"").await.unwrap();
+    assert_ne!(visitor.get_ref().1.peer_certificates().unwrap()[0], made.key.cert[0], "visitors are shown their own");
+    drop(under_way);
+    assert!(looks("alice.test").await.is_err());
 }

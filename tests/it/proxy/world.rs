@@ -21,7 +21,9 @@ use portreeve::clock::SystemClock;
 use portreeve::model::{
     BoundPort, Condition, DockerHost, Instance, Key, Phase, Port, Resource as _, Route, RoutePath, Time, set_condition,
 };
-use portreeve::proxy::{Access, Activity, Certificates, Entrance, Front, Limits, ProxyState, Stats, Waker, serve};
+use portreeve::proxy::{
+    Access, Activity, Certificates, Challenges, Entrance, Front, Limits, ProxyState, Stats, Waker, serve,
+};
 use portreeve::store::{MemoryStore, Op, SharedStore, Txn, typed};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -44,6 +46,7 @@ pub struct World {
     /// The entrance with TLS.
     pub secure: SocketAddr,
     pub certificates: Arc<Certificates>,
+    pub challenges: Arc<Challenges>,
     pub stats: Stats,
     pub shutdown: CancellationToken,
     pub proxy: Option<JoinHandle<()>>,
@@ -75,7 +78,8 @@ impl World {
         cache.ready().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (certificates, stats) = (Certificates::new(vec![]), Stats::default());
+        let (challenges, stats) = (Arc::<Challenges>::default(), Stats::default());
+        let certificates = Certificates::answering(Some(challenges.clone()));
         let secured = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let secure = secured.local_addr().unwrap();
         let entrances = vec![listener.into(), Entrance { listener: secured, certificates: Some(certificates.clone()) }];
@@ -88,6 +92,7 @@ impl World {
             limits,
             front,
             stats: stats.clone(),
+            challenges: challenges.clone(),
         };
         let serving = serve(entrances, Arc::new(state), shutdown.clone());
         let proxy = Some(tokio::spawn(async move { serving.await.expect("TLS") }));
@@ -100,6 +105,7 @@ impl World {
             address,
             secure,
             certificates,
+            challenges,
             stats,
             shutdown,
             proxy,

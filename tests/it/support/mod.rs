@@ -5,6 +5,7 @@ pub mod client;
 pub mod daemon;
 pub mod engine_conformance;
 pub mod faulty_store;
+pub mod pebble;
 pub mod protobuf;
 pub mod sim_engine;
 pub mod wire_conformance;

@@ -308,7 +308,7 @@ impl World {
         let (cache, store) = (process.cache.clone(), self.store.clone());
         let seen = Seen { cache, store, queue: process.queue.clone(), reconciles: process.stats.clone() };
         let (nobody, health) = (Default::default(), &process.ctx.health);
-        let metrics = Metrics::new(seen, &self.clock, &nobody, &Default::default(), health);
+        let metrics = Metrics::new(seen, &self.clock, &nobody, &Default::default(), &Default::default(), health);
         metrics.text().expect("written to memory")
     }
 

@@ -54,6 +54,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         packages::ensure_daemon()?;
         packages::ensure_registry()?;
         packages::ensure_ssh()?;
+        packages::ensure_acme()?;
         packages::ensure_browser()?;
         packages::ensure_python()?;
         first = Some(packages::ensure_kubectl()?);
