@@ -275,6 +275,35 @@ mod tests {
     }
 
     #[test]
+    fn a_length_is_one_plain_number() {
+        let of = |lengths: &[&str]| {
+            let lengths: Vec<_> = lengths.iter().map(|length| ("content-length", *length)).collect();
+            check_framing(&head("/", &lengths))
+        };
+        assert_eq!((of(&[]), of(&["0"]), of(&["0012"])), (Ok(()), Ok(()), Ok(())));
+        for bad in [&["5", "5"][..], &["5", "0"], &[""], &["+5"], &["5, 5"], &["0x5"], &["5 "]] {
+            assert_eq!(of(bad), Err(BadHead::ManyLengths), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_a_url() {
+        let of = |path: &'static str, method: Method| {
+            let mut parts = head("/", &[]);
+            // As HTTP/2 has it: whatever stood in the field of the path.
+            parts.uri = http::uri::Builder::new().path_and_query(path).build().unwrap();
+            parts.method = method;
+            check_framing(&parts)
+        };
+        assert_eq!(
+            (of("/", Method::GET), of("//a?b", Method::GET), of("*", Method::OPTIONS)),
+            (Ok(()), Ok(()), Ok(()))
+        );
+        assert_eq!(of("*", Method::GET), Err(BadHead::InvalidTarget));
+        assert_eq!(check_framing(&head("http://alice.test/a", &[])), Ok(()));
+    }
+
+    #[test]
     fn a_path_on_the_domain_stands_for_a_host_where_that_is_wanted() {
         let of = |host, path| {
             let Address { host, path, prefix } = Address::of(host, path, Some("example.com"));
