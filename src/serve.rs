@@ -276,10 +276,13 @@ impl Waker for QueueWaker {
 /// The proxy's counts, as the controllers read them.
 impl ActivityView for Activity {
     fn seen(&self, key: &Key) -> ActivitySeen {
-        ActivitySeen { idle: self.idle(key), open: self.open_count(key), yields: false }
+        ActivitySeen { idle: self.idle(key), open: self.open_count(key), ..ActivitySeen::default() }
     }
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);
+    }
+    fn touch_back(&self, key: &Key, ago: Duration) {
+        Activity::touch_back(self, key, ago);
     }
     fn recall(&self, key: &Key, counts: bool) -> bool {
         Activity::recall(self, key, counts)

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_there_is_told_with_those_that_are() {
         let error = page(Kind::Instance, &["spec", "idle", "before"]).unwrap_err().to_string();
-        assert_eq!(error, "spec.idle has no field \"before\"; it has: after, ignore");
+        assert_eq!(error, "spec.idle has no field \"before\"; it has: after, freezeAfter, ignore");
         assert!(kind("gadget").unwrap_err().to_string().contains("instances"));
     }
 
