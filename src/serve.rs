@@ -297,6 +297,9 @@ impl ActivityView for Activity {
     fn touch_ahead(&self, key: &Key, by: Duration) {
         Activity::touch_ahead(self, key, by);
     }
+    fn touch_back(&self, key: &Key, ago: Duration) {
+        Activity::touch_back(self, key, ago);
+    }
     fn recall(&self, key: &Key, counts: bool) -> bool {
         Activity::recall(self, key, counts)
     }

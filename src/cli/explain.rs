@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn a_field_that_is_not_there_is_told_with_those_that_are() {
         let error = page(Kind::Instance, &["spec", "idle", "before"]).unwrap_err().to_string();
-        assert_eq!(error, "spec.idle has no field \"before\"; it has: after, busyCheck, busyCpu, ignore, schedule");
+        let has = "after, busyCheck, busyCpu, freezeAfter, ignore, schedule, webSockets";
+        assert_eq!(error, format!("spec.idle has no field \"before\"; it has: {has}"));
         assert!(kind("gadget").unwrap_err().to_string().contains("instances"));
     }
 

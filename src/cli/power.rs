@@ -222,7 +222,7 @@ fn sleep(before: &Instance) -> Result<Value> {
     }
     match (phase, before.run()) {
         (Phase::Asleep, _) => Ok(json!({})),
-        (Phase::Running | Phase::Stopping, Some(run)) => {
+        (Phase::Running | Phase::Frozen | Phase::Stopping, Some(run)) => {
             let mut annotations = json!({SLEEP_ANNOTATION: run});
             if before.metadata.annotations.contains_key(WAKE_ANNOTATION) {
                 // A wish of a moment ago would wake it again.
@@ -312,6 +312,8 @@ mod tests {
         let woken = patch(PowerVerb::Wake, &instance, now).unwrap();
         assert_eq!(woken["metadata"]["annotations"][SLEEP_ANNOTATION], Value::Null);
         assert!(woken["metadata"]["annotations"].as_object().unwrap().contains_key(SLEEP_ANNOTATION));
+        instance.status.phase = Phase::Frozen;
+        assert_eq!(patch(PowerVerb::Sleep, &instance, now).unwrap(), asked, "one that is frozen is stopped");
         instance.status.phase = Phase::Asleep;
         assert_eq!(patch(PowerVerb::Sleep, &instance, now).unwrap(), json!({}), "it sleeps already");
     }

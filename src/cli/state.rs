@@ -63,7 +63,7 @@ pub fn settled(object: Option<&Value>) -> Seen {
 
 fn is_settled(instance: &Instance) -> bool {
     match instance.spec.power {
-        Power::Auto => is_ready(instance) || instance.status.phase == Phase::Asleep,
+        Power::Auto => is_ready(instance) || matches!(instance.status.phase, Phase::Frozen | Phase::Asleep),
         Power::Running => is_ready(instance),
         Power::Stopped => instance.status.phase == Phase::Stopped,
     }
@@ -71,7 +71,8 @@ fn is_settled(instance: &Instance) -> bool {
 
 /// Settled, and with the image asked for where it runs.
 pub fn upgraded(object: Option<&Value>, image: &str) -> Seen {
-    judge(object, |i| is_current(i) && is_settled(i) && (!is_ready(i) || i.status.image.reference == image))
+    let up = |i: &Instance| is_ready(i) || i.status.phase == Phase::Frozen;
+    judge(object, |i| is_current(i) && is_settled(i) && (!up(i) || i.status.image.reference == image))
 }
 
 /// Serving again, from another container (or another run of it) than before.
@@ -118,6 +119,11 @@ mod tests {
         assert_eq!(awake(Some(&running)), Seen::Done);
         assert_eq!(awake(Some(&asleep)), Seen::NotYet("Asleep: the probe fails".into()));
         assert_eq!(settled(Some(&asleep)), Seen::Done);
+        let frozen = instance("Auto", "Frozen", false, 2);
+        assert_eq!(settled(Some(&frozen)), Seen::Done);
+        assert_ne!(awake(Some(&frozen)), Seen::Done);
+        let upgraded = upgraded(Some(&frozen), "a:2");
+        assert_ne!(upgraded, Seen::Done, "one that is frozen is upgraded at once");
         assert_ne!(settled(Some(&instance("Running", "Asleep", false, 2))), Seen::Done);
         assert_eq!(stopped(Some(&stopped_)), Seen::Done);
         assert_ne!(stopped(Some(&running)), Seen::Done);

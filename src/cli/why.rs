@@ -49,6 +49,7 @@ fn page(name: &str, told: &InstanceExplanation, now: Time) -> String {
     let place = if told.node.is_empty() { String::new() } else { format!(" on {}", printable(&told.node)) };
     let wanted = match told.wanted {
         Wanted::Awake => "is to be awake",
+        Wanted::Frozen => "is to be frozen",
         Wanted::Asleep => "is to be asleep",
         Wanted::Off => "is to be off",
     };

@@ -11,6 +11,7 @@
 //! ```
 
 mod crowd;
+mod freezers;
 pub mod garbage;
 pub mod host;
 pub mod instance;
@@ -39,6 +40,7 @@ use crate::scheduler::{Amount, free};
 use crate::store::SharedStore;
 
 use crowd::Crowd;
+use freezers::Freezers;
 use host::{Absences, Relist};
 use instance::{ActivitySeen, MAKING_ROOM, NO_ROOM, Site, VALUE_REASONS, Want, want};
 use loads::Loads;
@@ -51,6 +53,8 @@ pub trait ActivityView: Send + Sync {
     fn seen(&self, key: &Key) -> ActivitySeen;
     /// Counts as a use, so much later than now: uses before that time do not shorten it.
     fn touch_ahead(&self, key: &Key, by: Duration);
+    /// Counts as a use so long ago.
+    fn touch_back(&self, key: &Key, ago: Duration);
     /// What is known from before this process began, once; `counts`: as a use at that time. Whether there was any.
     fn recall(&self, key: &Key, counts: bool) -> bool;
     fn forget(&self, key: &Key);
@@ -79,6 +83,7 @@ pub struct Context {
     pub binding: tokio::sync::Mutex<()>,
     pub repeats: Repeats,
     pub crowd: Crowd,
+    pub freezers: Freezers,
     /// Pulls that reconciles wait for now.
     pub pulling: AtomicU32,
 }
@@ -115,6 +120,7 @@ impl Context {
             binding: tokio::sync::Mutex::new(()),
             repeats: Repeats::default(),
             crowd: Crowd::default(),
+            freezers: Freezers::default(),
             pulling: AtomicU32::new(0),
         }
     }

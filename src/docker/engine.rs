@@ -304,7 +304,7 @@ pub struct EngineEvent {
     pub object: String,
     /// Of a container, network or image its id, of a pulled image its reference, of a volume its name.
     pub id: String,
-    /// `die`, `start`, `rename`, `update`, `destroy`, `disconnect`, …
+    /// `die`, `start`, `pause`, `unpause`, `rename`, `update`, `destroy`, `disconnect`, …
     pub action: String,
     /// The actor's attributes; for containers, their labels are among them.
     pub attributes: BTreeMap<String, String>,
@@ -449,7 +449,14 @@ pub trait EngineWrite: Send + Sync {
     }
     /// A turn to stop a container with, for who must not announce a stop that has to wait; `Busy` when none comes soon.
     async fn stop_turn(&self, id: &str) -> EngineResult<Turn>;
-    /// Asks to stop, at once, and kills after `grace` (whole seconds).
+    /// Freezes every process of a running container where it is; its memory, ports and network stay. `Conflict` when it does
+    /// not run; `Server` when it runs on, because the daemon cannot or would not.
+    async fn pause_container(&self, id: &str) -> EngineResult<()>;
+    /// Lets a frozen container go on, before whatever is being made. `Conflict` when it does not run at all; `Server` when it
+    /// is still frozen.
+    async fn unpause_container(&self, id: &str) -> EngineResult<()>;
+    /// Asks to stop, at once, and kills after `grace` (whole seconds). One that is frozen hears it, goes on, and has its
+    /// grace.
     async fn stop_in_turn(&self, turn: Turn, id: &str, grace: Duration) -> EngineResult<()>;
     /// Waits for a turn, then stops.
     async fn stop_container(&self, id: &str, grace: Duration) -> EngineResult<()> {

@@ -116,12 +116,19 @@ impl Inventory {
         ids().filter(|id| *id > last).min().or_else(|| ids().min()).map(str::to_owned)
     }
 
-    /// Whether an instance's containers that ran there when it was last listed are just these.
-    pub fn runs_just(&self, host: &str, key: &Key, ids: &[&str]) -> bool {
-        let state = self.state();
-        let part = state.hosts.get(host).and_then(|parts| parts.get(key));
+    /// Whether an instance's containers that ran or were paused there when it was last listed are just these, all in this
+    /// state.
+    pub fn is_just(&self, host: &str, key: &Key, wanted: RunState, ids: &[&str]) -> bool {
+        let all = self.state();
+        let part = all.hosts.get(host).and_then(|parts| parts.get(key));
         let containers = part.into_iter().flat_map(|part| &part.containers);
-        containers.filter(|c| c.state == RunState::Running).map(|c| &*c.id).eq(ids.iter().copied())
+        let alive = containers.filter(|c| matches!(c.state, RunState::Running | RunState::Paused));
+        alive.map(|c| (c.state, &*c.id)).eq(ids.iter().map(|id| (wanted, *id)))
+    }
+
+    /// Whether none of an instance's containers ran or was paused there when it was last listed.
+    pub fn rests(&self, host: &str, key: &Key) -> bool {
+        self.is_just(host, key, RunState::Paused, &[])
     }
 
     pub fn forget(&self, host: &str) {
@@ -220,7 +227,8 @@ mod tests {
             (Some("1"), Some("2"), Some("1"))
         );
         assert_eq!(inventory.running("other", ""), None);
-        let runs = |name: &str, ids: &[&str]| inventory.runs_just("h", &Key::instance("default", name), ids);
+        let runs =
+            |name: &str, ids: &[&str]| inventory.is_just("h", &Key::instance("default", name), RunState::Running, ids);
         assert!(runs("a", &["1"]) && !runs("a", &[]) && !runs("a", &["2"]) && runs("c", &[]) && runs("nobody", &[]));
         inventory.forget("h");
         assert!(inventory.sightings(&Key::instance("default", "a")).is_empty());

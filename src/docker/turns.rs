@@ -21,6 +21,9 @@ const WAKE_WAIT: Duration = Duration::from_secs(60);
 /// Starts, and whatever else is work, at once: more only make each slower.
 const HEAVY: usize = 4;
 
+/// Ends of pauses at once.
+const THAWS: usize = 32;
+
 /// Readings of use at once.
 pub const READINGS: usize = 64;
 
@@ -30,6 +33,8 @@ pub enum Weight {
     Heavy,
     /// The start of a container that somebody waits for.
     Wake,
+    /// The end of a pause, which is little work, and which somebody waits for.
+    Thaw,
     Light,
     Stop,
     /// What a container uses.
@@ -53,6 +58,7 @@ pub struct Turns {
     /// waits behind other wakes and what is under way.
     making: Line,
     light: Line,
+    thaws: Line,
     stops: Line,
     readings: Line,
     health: Line,
@@ -90,6 +96,8 @@ impl Default for Turns {
             heavy: Line { patience: WAKE_WAIT, ..Line::new(HEAVY, 1024) },
             making: Line::new(HEAVY - 1, 64),
             light: Line::new(32, 1024),
+            // Apart, so that nothing that is made, started or looked at keeps one waiting that needs milliseconds.
+            thaws: Line { patience: WAKE_WAIT, ..Line::new(THAWS, 1024) },
             // Apart, because each may take its container's whole grace: sleepers must keep no reader waiting.
             stops: Line::new(16, 64),
             // Apart, because older daemons (20.10 at least) answer each only at their next full second.
@@ -112,6 +120,7 @@ impl Turns {
         let line = match weight {
             Weight::Heavy | Weight::Wake => &self.heavy,
             Weight::Light => &self.light,
+            Weight::Thaw => &self.thaws,
             Weight::Stop => &self.stops,
             Weight::Reading => &self.readings,
             Weight::Health => &self.health,
@@ -147,6 +156,17 @@ mod tests {
         turns.take("stop", "x", Weight::Stop).await.expect("stops have places of their own");
         drop(held);
         turns.take("start", "x", Weight::Heavy).await.expect("a place came free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_frozen_finds_a_place_at_once_whatever_else_goes_on() {
+        let (turns, clock) = (Turns::default(), VirtualClock::new());
+        let all = [(Weight::Heavy, 3), (Weight::Wake, 1), (Weight::Light, 32), (Weight::Stop, 16)];
+        let all = all.into_iter().flat_map(|(weight, times)| std::iter::repeat_n(weight, times));
+        let _held = join_all(all.map(|weight| turns.take("start", "x", weight))).await;
+        let thaws = join_all((0..THAWS).map(|_| turns.take("unpause container", "x", Weight::Thaw))).await;
+        assert!(thaws.iter().all(Result::is_ok));
+        assert_eq!(clock.monotonic(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

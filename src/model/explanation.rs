@@ -12,6 +12,8 @@ use super::{Condition, Phase, Time};
 pub enum Wanted {
     #[default]
     Awake,
+    /// Paused, its memory kept.
+    Frozen,
     Asleep,
     /// By `power: Stopped`, or because it is being deleted.
     Off,

@@ -21,6 +21,12 @@ pub struct Idle {
     /// Time without use after which the container is stopped; at least 1s. Default: 30m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
+    /// Time without requests or open connections after which the container is frozen (`docker pause`), until it is stopped
+    /// after `after`; at least 1s and less than `after`. What is frozen keeps its memory and goes on within milliseconds
+    /// of the next request. Default: never, because all that the app does by itself stands still meanwhile, and its memory
+    /// stays taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_after: Option<Span>,
     /// Requests that are no use of the instance: pollers and uptime monitors. They are served while it is awake, keep it awake
     /// for no moment, and do not wake it: while it is not awake they get 503.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -159,9 +165,20 @@ pub struct IgnoredRequest {
     pub path: String,
 }
 
+impl Idle {
+    fn after(&self) -> Duration {
+        self.after.as_ref().map_or(Duration::from_secs(30 * 60), Span::duration)
+    }
+}
+
 impl InstanceSpec {
     pub fn idle_after(&self) -> Duration {
-        self.idle.after.as_ref().map_or(Duration::from_secs(30 * 60), Span::duration)
+        self.idle.after()
+    }
+
+    /// `None`: it is never frozen.
+    pub fn freeze_after(&self) -> Option<Duration> {
+        self.idle.freeze_after.as_ref().map(Span::duration)
     }
 }
 
@@ -185,6 +202,15 @@ pub fn validate_idle(instance: &Instance, errors: &mut FieldErrors) {
     }
     if let Some(after) = idle.after.as_ref().filter(|a| a.duration().as_millis() < 1000) {
         errors.push(FieldError::invalid("spec.idle.after", quoted(&after.to_string()), "must be at least 1s"));
+    }
+    if let Some(freeze) = &idle.freeze_after {
+        let (field, value) = ("spec.idle.freezeAfter", quoted(&freeze.to_string()));
+        if freeze.duration().as_millis() < 1000 {
+            errors.push(FieldError::invalid(field, value, "must be at least 1s"));
+        } else if freeze.duration() >= idle.after() {
+            let why = format!("must be less than spec.idle.after, which is {}", Span::from(idle.after()));
+            errors.push(FieldError::invalid(field, value, &why));
+        }
     }
     for (i, ignored) in idle.ignore.iter().enumerate() {
         let field = format!("spec.idle.ignore[{i}]");
@@ -216,6 +242,29 @@ mod tests {
         let spec = json!({"image": "a", "ports": ports, "idle": idle, "resources": {"cpu": cpu}});
         let instance = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec}));
         validate_instance(&instance.unwrap()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_frozen_is_so_before_it_is_stopped() {
+        let told = |after: Option<&str>, freeze: &str| {
+            let span = |text: &str| text.parse::<Span>().unwrap();
+            let mut errors = FieldErrors::default();
+            let idle = Idle { after: after.map(span), freeze_after: Some(span(freeze)), ..Idle::default() };
+            validate_idle(&idle, &mut errors);
+            Vec::from(errors).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for (after, freeze) in [(None, "29m"), (Some("10s"), "1s"), (Some("1h"), "59m")] {
+            assert_eq!(told(after, freeze), [""; 0], "{after:?} {freeze}");
+        }
+        for (after, freeze, why) in [
+            (Some("10s"), "900ms", "must be at least 1s"),
+            (Some("10s"), "10s", "must be less than spec.idle.after, which is 10s"),
+            (None, "30m", "must be less than spec.idle.after, which is 30m"),
+        ] {
+            let errors = told(after, freeze);
+            assert!(errors.len() == 1 && errors[0].contains("spec.idle.freezeAfter"), "{errors:?}");
+            assert!(errors[0].contains(why), "{errors:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Phase {
     Starting,
     /// Started; the Ready condition tells whether it can serve.
     Running,
+    /// Paused for being idle: its memory stays, and the next request wakes it within milliseconds.
+    Frozen,
     /// Stopped for being idle; the next request wakes it.
     Asleep,
     /// Being stopped or removed.
@@ -35,11 +37,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 11] = [
+    pub const ALL: [Phase; 12] = [
         Phase::Pending,
         Phase::Pulling,
         Phase::Starting,
         Phase::Running,
+        Phase::Frozen,
         Phase::Asleep,
         Phase::Stopping,
         Phase::Stopped,
@@ -125,7 +128,7 @@ pub struct InstanceStatus {
     /// How the container last ended by itself, or for its liveness probe.
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_exit: Option<LastExit>,
-    /// Scheduled, Ready, UpToDate, HostLost.
+    /// Scheduled, Ready, UpToDate, HostLost; Freezable where the node's daemon does not freeze it.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -117,6 +117,11 @@ impl Activity {
         self.entry(key).touch(self.now() + by);
     }
 
+    /// Records a use of so long ago, which a later one outweighs.
+    pub fn touch_back(&self, key: &Key, ago: Duration) {
+        self.entry(key).touch(self.now().saturating_sub(ago));
+    }
+
     /// Records a use that lasts until the guard is dropped: a request, or an upgraded connection.
     pub fn open(&self, key: &Key) -> OpenGuard {
         let entry = self.entry(key);
@@ -273,6 +278,17 @@ mod tests {
         assert_eq!(activity.idle(&alice()), Some(Duration::from_secs(3)));
         activity.forget(&alice());
         assert_eq!(activity.idle(&alice()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_use_of_long_ago_does_not_hide_a_later_one() {
+        let activity = Activity::new(VirtualClock::new());
+        let ago = Duration::from_secs(300);
+        activity.touch_back(&alice(), ago);
+        assert_eq!(activity.idle(&alice()), Some(ago));
+        activity.touch(&alice());
+        activity.touch_back(&alice(), ago);
+        assert_eq!(activity.idle(&alice()), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -64,7 +64,7 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
         // It goes on waiting by itself.
         Phase::Pending if is_because(instance, "NoRoom") => Decision::Refuse(Refusal::Full),
         Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
-        Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
+        Phase::Frozen | Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
         // Power is no longer Stopped (see above), so the controller is about to leave this phase.
         Phase::Stopped => Decision::Wake,
         // Another subnet is chosen within a second or two.
@@ -112,6 +112,7 @@ mod tests {
             (Phase::Pulling, Decision::Wake, Decision::Wake),
             (Phase::Starting, Decision::Wake, Decision::Wake),
             (Phase::Running, READY, Decision::Wake),
+            (Phase::Frozen, Decision::Wake, Decision::Wake),
             (Phase::Asleep, Decision::Wake, Decision::Wake),
             (Phase::Stopping, Decision::Wake, Decision::Wake),
             (Phase::Stopped, Decision::Wake, Decision::Wake),
@@ -165,7 +166,9 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_node_that_cannot_be_reached() {
-        for phase in [Phase::Asleep, Phase::Stopping, Phase::Stopped, Phase::Pending, Phase::Lost, Phase::Moving] {
+        for phase in
+            [Phase::Frozen, Phase::Asleep, Phase::Stopping, Phase::Stopped, Phase::Pending, Phase::Lost, Phase::Moving]
+        {
             let mut inst = instance(phase, ConditionStatus::Unknown);
             inst.status.conditions[0].reason = "HostUnreachable".into();
             assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Lost), "{phase:?}");

@@ -63,7 +63,7 @@ fn form_urlencoded(query: &str) -> Option<String> {
 fn stage(instance: &Instance) -> &'static str {
     match instance.status.phase {
         _ if is_because(instance, "MakingRoom") => "Making room for it",
-        Phase::Asleep | Phase::Stopping | Phase::Stopped => "Waking up",
+        Phase::Frozen | Phase::Asleep | Phase::Stopping | Phase::Stopped => "Waking up",
         Phase::Pending => "Finding a place for it",
         Phase::Pulling => "Fetching it",
         Phase::Starting => "Starting",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! what it needs beyond what is free ──▶ [`Room::Enough`]
-//!                                   ──▶ [`Room::Make`]: these fall asleep first, the one idle for longest before others
+//!                                   ──▶ [`Room::Make`]: these fall asleep first: the frozen, then those idle for longest
 //!                                   ──▶ [`Room::Full`]: not even all that may fall asleep would do; none of them does
 //! ```
 
@@ -61,8 +61,17 @@ pub fn free(host: &DockerHost, load: &Load) -> Amount {
 pub struct Idler {
     pub key: Key,
     pub holds: Amount,
+    /// Whether it is frozen: nobody misses what it does by itself, so it goes first.
+    pub frozen: bool,
     /// Since it was last used.
     pub idle: Duration,
+}
+
+impl Idler {
+    /// Who comes first falls asleep first.
+    fn order(&self) -> (Reverse<bool>, Reverse<Duration>, &Key) {
+        (Reverse(self.frozen), Reverse(self.idle), &self.key)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +81,12 @@ pub enum Room {
     Full,
 }
 
-/// `needed`: beyond what is free. Ties go to the first by key.
+/// `needed`: beyond what is free. The frozen go first, then those idle for longest; ties go to the first by key.
 pub fn room(mut needed: Amount, mut idlers: Vec<Idler>) -> Room {
     if needed.is_met() {
         return Room::Enough;
     }
-    idlers.sort_by(|a, b| (Reverse(a.idle), &a.key).cmp(&(Reverse(b.idle), &b.key)));
+    idlers.sort_by(|a, b| a.order().cmp(&b.order()));
     let mut asked = Vec::new();
     for idler in idlers {
         if needed.is_met() {
@@ -103,7 +112,7 @@ mod tests {
 
     fn idler(name: &str, memory: i128, cpu_milli: i128, idle: u64) -> Idler {
         let (key, idle) = (Key::instance("default", name), Duration::from_secs(idle));
-        Idler { key, holds: amount(memory, cpu_milli), idle }
+        Idler { key, holds: amount(memory, cpu_milli), frozen: false, idle }
     }
 
     fn asked(room: Room) -> Vec<String> {
@@ -125,6 +134,13 @@ mod tests {
     }
 
     #[test]
+    fn the_frozen_fall_asleep_before_those_that_are_awake_for_longer_without_use() {
+        let frozen = |name: &str, idle| Idler { frozen: true, ..idler(name, 100, 500, idle) };
+        let idlers = vec![idler("a", 100, 500, 900), frozen("b", 60), frozen("c", 300), idler("d", 100, 500, 120)];
+        assert_eq!(asked(room(amount(350, 0), idlers)), ["c", "b", "a", "d"]);
+    }
+
+    #[test]
     fn who_holds_nothing_of_what_is_lacking_sleeps_for_nobody() {
         let idlers = vec![idler("cores", 0, 4000, 900), idler("memory", 512, 100, 60)];
         assert_eq!(asked(room(amount(256, -1), idlers.clone())), ["memory"]);
@@ -133,15 +149,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_made_suffices_without_the_last_it_would_not_and_the_order_is_by_idleness(
-            holds in proptest::collection::vec((0i128..500, 0i128..2000, 0u64..1000), 0..12),
+        fn what_is_made_suffices_without_the_last_it_would_not_and_the_order_is_kept(
+            holds in proptest::collection::vec((0i128..500, 0i128..2000, any::<bool>(), 0u64..1000), 0..12),
             needed in (-500i128..2000, -500i128..8000),
         ) {
             let needed = amount(needed.0, needed.1);
             let idlers: Vec<Idler> = holds
                 .iter()
                 .enumerate()
-                .map(|(n, (memory, cpu, idle))| idler(&format!("i{n}"), *memory, *cpu, *idle))
+                .map(|(n, (memory, cpu, frozen, idle))| Idler { frozen: *frozen, ..idler(&format!("i{n}"), *memory, *cpu, *idle) })
                 .collect();
             let all = idlers.iter().fold(Amount::default(), |sum, idler| sum.plus(idler.holds));
             match room(needed, idlers.clone()) {
@@ -152,7 +168,7 @@ mod tests {
                     let asked: Vec<&Idler> = keys.iter().map(|k| idlers.iter().find(|i| i.key == *k).unwrap()).collect();
                     prop_assert!(given(&asked).is_met());
                     prop_assert!(!given(&asked[..asked.len() - 1]).is_met(), "the last one was not needed");
-                    prop_assert!(asked.windows(2).all(|w| w[0].idle >= w[1].idle));
+                    prop_assert!(asked.windows(2).all(|w| (w[0].frozen, w[0].idle) >= (w[1].frozen, w[1].idle)));
                 }
             }
         }

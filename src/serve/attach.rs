@@ -67,6 +67,7 @@ fn state(instance: &Instance) -> State {
         Phase::Starting => State::Starting,
         Phase::Pending
         | Phase::Pulling
+        | Phase::Frozen
         | Phase::Asleep
         | Phase::Stopping
         | Phase::Stopped

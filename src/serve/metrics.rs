@@ -37,10 +37,12 @@ fn before(instance: &Instance) -> Before {
         Phase::Lost => Before::Unknown,
         Phase::Pending | Phase::Pulling | Phase::Asleep | Phase::Stopped | Phase::Failed => Before::NotRunning,
         _ if status.container_id.is_empty() => Before::NotRunning,
-        Phase::Starting | Phase::Running | Phase::Stopping | Phase::Upgrading | Phase::Moving => Before::Ask(Run {
-            container: status.container_id.clone(),
-            started_at: status.started_at.map(|t| t.timestamp()),
-        }),
+        Phase::Starting | Phase::Running | Phase::Frozen | Phase::Stopping | Phase::Upgrading | Phase::Moving => {
+            Before::Ask(Run {
+                container: status.container_id.clone(),
+                started_at: status.started_at.map(|t| t.timestamp()),
+            })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod daemon;
 mod engine;
 mod failures;
 mod far;
+mod freeze;
 mod gpus;
 mod http;
 mod kubectl;

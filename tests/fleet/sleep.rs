@@ -181,11 +181,11 @@ fn a_crowd_at_a_sleepers_door_wakes_it_once() {
 }
 
 /// A WebSocket through the proxy, by hand.
-struct WebSocket(TcpStream);
+pub struct WebSocket(TcpStream);
 
 impl WebSocket {
     /// The key and its answer are the RFC's own example.
-    fn open(plane: &ControlPlane, name: &str) -> WebSocket {
+    pub fn open(plane: &ControlPlane, name: &str) -> WebSocket {
         let mut stream = plane.connect().expect("a connection");
         let host = ControlPlane::host(name);
         let hello = format!(
@@ -205,7 +205,7 @@ impl WebSocket {
     }
 
     /// Sends a short text, and returns what comes back.
-    fn echo(&mut self, text: &[u8]) -> Vec<u8> {
+    pub fn echo(&mut self, text: &[u8]) -> Vec<u8> {
         let length = u8::try_from(text.len()).expect("short");
         let mask = [0x37, 0xfa, 0x21, 0x3d];
         let mut frame = vec![0x81, 0x80 | length];

@@ -14,7 +14,8 @@ use portreeve::controllers::probes::{Attempt, HealthSeen};
 use portreeve::docker::engine::{ContainerInfo, ContainerSpec, Limits, RunState};
 use portreeve::docker::labels;
 use portreeve::model::{
-    AllocatedResources, BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Quantity, Reclaim, Resource, Subnet,
+    AllocatedResources, BoundPort, FINALIZER, Instance, Key, Kind, Phase, Power, Quantity, Reclaim, Resource, Span,
+    Subnet,
 };
 use portreeve::scheduler::{PlacedPort, Placement};
 use proptest::prelude::*;
@@ -61,6 +62,7 @@ impl Model {
             health: HealthSeen::default(),
             leave: None,
             loss: None,
+            freeze_refusal: None,
         };
         Model { desired, seen, gone: false, ids: 0 }
     }
@@ -142,6 +144,16 @@ impl Model {
                 c.state = RunState::Running;
                 c.started_at = Some(now());
             }
+            Action::Pause { id } => {
+                assert_eq!(self.desired.status.phase, Phase::Frozen, "paused before it is said");
+                assert_eq!(self.container(&id).state, RunState::Running);
+                self.container(&id).state = RunState::Paused;
+            }
+            Action::Unpause { id, .. } => {
+                assert_eq!(self.container(&id).state, RunState::Paused);
+                self.container(&id).state = RunState::Running;
+            }
+            Action::Rest => self.seen.activity.idle = self.seen.activity.idle.filter(|_| self.seen.activity.open > 0),
             Action::Stop { id, .. } => {
                 let c = self.container(&id);
                 c.state = RunState::Exited;
@@ -302,9 +314,11 @@ proptest! {
     #[test]
     fn whatever_is_seen_the_plans_lead_to_rest_and_planning_again_changes_nothing(
         power in prop::sample::select(vec![Power::Auto, Power::Running, Power::Stopped]),
-        phase in prop::sample::select(vec![Phase::Pending, Phase::Starting, Phase::Running, Phase::Asleep, Phase::Stopping, Phase::Failed, Phase::Lost, Phase::Upgrading]),
+        phase in prop::sample::select(vec![Phase::Pending, Phase::Starting, Phase::Running, Phase::Frozen, Phase::Asleep, Phase::Stopping, Phase::Failed, Phase::Lost, Phase::Upgrading]),
         deleting in any::<bool>(),
         idle in prop::option::of(0u64..7200),
+        freeze in prop::option::of(1u64..1800),
+        refuses in any::<bool>(),
         open in 0usize..2,
         containers in prop::collection::vec(found(), 0..3),
         network in network(),
@@ -320,6 +334,7 @@ proptest! {
         let volume = if containers.iter().any(|f| f.current_spec) { Presence::Ours } else { volume };
         let reclaim = if retain { Reclaim::Retain } else { Reclaim::Delete };
         let mut desired = instance(power, true, deleting, reclaim);
+        desired.spec.idle.freeze_after = freeze.map(|seconds| Span::from(Duration::from_secs(seconds)));
         desired.status.phase = phase;
         desired.status.subnet = subnet.into();
         desired.status.allocated_resources = held.map(|mib| AllocatedResources {
@@ -334,6 +349,7 @@ proptest! {
         model.seen.image_present = Some(image);
         model.seen.volumes.insert("pr.default.alice.home".into(), volume);
         model.seen.activity = ActivitySeen { idle: idle.map(Duration::from_secs), open, ..ActivitySeen::default() };
+        model.seen.activity.cannot_freeze = refuses;
         model.seen.strays = if stray { vec!["stray".into()] } else { vec![] };
         for (i, f) in containers.iter().enumerate() {
             let mut c = made(&spec, &format!("old{i}"));
@@ -358,9 +374,12 @@ proptest! {
         prop_assert!(model.seen.containers.len() <= 1 && model.seen.strays.is_empty());
         let status = model.desired.status.clone();
         let awake = status.phase == Phase::Running;
-        prop_assert!(awake || matches!(status.phase, Phase::Asleep | Phase::Stopped), "{:?}", status.phase);
+        let frozen = status.phase == Phase::Frozen;
+        prop_assert!(awake || frozen || matches!(status.phase, Phase::Asleep | Phase::Stopped), "{:?}", status.phase);
+        prop_assert!(!frozen || freeze.is_some() && open == 0 && power == Power::Auto && !refuses);
         prop_assert_eq!(model.seen.containers.iter().any(|c| c.state == RunState::Running), awake);
-        prop_assert_eq!(&status.allocated_resources, &awake.then(|| model.desired.spec.asks()));
+        prop_assert_eq!(model.seen.containers.iter().any(|c| c.state == RunState::Paused), frozen);
+        prop_assert_eq!(&status.allocated_resources, &(awake || frozen).then(|| model.desired.spec.asks()));
         prop_assert!(!awake || model.seen.network.is_right(&model.desired), "{:?} {:?}", model.seen.network, status);
         if older {
             prop_assert_eq!(&model.seen.network, &network, "what is older than subnets of ours stays");

@@ -7,6 +7,8 @@
 mod adopt;
 #[path = "sim/certificates.rs"]
 mod certificates;
+#[path = "sim/freezing.rs"]
+mod freezing;
 #[path = "sim/gpus.rs"]
 mod gpus;
 #[path = "sim/identity.rs"]
@@ -88,7 +90,12 @@ async fn disagreement(world: &World) -> Option<String> {
             Power::Running => i.status.phase == Phase::Running,
             Power::Stopped => i.status.phase == Phase::Stopped,
             Power::Auto if wakefulness::is_kept_awake(i) => i.status.phase == Phase::Running,
-            Power::Auto => matches!(i.status.phase, Phase::Running | Phase::Asleep),
+            Power::Auto if i.spec.idle.freeze_after.is_none() => {
+                matches!(i.status.phase, Phase::Running | Phase::Asleep)
+            }
+            // Nothing that is used stays frozen, nor does anything else run on for long.
+            Power::Auto if world.activity().open_count(&i.key()) > 0 => i.status.phase == Phase::Running,
+            Power::Auto => matches!(i.status.phase, Phase::Frozen | Phase::Asleep),
         };
         if !settled || i.status.observed_generation != i.metadata.generation {
             return Some(format!("{} is {:?}, observed {}", i.key(), i.status.phase, i.status.observed_generation));
@@ -118,10 +125,12 @@ async fn disagreement(world: &World) -> Option<String> {
             if c.name != name || instance.status.node != host || !found.insert(c.uid.clone()) {
                 return Some(format!("{} ({}) on {host} is not where it should be, or there twice", c.name, c.uid));
             }
-            if c.running != (instance.status.phase == Phase::Running) {
-                return Some(format!("{} runs: {}, phase {:?}", c.name, c.running, instance.status.phase));
+            let phase = instance.status.phase;
+            if c.running != (phase == Phase::Running) || c.paused != (phase == Phase::Frozen) {
+                return Some(format!("{} runs: {}, is paused: {}, phase {phase:?}", c.name, c.running, c.paused));
             }
-            if c.running && c.networks != [name.clone()] {
+            let up = c.running || c.paused;
+            if up && c.networks != [name.clone()] {
                 return Some(format!("{} is on {:?}", c.name, c.networks));
             }
             if let Some(why) = probes::disagreement(instance, &world.fleet.host(&host).condition(&name)) {
@@ -129,14 +138,14 @@ async fn disagreement(world: &World) -> Option<String> {
             }
             let (spec, status) = (&instance.spec, &instance.status);
             let (limits, held) = ((spec.memory_bytes(), spec.cpu_milli(), spec.pids()), &status.allocated_resources);
-            if c.running && (c.limits != limits || c.restart_policy != "no" || c.image != spec.image) {
+            if up && (c.limits != limits || c.restart_policy != "no" || c.image != spec.image) {
                 return Some(format!("{} has {:?}, {:?}, {:?}", c.name, c.limits, c.restart_policy, c.image));
             }
-            if *held != c.running.then(|| spec.asks()) {
+            if *held != up.then(|| spec.asks()) {
                 return Some(format!("{} holds {held:?}, phase {:?}", c.name, status.phase));
             }
             // Of one that rests the network may be another: it is repaired before the next start.
-            if c.running && snapshot.networks.get(&name) != Some(&instance.status.subnet) {
+            if up && snapshot.networks.get(&name) != Some(&instance.status.subnet) {
                 return Some(format!("{} is in {:?}, not {}", c.name, snapshot.networks, instance.status.subnet));
             }
             let bound: BTreeSet<u16> = instance.status.ports.iter().map(|p| p.host_port).collect();
@@ -303,6 +312,8 @@ static FULL: AtomicUsize = AtomicUsize::new(0);
 static UNREADY: AtomicUsize = AtomicUsize::new(0);
 /// Containers of all lives that were stopped for their liveness probe.
 static KILLED: AtomicUsize = AtomicUsize::new(0);
+/// Containers of all lives that were seen paused.
+static FROZEN: AtomicUsize = AtomicUsize::new(0);
 /// Of the memory that a host has, two find room beside one another, and three do not.
 const BIG: &str = "3Gi";
 
@@ -324,9 +335,9 @@ async fn life(seed: u64) -> Vec<String> {
         let engine = &engines[rng.below(engines.len() as u64) as usize];
         let there = engine.snapshot().containers.iter().any(|c| c.name == object);
         let networked = engine.snapshot().networks.contains_key(&object);
-        match rng.below(27) {
+        match rng.below(31) {
             // Hands can only meddle with what is there.
-            11 | 12 | 13 | 14 | 16 | 18 | 22 | 23 if !there => {}
+            11 | 12 | 13 | 14 | 16 | 18 | 22 | 23 | 27 | 28 if !there => {}
             15 | 19 if !networked => {}
             0..=4 => {
                 let mut spec = spec(["app:1", "app:2", "app:3"][rng.below(3) as usize]);
@@ -342,6 +353,9 @@ async fn life(seed: u64) -> Vec<String> {
                 }
                 if rng.percent(25) {
                     wakefulness::keep_awake(&mut spec);
+                }
+                if rng.percent(40) {
+                    freezing::freezes(&mut spec);
                 }
                 world.apply(name, spec).await;
             }
@@ -380,11 +394,15 @@ async fn life(seed: u64) -> Vec<String> {
                 let probes = if rng.percent(70) { probes::probes() } else { json!({}) };
                 world.change(name, |i| i.spec.probes = serde_json::from_value(probes.clone()).unwrap()).await;
             }
+            // Somebody pauses it, or lets it go on.
+            27 => freezing::meddle(engine, &object),
+            28..=30 => freezing::come_by(&world, name, Duration::from_millis(rng.below(9_000))).await,
             _ => {
                 world.crash().await;
                 world.start();
             }
         }
+        FROZEN.fetch_add(world.fleet.all().filter(|(_, e)| e.is_paused(&object)).count(), Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(rng.below(9_000))).await;
     }
     for (_, engine) in world.fleet.all() {
@@ -395,6 +413,9 @@ async fn life(seed: u64) -> Vec<String> {
     for name in names {
         world.change(name, |i| i.spec.resources.memory = Some("200Mi".parse().unwrap())).await;
     }
+    let visitors: Vec<_> = names[..2].iter().map(|name| world.connect(name)).collect();
+    converged(&world, 30 * MINUTE).await;
+    drop(visitors);
     converged(&world, 30 * MINUTE).await;
     // Drift whose event was lost is found by the look at everything that follows events, and a late effect may still come.
     tokio::time::sleep(22 * MINUTE).await;
@@ -448,6 +469,9 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
     eprintln!("{full} lives had a host with no room for one more");
     let (unready, killed) = (UNREADY.load(Ordering::Relaxed), KILLED.load(Ordering::Relaxed));
     eprintln!("{unready} instances turned unready at the end, {killed} were started anew for their liveness");
+    let frozen = FROZEN.load(Ordering::Relaxed);
+    eprintln!("{frozen} containers were seen paused");
+    assert!(frozen >= 1000, "too few to show anything");
     assert!(unready >= 100 && killed >= 100, "too few to show anything");
     assert!(full >= 100, "a host was full in {full} of a thousand lives: too few to show anything");
     assert!(recreated >= 100, "{recreated} instances of a thousand lives lost their host: too few to show anything");

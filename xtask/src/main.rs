@@ -44,8 +44,8 @@ cargo xtask <command>
                         daemons; --fast leaves out those and the documentation
 
   bench wake [--rounds N] [-o json]
-                        a request to a sleeping instance, and beside it what the daemon
-                        alone takes to start the same container
+                        a request to an instance that sleeps, and to one that is frozen,
+                        beside what the daemon alone takes for its container
   bench provision [--rounds N] [-o json]
                         36 instances on three real daemons from nothing to their first
                         byte, beside the same containers made by hand

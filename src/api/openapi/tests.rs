@@ -177,7 +177,7 @@ fn a_pod_has_what_its_schema_says_and_nothing_else() {
         });
         pods::project(&instance).unwrap()
     };
-    same("", "Pod", &["Running", "Asleep", "Failed", "Stopped", "Lost", "Pulling"].map(pod));
+    same("", "Pod", &["Running", "Frozen", "Asleep", "Failed", "Stopped", "Lost", "Pulling"].map(pod));
 }
 
 #[test]

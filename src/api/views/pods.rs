@@ -50,9 +50,13 @@ pub fn project(instance: &Value) -> Option<Value> {
         matches!(status.phase, Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Moving);
     let phase = match status.phase {
         // One that sleeps wakes on use, and kubectl must not refuse to use it: that it waits is told below.
-        Phase::Running | Phase::Starting | Phase::Upgrading | Phase::Stopping | Phase::Moving | Phase::Asleep => {
-            "Running"
-        }
+        Phase::Running
+        | Phase::Starting
+        | Phase::Upgrading
+        | Phase::Stopping
+        | Phase::Moving
+        | Phase::Frozen
+        | Phase::Asleep => "Running",
         Phase::Pending | Phase::Pulling => "Pending",
         Phase::Stopped => "Succeeded",
         Phase::Failed => "Failed",
@@ -60,7 +64,7 @@ pub fn project(instance: &Value) -> Option<Value> {
     };
     let state = if running {
         json!({"running": {"startedAt": started}})
-    } else if matches!(status.phase, Phase::Pending | Phase::Pulling | Phase::Lost | Phase::Asleep) {
+    } else if matches!(status.phase, Phase::Pending | Phase::Pulling | Phase::Lost | Phase::Frozen | Phase::Asleep) {
         json!({"waiting": {"reason": format!("{:?}", status.phase)}})
     } else {
         let exit = status.last_exit.as_ref();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::super::{Context, InstanceQueue};
 use super::looks::Looks;
 use super::{images, record};
-use crate::docker::engine::{Engine, EngineError, EngineErrorKind, EngineEvent, EngineResult};
+use crate::docker::engine::{Engine, EngineError, EngineErrorKind, EngineEvent, EngineResult, RunState};
 use crate::docker::inventory::HostInventory;
 use crate::docker::labels;
 use crate::model::{Key, Phase, Resource};
@@ -181,9 +181,10 @@ async fn list<'a>(
         let (key, status) = (instance.key(), &instance.status);
         let as_told = match status.phase {
             // One that was adopted is in no listing.
-            Phase::Running if instance.is_adopted(&status.container_id) => true,
-            Phase::Running => ctx.inventory.runs_just(name, &key, &[&status.container_id]),
-            Phase::Asleep | Phase::Stopped => ctx.inventory.runs_just(name, &key, &[]),
+            Phase::Running | Phase::Frozen if instance.is_adopted(&status.container_id) => true,
+            Phase::Running => ctx.inventory.is_just(name, &key, RunState::Running, &[&status.container_id]),
+            Phase::Frozen => ctx.inventory.is_just(name, &key, RunState::Paused, &[&status.container_id]),
+            Phase::Asleep | Phase::Stopped => ctx.inventory.rests(name, &key),
             Phase::Pending
             | Phase::Pulling
             | Phase::Starting

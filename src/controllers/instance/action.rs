@@ -8,6 +8,7 @@ use crate::docker::engine::{ContainerSpec, EngineErrorKind, Limits};
 use crate::model::{InstanceStatus, Key};
 
 use super::adoption::Offer;
+use super::freezing::UNPAUSE_FAILED;
 
 /// Time between SIGTERM and SIGKILL.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -53,6 +54,17 @@ pub enum Action {
         id: String,
         again: bool,
     },
+    /// Freeze it, if it is still not used.
+    Pause {
+        id: String,
+    },
+    /// `drift`: somebody else has frozen it.
+    Unpause {
+        id: String,
+        drift: bool,
+    },
+    /// Forget its use, unless something is open: it rests, and that was no wish to wake it.
+    Rest,
     /// `only_if_idle`: look at the activity once more, right before; a request may have come.
     Stop {
         id: String,
@@ -100,12 +112,14 @@ impl Action {
             Action::Bind { .. } | Action::Reserve { .. } | Action::Adopt(_) | Action::Leave | Action::LeaveLost => {
                 "BindFailed"
             }
-            Action::Mark(_) | Action::DropFinalizer => "StoreFailed",
+            Action::Mark(_) | Action::Rest | Action::DropFinalizer => "StoreFailed",
             Action::Pull { .. } => "ImagePullFailed",
             Action::CreateVolume { .. } | Action::RemoveVolume { .. } => "VolumeFailed",
             Action::CreateNetwork { .. } | Action::RemoveNetwork { .. } => "NetworkFailed",
             Action::CheckValues(_) | Action::CreateContainer(_) => "CreateFailed",
             Action::Start { .. } => "StartFailed",
+            Action::Pause { .. } => "PauseFailed",
+            Action::Unpause { .. } => UNPAUSE_FAILED,
             Action::Stop { .. } => "StopFailed",
             Action::RemoveContainer { .. } | Action::RemoveStray { .. } => "RemoveFailed",
             Action::Rename { .. } => "RenameFailed",
@@ -135,6 +149,9 @@ impl fmt::Display for Action {
             Action::CheckValues(spec) => write!(f, "check the values for {}", spec.name),
             Action::CreateContainer(spec) => write!(f, "create container {} from {}", spec.name, spec.image),
             Action::Start { id, .. } => write!(f, "start {}", short(id)),
+            Action::Pause { id } => write!(f, "pause {} if still idle", short(id)),
+            Action::Unpause { id, .. } => write!(f, "unpause {}", short(id)),
+            Action::Rest => f.write_str("forget its use"),
             Action::Stop { id, only_if_idle } => {
                 write!(f, "stop {}{}", short(id), if *only_if_idle { " if still idle" } else { "" })
             }

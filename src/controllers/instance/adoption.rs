@@ -182,6 +182,7 @@ mod tests {
             health: Default::default(),
             leave: None,
             loss: None,
+            freeze_refusal: None,
         }
     }
 

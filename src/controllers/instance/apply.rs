@@ -23,7 +23,7 @@ use super::action::{Action, Plan, STOP_GRACE};
 use super::engine_error;
 use super::network::network_spec;
 use super::observe::activity;
-use super::plan::{Want, is_laid_to_rest, want};
+use super::plan::{ActivitySeen, Want, is_laid_to_rest, want};
 use super::report::{after_failure, failure_reason, refuse_subnet};
 use super::startup::{self, AWAIT_SLICE};
 use super::values::{self, OpenError, Opened};
@@ -125,6 +125,20 @@ impl<'a> Executor<'a> {
         })
     }
 
+    /// Lets a frozen container go on and says so, as its record alone tells what is to be done. `None`: it could not be, and
+    /// a look at everything finds out why.
+    pub async fn thaw(mut self, status: InstanceStatus) -> Option<Result<Outcome, Error>> {
+        let id = self.instance.status.container_id.clone();
+        if let Err(error) = self.engine().ok()?.unpause_container(&id).await {
+            tracing::debug!(%error, "not thawed at once");
+            return None;
+        }
+        Some(match self.write_status(status).await {
+            Ok(()) | Err(StoreError::Conflict { .. }) => Ok(Outcome::Recheck(Duration::ZERO)),
+            Err(e) => Err(Error::retry(e)),
+        })
+    }
+
     /// Whether the object is still the one that the plan was made for.
     async fn is_current(&self) -> Result<bool, StoreError> {
         let record = self.ctx.store.get(&self.key.to_string()).await?;
@@ -198,11 +212,14 @@ impl<'a> Executor<'a> {
                 return Ok(Step::LookAgain);
             }
             Action::AwaitStartup { target, fresh } => return self.await_startup(target, *fresh).await,
+            Action::Pause { id } => return self.pause(id).await,
+            Action::Rest => {
+                self.ctx.activity.rest(&self.key);
+                return Ok(Step::Next);
+            }
             Action::Stop { only_if_idle: true, .. } => {
-                // From this commit on the proxy holds new requests; one that came before is counted now.
-                self.ctx.cache.wait_for(self.revision).await;
-                let seen = activity(self.ctx, &self.instance);
-                if want(&self.instance, seen, self.ctx.clock.now()) != Want::Sleep {
+                let (seen, wanted) = self.wanted_now().await;
+                if wanted != Want::Sleep {
                     return Ok(Step::LookAgain);
                 }
                 if self.instance.is_sent_to_sleep() || seen.yields || is_laid_to_rest(&self.instance) {
@@ -214,6 +231,32 @@ impl<'a> Executor<'a> {
         }
         let engine = self.engine()?;
         self.act(&*engine, action).await
+    }
+
+    /// What is wanted of it, looked at once more: from the last commit on the proxy holds new requests, and one that came
+    /// before is counted now.
+    async fn wanted_now(&self) -> (ActivitySeen, Want) {
+        self.ctx.cache.wait_for(self.revision).await;
+        let seen = activity(self.ctx, &self.instance);
+        (seen, want(&self.instance, seen, self.ctx.clock.now()))
+    }
+
+    /// Freezes a container that nobody uses. Where the daemon does not, it runs on, and nobody on its host asks again soon.
+    async fn pause(&mut self, id: &str) -> Result<Step, StepError> {
+        if self.wanted_now().await.1 != Want::Freeze {
+            return Ok(Step::LookAgain);
+        }
+        match self.engine()?.pause_container(id).await {
+            Ok(()) => Ok(Step::Next),
+            // It has ended.
+            Err(e) if matches!(e.kind, EngineErrorKind::Conflict | EngineErrorKind::NotFound) => Ok(Step::LookAgain),
+            Err(e) if matches!(e.kind, EngineErrorKind::Server | EngineErrorKind::Invalid) => {
+                self.event(EventType::Warning, "PauseRefused", e.to_string());
+                self.ctx.freezers.refused(&self.instance.status.node, e.message, self.ctx.clock.monotonic());
+                Ok(Step::LookAgain)
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn engine(&self) -> Result<Arc<dyn Engine>, EngineError> {
@@ -268,6 +311,12 @@ impl<'a> Executor<'a> {
                 }
                 self.event(EventType::Normal, "Started", "started the container");
             }
+            Action::Unpause { id, drift } => {
+                engine.unpause_container(id).await?;
+                if *drift {
+                    self.event(EventType::Normal, "Repaired", "somebody had paused the container; it goes on");
+                }
+            }
             Action::Stop { id, .. } => match self.turn.take() {
                 Some(turn) => engine.stop_in_turn(turn, id, STOP_GRACE).await?,
                 None => engine.stop_container(id, STOP_GRACE).await?,
@@ -298,6 +347,8 @@ impl<'a> Executor<'a> {
             | Action::LeaveLost
             | Action::Mark(_)
             | Action::DropFinalizer
+            | Action::Pause { .. }
+            | Action::Rest
             | Action::AwaitStartup { .. } => {}
         }
         Ok(Step::Next)

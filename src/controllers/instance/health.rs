@@ -16,6 +16,9 @@ pub const READINESS_FAILED: &str = "ReadinessFailed";
 /// The reason of Ready: its liveness probe failed, and its container is being stopped to be started anew.
 pub const LIVENESS_FAILED: &str = "LivenessFailed";
 
+/// What Ready says of an app that is up.
+pub const HAS_STARTED: &str = "the app has started";
+
 /// Whether it is told that the app is up: it has passed its startup probe, and serves or would if it were ready.
 pub fn is_up(desired: &Instance) -> bool {
     let told = condition(&desired.status.conditions, "Ready");
@@ -27,13 +30,13 @@ pub fn is_up(desired: &Instance) -> bool {
 
 /// Whether this very run of this container has passed its startup probe before.
 pub fn started(desired: &Instance, container: &ContainerInfo) -> bool {
-    is_up(desired) && is_run(desired, container)
+    (is_up(desired) || desired.status.phase == Phase::Frozen) && is_run(desired, container)
 }
 
-/// Whether the status speaks of this run of this container.
-fn is_run(desired: &Instance, container: &ContainerInfo) -> bool {
+/// Whether the status speaks of this run of this container, which may be frozen.
+pub fn is_run(desired: &Instance, container: &ContainerInfo) -> bool {
     let status = &desired.status;
-    container.state == RunState::Running
+    matches!(container.state, RunState::Running | RunState::Paused)
         && status.container_id == container.id
         && status.started_at == container.started_at.map(Time::from)
 }
@@ -49,14 +52,16 @@ fn message(probe: &str, times: u32, cause: &str) -> String {
 /// something else is found out.
 pub fn tell_ready(report: &mut Report, desired: &Instance, seen: &Observed, started: bool) {
     report.phase(Phase::Running);
-    if desired.spec.probes.readiness.is_none() {
-        report.ready("Running", "the app has started");
+    let frozen = desired.status.phase == Phase::Frozen && started;
+    if desired.spec.probes.readiness.is_none() || frozen {
+        // What was frozen was ready, and is so at once.
+        report.ready("Running", HAS_STARTED);
     } else if !started {
         report.not_ready(READINESS_PENDING, "the app has started; waiting for its readiness probe");
     } else {
         match &seen.health.readiness {
             Verdict::Pending => {}
-            Verdict::Passing => drop(report.ready("Running", "the app has started")),
+            Verdict::Passing => drop(report.ready("Running", HAS_STARTED)),
             Verdict::Failing { times, cause } => {
                 report.not_ready(READINESS_FAILED, message("readiness", *times, cause));
             }
@@ -158,6 +163,7 @@ mod tests {
             health: HealthSeen::default(),
             leave: None,
             loss: None,
+            freeze_refusal: None,
         };
         (desired, seen)
     }

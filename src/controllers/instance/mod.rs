@@ -12,6 +12,7 @@ mod apply;
 mod asking;
 mod candidate;
 mod desired;
+mod freezing;
 mod health;
 mod loss;
 mod moving;
@@ -37,6 +38,7 @@ pub use action::{Action, Plan, STOP_GRACE};
 pub use adoption::{AdoptionSeen, NOT_ADOPTABLE, Offer};
 pub use asking::explain;
 pub use desired::container_spec;
+pub use freezing::{FREEZABLE, FROZEN, UNPAUSE_FAILED};
 pub use health::{LIVENESS_FAILED, READINESS_FAILED, READINESS_PENDING};
 pub use loss::{HOST_LOST, Loss, loss};
 pub use moving::{Leave, elsewhere};
@@ -48,7 +50,7 @@ pub use values::{REASONS as VALUE_REASONS, ValueNames};
 
 use super::Context;
 use crate::docker::engine::{EngineError, EngineErrorKind};
-use crate::model::{Instance, Key, Resource};
+use crate::model::{Instance, Key, Resource, is_true};
 use crate::runtime::{Error, Outcome};
 use crate::store::typed;
 use apply::Executor;
@@ -90,11 +92,30 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Outcome, Error> {
     result
 }
 
+/// Somebody waits for one that is frozen, and its record tells all that needs to be known: nothing is looked at first.
+async fn thaw(ctx: &Context, instance: &Instance) -> Option<Result<Outcome, Error>> {
+    let now = ctx.clock.now();
+    let status = freezing::thawed_at_once(instance, now)?;
+    let host = ctx.cache.host(&status.node)?;
+    let fit = is_true(&host.status.conditions, "Ready")
+        && host.spec.reach_address() == status.address
+        && plan::ports_bound(instance)
+        && want(instance, observe::activity(ctx, instance), now) == Want::Run
+        && moving::leave(instance, &host, || ctx.loads.fleet()).is_none();
+    if !fit {
+        return None;
+    }
+    Executor::new(ctx, instance.clone()).thaw(status).await
+}
+
 type Sweeping<'a> = Shared<BoxFuture<'a, ()>>;
 
 /// Looks, decides, and does.
 async fn act(ctx: &Context, instance: &Instance, sweeping: Sweeping<'_>) -> Result<Outcome, Error> {
     let key = instance.key();
+    if let Some(thawed) = thaw(ctx, instance).await {
+        return thawed;
+    }
     let seen = observe::observe(ctx, instance).await.map_err(engine_error)?;
     let plan = plan::plan(&ctx.site, instance, &seen, ctx.clock.now());
     tracing::debug!(%plan, "planned");

@@ -19,6 +19,7 @@ use super::apply::LEFT_ALONE;
 use super::asking;
 use super::candidate;
 use super::desired::{container_spec, named_volumes};
+use super::freezing::idle_by_record;
 use super::health::started;
 use super::loss::{Loss, given_up, loss};
 use super::moving;
@@ -47,6 +48,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         health: ctx.health.seen(desired),
         leave: None,
         loss: None,
+        freeze_refusal: ctx.freezers.refusal(&desired.status.node, ctx.clock.monotonic()),
     };
     if let Some(adopt) = desired.to_adopt().filter(|_| desired.metadata.deletion_timestamp.is_none()) {
         seen.node = NodeSeen::ToAdopt(candidate::look(ctx, desired, adopt).await?);
@@ -125,7 +127,7 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
     let key = desired.key();
     let mut seen = ctx.activity.seen(&key);
     let asked = ctx.crowd.is_asked(&key, ctx.clock.monotonic());
-    let rests = desired.status.phase == Phase::Asleep || is_laid_to_rest(desired);
+    let rests = matches!(desired.status.phase, Phase::Frozen | Phase::Asleep) || is_laid_to_rest(desired);
     let may_run = !rests && !desired.is_sent_to_sleep() && !asked;
     let first = seen.idle.is_none() && desired.spec.power == Power::Auto;
     // A sleeper sleeps on, whatever was known of it.
@@ -137,7 +139,12 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
             ctx.activity.touch_ahead(&key, by);
         }
         seen = ctx.activity.seen(&key);
+    } else if let Some(idle) = idle_by_record(desired, ctx.clock.now()).filter(|_| first) {
+        // Frozen by a process before this one: it sleeps deeper when its time is over.
+        ctx.activity.touch_back(&key, idle);
+        seen = ctx.activity.seen(&key);
     }
+    seen.cannot_freeze = ctx.freezers.refusal(&desired.status.node, ctx.clock.monotonic()).is_some();
     // Who uses it now is not put off for another.
     seen.yields =
         asked && seen.open == 0 && seen.idle.is_none_or(|idle| idle >= LEFT_ALONE.min(desired.spec.idle_after()));
@@ -192,13 +199,14 @@ async fn look(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut
         }
     }
     asking::ask(ctx, engine, desired, &mut seen.activity).await;
-    if want(desired, seen.activity, ctx.clock.now()) == Want::Run && desired.metadata.deletion_timestamp.is_none() {
+    let up = matches!(want(desired, seen.activity, ctx.clock.now()), Want::Run | Want::Freeze);
+    if up && desired.metadata.deletion_timestamp.is_none() {
         look_closer(ctx, engine, desired, seen).await?;
     }
     Ok(())
 }
 
-/// What only an instance that should run needs to know.
+/// What only an instance that should be up needs to know.
 async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, seen: &mut Observed) -> EngineResult<()> {
     let spec = container_spec(&ctx.site.cluster, desired);
     let current =
@@ -206,12 +214,13 @@ async fn look_closer(ctx: &Context, engine: &dyn Engine, desired: &Instance, see
     let must_bind = must_bind(desired, seen);
     let in_place = |c: &&ContainerInfo| {
         !must_bind
-            && c.state == RunState::Running
+            && matches!(c.state, RunState::Running | RunState::Paused)
             && is_in_its_network(desired, c, seen)
             && !desired.is_condemned(&c.id)
     };
     match current.filter(in_place) {
-        Some(container) if started(desired, container) => {}
+        // One that is paused goes on before it is asked anything.
+        Some(container) if started(desired, container) || container.state == RunState::Paused => {}
         Some(container) => {
             if let Some(target) = ProbeTarget::startup(desired) {
                 seen.startup = startup::attempt(ctx, Some(engine), desired, &container.id, &target).await;

@@ -4,7 +4,7 @@
 //! deleting? ──▶ remove everything, then the finalizer
 //! unbound?  ──▶ place and bind
 //! no node?  ──▶ say so, wait
-//! want Run | Sleep | Stop ──▶ the steps that lead there (running.rs)
+//! want Run | Freeze | Sleep | Stop ──▶ the steps that lead there (running.rs, freezing.rs)
 //! ```
 //!
 //! Planning twice changes nothing: the plan for the world that a plan leads to has no actions.
@@ -27,6 +27,7 @@ use crate::scheduler::{Placement, Unplaced};
 use super::action::{Action, Plan};
 use super::adoption::{self, AdoptionSeen, plan_adoption};
 use super::desired::{container_spec, named_volumes};
+use super::freezing;
 use super::loss::{Loss, forget, plan_lost};
 use super::moving::{Leave, plan_move};
 use super::network::NetworkSeen;
@@ -83,6 +84,8 @@ pub struct Observed {
     pub leave: Option<Leave>,
     /// What is to be done about a node that does not answer; `None`: to wait.
     pub loss: Option<Loss>,
+    /// What its node's daemon said when it was last asked to freeze a container and did not.
+    pub freeze_refusal: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +121,8 @@ pub struct ActivitySeen {
     pub yields: bool,
     /// Whether it is busy, as far as that is asked.
     pub busy: BusySeen,
+    /// Whether its node's daemon has refused to freeze containers.
+    pub cannot_freeze: bool,
 }
 
 /// What is open to an instance by the API.
@@ -133,6 +138,8 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     Run,
+    /// Keep its memory, and stand still.
+    Freeze,
     Sleep,
     Stop,
 }
@@ -158,6 +165,8 @@ pub enum Because {
     Yields,
     /// It was used lately.
     Used,
+    /// It was not for so long that it is frozen, and not for so long that it is stopped.
+    Still,
     /// It was not.
     Idle,
     /// Not used since this process began: a sleeper sleeps on, anything else gets its time of grace.
@@ -180,19 +189,23 @@ pub fn verdict(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> (W
         // While it wakes, the status still names the run before.
         Power::Auto if desired.is_sent_to_sleep() && is_up(desired.status.phase) => (Want::Sleep, Because::Sent),
         Power::Auto if activity.yields && is_up(desired.status.phase) => {
-            wakefulness::unless_busy(desired, activity, Because::Yields)
+            wakefulness::unless_busy(desired, activity, (Want::Sleep, Because::Yields))
         }
         Power::Auto => match until_sleep(desired, activity, now) {
-            Some(Duration::ZERO) => wakefulness::unless_busy(desired, activity, Because::Idle),
+            Some(Duration::ZERO) => wakefulness::unless_busy(desired, activity, (Want::Sleep, Because::Idle)),
+            Some(_) if freezing::is_due(desired, activity, now) => {
+                wakefulness::unless_busy(desired, activity, (Want::Freeze, Because::Still))
+            }
             Some(_) => (Want::Run, Because::Used),
             None if desired.status.phase == Phase::Asleep || is_laid_to_rest(desired) => (Want::Sleep, Because::Unseen),
+            None if freezing::idle_by_record(desired, now).is_some() => (Want::Freeze, Because::Unseen),
             None => (Want::Run, Because::Unseen),
         },
     }
 }
 
 /// An instance that has come up is shown so for so long, or for its time without use if that is shorter.
-const SHOWN: Duration = Duration::from_secs(60);
+pub const SHOWN: Duration = Duration::from_secs(60);
 
 /// Time until it may fall asleep if nobody uses it; `None`: not used since this process began. Not before it was up for
 /// a moment: a start that takes longer than the time without use would be undone before anybody has seen it. For a
@@ -218,7 +231,7 @@ fn comes_up(status: &InstanceStatus) -> bool {
 
 /// Whether the status speaks of a run that goes on, or is just being ended.
 fn is_up(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Stopping)
+    matches!(phase, Phase::Running | Phase::Frozen | Phase::Stopping)
 }
 
 /// Time since the last use or the last `portreeve wake`, whichever is shorter.
@@ -290,7 +303,8 @@ fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> P
         NodeSeen::Reachable if let Some(plan) = plan_move(desired, seen, want, &mut report) => plan,
         NodeSeen::Reachable => match want {
             Want::Run => running::plan_run(site, desired, seen, report, now),
-            Want::Sleep => plan_rest(site, desired, seen, report, Phase::Asleep, now),
+            Want::Freeze => freezing::plan_freeze(site, desired, seen, report, now),
+            Want::Sleep => freezing::fall_asleep(plan_rest(site, desired, seen, report, Phase::Asleep, now), desired),
             Want::Stop => plan_rest(site, desired, seen, report, Phase::Stopped, now),
         },
     }
@@ -326,7 +340,7 @@ fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut
             report.phase(Phase::Stopped).not_ready("Stopped", "spec.power is Stopped");
             Plan { status: report.take(), actions: vec![], recheck: None }
         }
-        (Want::Sleep, _) => {
+        (Want::Sleep | Want::Freeze, _) => {
             report.phase(Phase::Asleep).not_ready("Asleep", "wakes on the next request");
             Plan { status: report.take(), actions: vec![], recheck: None }
         }
@@ -347,7 +361,7 @@ fn plan_binding(want: Want, placement: Option<&Result<Placement, Unplaced>>, mut
 }
 
 /// Asleep or stopped: the container stays, with its ports and data, and does not run.
-fn plan_rest(
+pub fn plan_rest(
     site: &Site,
     desired: &Instance,
     seen: &Observed,
@@ -355,9 +369,13 @@ fn plan_rest(
     phase: Phase,
     now: Timestamp,
 ) -> Plan {
+    let spec = container_spec(&site.cluster, desired);
+    let (best, others) = running::choose(&seen.containers, &spec);
+    let ended = desired.status.phase == Phase::Frozen && !best.is_some_and(freezing::is_alive);
     let (reason, message) = match phase {
         Phase::Asleep if desired.is_sent_to_sleep() => ("Asleep", "put to sleep; wakes on the next request".to_owned()),
-        Phase::Asleep if seen.activity.yields || was_told(desired, MADE_ROOM) => ("Asleep", MADE_ROOM.to_owned()),
+        Phase::Asleep if ended || is_told(desired, ENDED) => ("Asleep", ENDED.to_owned()),
+        Phase::Asleep if seen.activity.yields || is_told(desired, MADE_ROOM) => ("Asleep", MADE_ROOM.to_owned()),
         Phase::Asleep if is_laid_to_rest(desired) => ("Asleep", BY_SCHEDULE.to_owned()),
         Phase::Asleep if is_up(desired.status.phase) && wakefulness::is_kept_asleep(desired, now) => {
             ("Asleep", BY_SCHEDULE.to_owned())
@@ -368,18 +386,15 @@ fn plan_rest(
         }
         _ => ("Stopped", "spec.power is Stopped".to_owned()),
     };
-    let spec = container_spec(&site.cluster, desired);
-    let (best, others) = running::choose(&seen.containers, &spec);
     let mut actions = remove_strays(seen);
     actions.extend(others.iter().map(|c| Action::RemoveStray { id: c.id.clone() }));
     if let Some(container) = best {
         let id = container.id.clone();
         match container.state {
-            RunState::Running | RunState::Restarting => {
+            RunState::Running | RunState::Restarting | RunState::Paused => {
                 actions.push(Action::Stop { id, only_if_idle: phase == Phase::Asleep });
             }
-            // A paused container does not hear a stop.
-            RunState::Paused | RunState::Dead => actions.push(Action::RemoveContainer { id }),
+            RunState::Dead => actions.push(Action::RemoveContainer { id }),
             // The next wake makes another.
             RunState::Created | RunState::Exited if desired.is_condemned(&container.id) => {
                 actions.push(Action::RemoveContainer { id });
@@ -430,16 +445,19 @@ const MADE_ROOM: &str = "made room on its node for another; wakes on the next re
 
 const BY_SCHEDULE: &str = "put to sleep by spec.idle.schedule; wakes on the next request";
 
-/// Whether that is told of the sleep that it sleeps.
-fn was_told(desired: &Instance, why: &str) -> bool {
-    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.message == why);
+/// Why it sleeps although nobody put it to sleep.
+const ENDED: &str = "its container ended while it was frozen; wakes on the next request";
+
+/// Whether this is told of the sleep that it sleeps.
+fn is_told(desired: &Instance, message: &str) -> bool {
+    let told = condition(&desired.status.conditions, "Ready").is_some_and(|c| c.message == message);
     told && matches!(desired.status.phase, Phase::Stopping | Phase::Asleep)
 }
 
 /// Whether it is being put to sleep, or was, while its schedule wanted it at rest: the use before that is done with, or it would
 /// be woken for it at the end of the stretch.
 pub fn is_laid_to_rest(desired: &Instance) -> bool {
-    was_told(desired, BY_SCHEDULE)
+    is_told(desired, BY_SCHEDULE)
 }
 
 pub fn remove_strays(seen: &Observed) -> Vec<Action> {
@@ -450,7 +468,7 @@ pub fn remove_strays(seen: &Observed) -> Vec<Action> {
 pub fn clear_node(desired: &Instance, seen: &Observed) -> Vec<Action> {
     let mut actions = remove_strays(seen);
     for container in &seen.containers {
-        if matches!(container.state, RunState::Running | RunState::Restarting) {
+        if freezing::is_alive(container) {
             actions.push(Action::Stop { id: container.id.clone(), only_if_idle: false });
         }
         actions.push(Action::RemoveContainer { id: container.id.clone() });

@@ -116,6 +116,7 @@ pub fn after_failure(desired: &Instance, action: &Action, error: &EngineError, n
                     report.phase(Phase::Failed).not_ready(reason, message);
                 }
                 Action::Stop { .. }
+                | Action::Unpause { .. }
                 | Action::RemoveContainer { .. }
                 | Action::RemoveNetwork { .. }
                 | Action::RemoveVolume { .. } => {
@@ -187,7 +188,7 @@ pub fn pull_told(desired: &Instance, message: String, now: Timestamp) -> Instanc
 pub fn host_lost(report: &mut Report, message: &str) {
     let phase = match report.status.phase {
         // What rests needs no node to rest, and must not come back awake.
-        phase @ (Phase::Asleep | Phase::Stopped | Phase::Stopping) => phase,
+        phase @ (Phase::Frozen | Phase::Asleep | Phase::Stopped | Phase::Stopping) => phase,
         _ if report.status.container_id.is_empty() => Phase::Pending,
         _ => Phase::Lost,
     };

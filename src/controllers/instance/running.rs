@@ -7,10 +7,14 @@ use jiff::Timestamp;
 use crate::controllers::probes::{Attempt, ProbeTarget};
 use crate::docker::engine::{ContainerInfo, ContainerSpec, RunState};
 use crate::docker::labels;
-use crate::model::{ImagePullPolicy, Instance, InstanceStatus, LastExit, MicroTime, Phase, Power, Resource, Time};
+use crate::model::{
+    ImagePullPolicy, Instance, InstanceStatus, LastExit, MicroTime, Phase, Power, Resource, Time, condition,
+};
 
+use super::super::freezers::ASKED_AGAIN;
 use super::action::{Action, Plan};
 use super::desired::{container_spec, limits, named_volumes};
+use super::freezing::{self, UNPAUSE_FAILED, is_alive};
 use super::health;
 use super::network::NetworkSeen;
 use super::plan::{Observed, Presence, Site, idle, must_bind, remove_strays, until_sleep};
@@ -37,8 +41,7 @@ pub fn plan_run(site: &Site, desired: &Instance, seen: &Observed, report: Report
     let mut actions = remove_strays(seen);
     actions.extend(others.iter().map(|c| Action::RemoveStray { id: c.id.clone() }));
     // One that was adopted was there before anybody asked, often without a limit, and counts then as all that its host has.
-    let runs = |c: &ContainerInfo| matches!(c.state, RunState::Running | RunState::Restarting);
-    let runs = best.is_some_and(|c| runs(c) || desired.is_adopted(&c.id));
+    let runs = best.is_some_and(|c| is_alive(c) || desired.is_adopted(&c.id));
     with_room(desired, runs, plan_up(desired, seen, report, spec, best, actions, now))
 }
 
@@ -88,6 +91,12 @@ fn plan_up(
     mut actions: Vec<Action>,
     now: Timestamp,
 ) -> Plan {
+    if let Some(paused) = best.filter(|c| c.state == RunState::Paused && !is_stuck(desired)) {
+        return match told(desired) == UNPAUSE_FAILED {
+            true => freezing::plan_stuck(report, paused),
+            false => freezing::plan_thaw(desired, seen, report, paused),
+        };
+    }
     if let Some(lost) = lost_volume(desired, seen) {
         report.phase(Phase::Failed).not_ready("VolumeLost", lost);
         return Plan { status: report.take(), actions, recheck: Some(Duration::from_secs(30)) };
@@ -106,7 +115,7 @@ fn plan_up(
     if is_to_be_renamed(desired, container, &spec) {
         actions.push(Action::Rename { id: container.id.clone(), name: spec.name.clone() });
     }
-    if container.limits != limits(desired) || container.restart_policy != "no" {
+    if is_to_be_updated(desired, container) {
         actions.push(Action::UpdateLimits { id: container.id.clone(), limits: limits(desired) });
     }
     match container.state {
@@ -132,6 +141,21 @@ pub fn choose<'a>(
 /// Whether it has lost its name. One that was adopted keeps the name that others know it by.
 pub fn is_to_be_renamed(desired: &Instance, container: &ContainerInfo, spec: &ContainerSpec) -> bool {
     container.name != spec.name && !desired.is_adopted(&container.id)
+}
+
+/// Whether it has other limits, or another restart policy, than it should.
+pub fn is_to_be_updated(desired: &Instance, container: &ContainerInfo) -> bool {
+    container.limits != limits(desired) || container.restart_policy != "no"
+}
+
+/// The reason of its Ready condition.
+fn told(desired: &Instance) -> &str {
+    condition(&desired.status.conditions, "Ready").map_or("", |c| c.reason.as_str())
+}
+
+/// Whether neither the end of its pause nor its stop was to be had: only a removal ends it.
+fn is_stuck(desired: &Instance) -> bool {
+    desired.status.phase == Phase::Starting && told(desired) == "StopFailed"
 }
 
 fn hash(container: &ContainerInfo) -> Option<&String> {
@@ -169,13 +193,14 @@ fn foreign_name(seen: &Observed, spec: &ContainerSpec, best: Option<&ContainerIn
 }
 
 /// Whether only a new container gives what is desired. Data is in volumes; a container is not kept for its own sake.
-fn needs_replacement(desired: &Instance, container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
+pub fn needs_replacement(desired: &Instance, container: &ContainerInfo, seen: &Observed, spec: &ContainerSpec) -> bool {
     hash(container) != spec.labels.get(labels::SPEC_HASH)
         || desired.is_condemned(&container.id)
         || !is_in_its_network(desired, container, seen)
-        || matches!(container.state, RunState::Paused | RunState::Dead | RunState::Removing)
+        || matches!(container.state, RunState::Dead | RunState::Removing)
+        || container.state == RunState::Paused && is_stuck(desired)
         // A start that failed can leave the container poisoned, its port with it, or tied to a network that is gone.
-        || (container.state != RunState::Running && !container.error.is_empty())
+        || (!is_alive(container) && !container.error.is_empty())
 }
 
 /// Whether it is attached as it should be. One that was adopted stays in the networks that it was found in.
@@ -265,6 +290,7 @@ fn plan_container(
     }
     if let Some(old) = old {
         if matches!(old.state, RunState::Running | RunState::Restarting) {
+            // One that is paused here could not be stopped.
             actions.push(Action::Stop { id: old.id.clone(), only_if_idle: false });
         }
         actions.push(Action::RemoveContainer { id: old.id.clone() });
@@ -347,7 +373,8 @@ fn new_crash(desired: &Instance, container: &ContainerInfo, now: Timestamp) -> O
         | Phase::Lost
         | Phase::Pending
         | Phase::Pulling => {}
-        Phase::Asleep | Phase::Stopped | Phase::Stopping | Phase::Moving => return None,
+        // Nobody used what ended while it was frozen: its next start is a wake.
+        Phase::Frozen | Phase::Asleep | Phase::Stopped | Phase::Stopping | Phase::Moving => return None,
     }
     let ended = container.finished_at?;
     let finished_at = Time::from(ended);
@@ -380,7 +407,7 @@ fn plan_running(
 ) -> Plan {
     record_container(&mut report.status, desired, container, now);
     if actions.iter().any(|a| matches!(a, Action::Rename { .. } | Action::UpdateLimits { .. })) {
-        if health::is_up(desired) {
+        if health::is_up(desired) || desired.status.phase == Phase::Frozen {
             report.status.observed_generation = desired.status.observed_generation;
         }
         if !told_failing(desired, &["RenameFailed", "UpdateFailed", "NoSpace", NO_ROOM, MAKING_ROOM]) {
@@ -395,6 +422,7 @@ fn plan_running(
     let (target, started) = (ProbeTarget::startup(desired), health::started(desired, container));
     if started || target.is_none() || seen.startup == Some(Attempt::Passed) {
         health::tell_ready(&mut report, desired, seen, started);
+        freezing::tell_refusal(&mut report, desired, seen.freeze_refusal.as_deref());
         report.status.refused_ports.clear();
         report.status.refused_subnets.clear();
         if desired.status.phase != Phase::Running {
@@ -440,7 +468,7 @@ fn last_active(desired: &Instance, seen: &Observed, now: Timestamp) -> Time {
     Time::from(now - idle(desired, seen.activity, now).unwrap_or_default())
 }
 
-/// How often one that was sent to sleep and is in use is looked at.
+/// How often one that was sent to sleep and is in use is looked at; no other that is in use is looked at more often.
 const SENT: Duration = Duration::from_secs(5);
 
 /// When an instance that runs as it should needs a look: when it may fall asleep. What happens to it is told by its host's
@@ -450,12 +478,14 @@ fn next_look(desired: &Instance, seen: &Observed, now: Timestamp) -> Option<Dura
     match desired.spec.power {
         Power::Auto if wakefulness::is_kept_awake(desired, now) => None,
         Power::Auto if seen.activity.open == 0 => {
-            let left = until_sleep(desired, seen.activity, now).unwrap_or(after);
-            Some(wakefulness::next_look(desired, seen.activity, left).max(Duration::from_millis(100)))
+            let asked_again = desired.spec.freeze_after().filter(|_| seen.activity.cannot_freeze).map(|_| ASKED_AGAIN);
+            let sleep = until_sleep(desired, seen.activity, now).unwrap_or(after);
+            let next = sleep.min(freezing::until_frozen(desired, seen.activity, now).or(asked_again).unwrap_or(sleep));
+            Some(wakefulness::next_look(desired, seen.activity, next).max(Duration::from_millis(100)))
         }
         // It falls asleep when what is open is closed.
         Power::Auto if desired.is_sent_to_sleep() => Some(SENT.min(after)),
-        Power::Auto => Some(after),
+        Power::Auto => Some(desired.spec.freeze_after().map_or(after, |freeze| freeze.max(SENT)).min(after)),
         Power::Running | Power::Stopped => None,
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::model::{Held, Instance, Keep, Phase, Power, held, next_change};
 
+use super::freezing::until_frozen;
 use super::plan::{ActivitySeen, Because, Want, until_sleep};
 use crate::controllers::probes::busy::Answer;
 
@@ -59,24 +60,28 @@ pub fn is_asked(desired: &Instance) -> bool {
         && desired.metadata.deletion_timestamp.is_none()
 }
 
-/// Puts it to sleep for this reason, unless it is busy, or that is not known yet.
-pub fn unless_busy(desired: &Instance, activity: ActivitySeen, because: Because) -> (Want, Because) {
+/// Lets it rest in this way and for this reason, unless it is busy, or that is not known yet.
+pub fn unless_busy(desired: &Instance, activity: ActivitySeen, rest: (Want, Because)) -> (Want, Because) {
     if !is_asked(desired) {
-        return (Want::Sleep, because);
+        return rest;
     }
     match activity.busy.answer {
-        Answer::Idle => (Want::Sleep, because),
+        Answer::Idle => rest,
         Answer::Busy => (Want::Run, Because::Busy),
         Answer::Unknown | Answer::Silent => (Want::Run, Because::Asking),
     }
 }
 
-/// How long until it would be put to sleep if it were not busy; `None`: it is not asked, as something else decides.
+/// How long until it would be frozen or put to sleep if it were not busy; `None`: it is not asked, as something else decides.
 pub fn until_question(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
     if !is_asked(desired) || activity.open > 0 || desired.is_sent_to_sleep() || is_kept_awake(desired, now) {
         return None;
     }
-    if activity.yields { Some(Duration::ZERO) } else { until_sleep(desired, activity, now) }
+    if activity.yields {
+        return Some(Duration::ZERO);
+    }
+    let (sleep, frozen) = (until_sleep(desired, activity, now), until_frozen(desired, activity, now));
+    sleep.map(|sleep| frozen.map_or(sleep, |frozen| sleep.min(frozen)))
 }
 
 /// When one that runs is to be looked at for its rest, which is `left` away.

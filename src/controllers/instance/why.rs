@@ -7,6 +7,7 @@ use crate::model::{
     WAKE_ANNOTATION, Wanted, condition, next_awake,
 };
 
+use super::freezing;
 use super::plan::{ActivitySeen, Because, Sessions, Want, until_sleep, verdict};
 use super::wakefulness::{is_asked, rests_after, scheduled};
 use crate::controllers::probes::busy::Sign;
@@ -18,6 +19,7 @@ pub fn explain(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now:
     let wanted = match want {
         _ if deleting.is_some() => Wanted::Off,
         Want::Run => Wanted::Awake,
+        Want::Freeze => Wanted::Frozen,
         Want::Sleep => Wanted::Asleep,
         Want::Stop => Wanted::Off,
     };
@@ -65,9 +67,16 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs
         Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
         Because::Yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
         Because::Used => format!("it was used within the last {after}, its time without use (spec.idle.after)"),
+        Because::Still => {
+            let still = instance.spec.idle.freeze_after.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("nobody has used it for {still} (spec.idle.freezeAfter), nor for {after} yet (spec.idle.after)")
+        }
         Because::Idle => format!("nobody has used it for {after} (spec.idle.after)"),
         Because::Unseen if instance.status.phase == Phase::Asleep => {
             "it fell asleep, and nobody has asked for it since".to_owned()
+        }
+        Because::Unseen if instance.status.phase == Phase::Frozen => {
+            "it was frozen, and nobody has asked for it since".to_owned()
         }
         Because::Unseen => {
             format!(
@@ -154,6 +163,10 @@ fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Tim
 
 fn next(instance: &Instance, wanted: Wanted, because: Because, activity: ActivitySeen, now: Timestamp) -> NextStep {
     let step = |message: &str| NextStep { at: None, message: message.to_owned() };
+    let at = |left: Option<std::time::Duration>, message: &str| NextStep {
+        at: left.and_then(|left| SignedDuration::try_from(left).ok()).map(|left| Time::from(now + left)),
+        message: message.to_owned(),
+    };
     let ready = condition(&instance.status.conditions, "Ready");
     let told = || ready.map_or_else(String::new, |ready| format!(": {}", ready.message));
     match (instance.status.phase, wanted) {
@@ -171,30 +184,32 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
             None => step("the next request wakes it, or `portreeve wake`"),
         },
         (_, Wanted::Asleep) => step("it is stopped, and sleeps"),
+        (Phase::Frozen, Wanted::Frozen) => at(
+            until_sleep(instance, activity, now),
+            "it is stopped, and sleeps; the next request, or `portreeve wake`, lets it go on before that",
+        ),
+        (_, Wanted::Frozen) => step("it is frozen, with its memory"),
+        (Phase::Frozen, Wanted::Awake) => step("it goes on"),
         (Phase::Running, Wanted::Awake) if instance.spec.power == Power::Running => step("it goes on running"),
         (Phase::Running, Wanted::Awake) if activity.open > 0 => {
             let after = after(instance, now);
-            step(&format!("it falls asleep {after} after the last of them has ended"))
+            match instance.spec.idle.freeze_after.as_ref().filter(|_| !activity.cannot_freeze) {
+                Some(still) => step(&format!("it is frozen {still} after the last of them has ended")),
+                None => step(&format!("it falls asleep {after} after the last of them has ended")),
+            }
         }
         (Phase::Running, Wanted::Awake) if because == Because::Scheduled => NextStep {
             at: scheduled(instance, now).map(|held| held.until.into()),
             message: "from then on it may fall asleep".to_owned(),
         },
         (Phase::Running, Wanted::Awake) if matches!(because, Because::Busy | Because::Asking) => {
-            let again = SignedDuration::try_from(activity.busy.again).unwrap_or_default();
-            NextStep {
-                at: Some((now + again).into()),
-                message: "it is asked again whether it is busy, and falls asleep if it is not".to_owned(),
-            }
+            at(Some(activity.busy.again), "it is asked again whether it is busy, and rests if it is not")
         }
         (Phase::Running, Wanted::Awake) => {
-            let left = until_sleep(instance, activity, now).and_then(|left| SignedDuration::try_from(left).ok());
-            NextStep {
-                at: left.map(|left| Time::from(now + left)),
-                message: match is_asked(instance) {
-                    true => "it falls asleep unless it is used, or busy then".to_owned(),
-                    false => "it falls asleep unless it is used".to_owned(),
-                },
+            let unless = if is_asked(instance) { "unless it is used, or busy then" } else { "unless it is used" };
+            match freezing::until_frozen(instance, activity, now) {
+                Some(left) => at(Some(left), &format!("it is frozen {unless}")),
+                None => at(until_sleep(instance, activity, now), &format!("it falls asleep {unless}")),
             }
         }
         (Phase::Asleep | Phase::Stopped | Phase::Stopping, Wanted::Awake) => step("it is started"),
@@ -261,6 +276,22 @@ mod tests {
         ] {
             let told = explain(&instance(phase, power), activity, &[], at(0));
             assert_eq!(told.wanted, wanted, "{phase:?} {power:?} {activity:?}");
+            assert!(told.because.contains(because), "{phase:?}: {}", told.because);
+            assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
+        }
+        for (phase, activity, wanted, because, next) in [
+            (Running, seen(Some(60), 0), Wanted::Awake, "within the last 10m", "it is frozen unless"),
+            (Running, seen(Some(60), 1), Wanted::Awake, "is open", "it is frozen 2m after"),
+            (Running, seen(Some(120), 0), Wanted::Frozen, "has used it for 2m (spec.idle.freezeAfter)", "it is frozen"),
+            (Frozen, seen(Some(120), 0), Wanted::Frozen, "nor for 10m yet", "it is stopped, and sleeps"),
+            (Frozen, seen(None, 0), Wanted::Frozen, "nobody has asked for it since", "it is stopped, and sleeps"),
+            (Frozen, seen(Some(1), 0), Wanted::Awake, "within the last", "it goes on"),
+            (Frozen, seen(Some(600), 0), Wanted::Asleep, "for 10m (spec.idle.after)", "it is stopped, and sleeps"),
+        ] {
+            let mut instance = instance(phase, Power::Auto);
+            instance.spec.idle.freeze_after = Some("2m".parse().unwrap());
+            let told = explain(&instance, activity, at(0));
+            assert_eq!(told.wanted, wanted, "{phase:?} {activity:?}");
             assert!(told.because.contains(because), "{phase:?}: {}", told.because);
             assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
         }

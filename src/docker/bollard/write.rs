@@ -24,6 +24,8 @@ use crate::docker::{reference, streams, timeouts};
 const REMOVAL_LOOK: Duration = Duration::from_millis(100);
 
 const STOP: &str = "stop container";
+const PAUSE: &str = "pause container";
+const UNPAUSE: &str = "unpause container";
 
 /// Success for answers of this status whose words contain `text`.
 fn already<T: Default>(result: Result<T, Error>, status: u16, text: &str) -> Result<T, Error> {
@@ -67,6 +69,31 @@ impl BollardEngine {
     }
 }
 
+impl BollardEngine {
+    /// A pause or its end that was refused: daemons say that it was so already, or that it cannot be, with the same status
+    /// (409 or 500, by version), so what they show of the container decides.
+    async fn or_so_already(
+        &self,
+        done: EngineResult<()>,
+        op: &'static str,
+        id: &str,
+        wanted: RunState,
+    ) -> EngineResult<()> {
+        use EngineErrorKind::{Conflict, Invalid, NotFound, Server};
+        let Err(told) = done else { return Ok(()) };
+        if !matches!(told.kind, Conflict | Invalid | Server) {
+            return Err(told);
+        }
+        let kind = match self.container(id).await?.map(|seen| seen.state) {
+            Some(state) if state == wanted => return Ok(()),
+            Some(RunState::Running | RunState::Paused | RunState::Restarting) => Server,
+            Some(_) => Conflict,
+            None => NotFound,
+        };
+        Err(refused(op, id, kind, told.message))
+    }
+}
+
 #[async_trait]
 impl EngineWrite for BollardEngine {
     async fn pull_with(
@@ -101,6 +128,20 @@ impl EngineWrite for BollardEngine {
 
     async fn wake_container(&self, id: &str) -> EngineResult<()> {
         self.start(id, Weight::Wake).await
+    }
+
+    async fn pause_container(&self, id: &str) -> EngineResult<()> {
+        reference::check(PAUSE, id)?;
+        let call = self.docker.pause_container(id);
+        let done = self.gate.call(PAUSE, id, Weight::Light, timeouts::QUICK, call).await;
+        self.or_so_already(done, PAUSE, id, RunState::Paused).await
+    }
+
+    async fn unpause_container(&self, id: &str) -> EngineResult<()> {
+        reference::check(UNPAUSE, id)?;
+        let call = self.docker.unpause_container(id);
+        let done = self.gate.call(UNPAUSE, id, Weight::Thaw, timeouts::QUICK, call).await;
+        self.or_so_already(done, UNPAUSE, id, RunState::Running).await
     }
 
     async fn stop_turn(&self, id: &str) -> EngineResult<Turn> {

@@ -3,6 +3,9 @@
 //!
 //! Everything made here carries the label [`CLUSTER`], and is removed before and after.
 
+#[path = "engine_conformance/pauses.rs"]
+mod pauses;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -46,6 +49,7 @@ pub async fn holds(subject: &Subject<'_>) {
     a_container_gets_what_it_was_given(subject).await;
     a_container_is_described_as_it_was_made(subject).await;
     lifecycle_calls_are_idempotent(subject).await;
+    pauses::hold(subject).await;
     taken_names_and_missing_images_are_told_apart(subject).await;
     a_taken_port_leaves_the_container_created(subject).await;
     limits_change_in_place(subject).await;

@@ -215,6 +215,11 @@ impl World {
         self.process().queue.add(key);
     }
 
+    /// Somebody who is held repeats the wish.
+    pub fn wake(&self, name: &str) {
+        self.process().queue.add(Key::instance("default", name));
+    }
+
     /// A user's connection that stays open until the guard is dropped.
     pub fn connect(&self, name: &str) -> portreeve::proxy::OpenGuard {
         self.process().activity.open(&Key::instance("default", name))

@@ -84,8 +84,12 @@ impl<'a> Raw<'a> {
 
     /// Starts it and asks until it answers.
     pub fn start(&self) -> Result<Start> {
+        self.begin("start")
+    }
+
+    fn begin(&self, verb: &str) -> Result<Start> {
         let start = clock::now();
-        self.engine.docker.call("POST", &format!("/v1.41/containers/{}/start", self.id), None)?;
+        self.engine.docker.call("POST", &format!("/v1.41/containers/{}/{verb}", self.id), None)?;
         let call = start.elapsed();
         loop {
             // refused until the app listens; a connection that hangs is not waited for
@@ -99,6 +103,15 @@ impl<'a> Raw<'a> {
                 Err(_) => thread::sleep(POLL),
             }
         }
+    }
+
+    /// Lets it go on after [`Raw::pause`], and asks until it answers.
+    pub fn unpause(&self) -> Result<Start> {
+        self.begin("unpause")
+    }
+
+    pub fn pause(&self) -> Result<()> {
+        self.engine.docker.call("POST", &format!("/v1.41/containers/{}/pause", self.id), None).map(drop)
     }
 
     /// Stops it, as an instance falls asleep.
@@ -123,6 +136,12 @@ fn container(seen: &Value, name: &str, port: u16) -> Result<Value> {
     body["Labels"] = json!({});
     body["HostConfig"] = host;
     Ok(body)
+}
+
+/// Whether a container is frozen, as the daemon says.
+pub fn paused(engine: &Engine, id: &str) -> Result<bool> {
+    let seen = engine.docker.call("GET", &format!("/v1.41/containers/{id}/json"), None)?;
+    seen["State"]["Paused"].as_bool().context("the daemon does not say whether the container is paused")
 }
 
 /// Whether a container runs, as the daemon says.

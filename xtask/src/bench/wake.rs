@@ -1,4 +1,5 @@
-//! `cargo xtask bench wake`: a request to a sleeping instance, and beside it what the daemon alone takes.
+//! `cargo xtask bench wake`: a request to an instance that is asleep, and one to an instance that is frozen, and beside
+//! each what the daemon alone takes.
 //!
 //! Both alternate on one daemon, so that whatever else the machine does meets both alike; a round's ratio compares
 //! neighbours.
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::raw::{self, Raw, Shape};
 use super::stats::Summary;
-use super::{Bench, DOMAIN, first_byte};
+use super::{Bench, DOMAIN, Out, first_byte};
 use crate::clock;
 use crate::demo::engine::Engine;
 use crate::demo::server::Server;
@@ -58,11 +59,49 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
     let container = first_sleep(server, &engine)?;
     let twin = Raw::twin(&engine, &Shape::of(&engine, &container)?, "bench-raw", raw::FIRST_PORT)?;
 
-    out.line("milliseconds to the first byte of the answer\n");
-    out.line("  round   portreeve        raw   of it start      ratio");
+    out.line("asleep: milliseconds to the first byte of the answer\n");
+    let asleep = table(out, "start", rounds, || one(server, &engine, &container, &twin))?;
+    let frozen = measure_frozen(out, server, &engine, &twin, rounds)?;
+    let machine = machine(&engine)?;
+    out.line(&format!("on {}", machine.as_str().unwrap_or_default()));
+    let mut told = asleep;
+    told["machine"] = machine;
+    told["frozen"] = frozen;
+    Ok(told)
+}
+
+/// The same container frozen, with all that it needs to go on.
+fn measure_frozen(out: Out, server: &Server, engine: &Engine, twin: &Raw, rounds: usize) -> Result<Value> {
+    let manifest = server.kubeconfig.with_file_name("frozen.yaml");
+    fs::write(&manifest, MANIFEST.replace("idle: {after: 1s}", "idle: {after: 1h, freezeAfter: 1s}"))?;
+    server.cli(&["apply", "-f", manifest.to_str().context("the manifest's path is not UTF-8")?])?;
+    visit(server)?;
+    let container = container_of(server, engine)?;
+    twin.start()?;
+    out.line("\nfrozen: milliseconds to the first byte of the answer\n");
+    let told = table(out, "unpause", rounds, || {
+        in_phase(server, "Frozen")?;
+        // the word comes before the deed
+        clock::wait_unless_interrupted("the pause", PATIENCE, || match raw::paused(engine, &container) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("its container is not paused".into()),
+            Err(e) => Err(format!("{e:#}")),
+        })?;
+        let portreeve = visit(server)?;
+        in_phase(server, "Frozen")?;
+        twin.pause()?;
+        Ok(Round::of(portreeve, &twin.unpause()?))
+    })?;
+    twin.stop()?;
+    Ok(told)
+}
+
+/// Rounds beside one another, after one that does not count. `call`: what the daemon is asked for.
+fn table(out: Out, call: &str, rounds: usize, mut one: impl FnMut() -> Result<Round>) -> Result<Value> {
+    out.line(&format!("  round   portreeve        raw{:>14}      ratio", format!("of it {call}")));
     let mut all = Vec::new();
     for number in 0..=rounds {
-        let round = one(server, &engine, &container, &twin)?;
+        let round = one()?;
         let name = if number == 0 { "warm-up".into() } else { number.to_string() };
         let Round { portreeve, raw, raw_start, ratio } = round;
         out.line(&format!("{name:>7}{portreeve:>12.1}{raw:>11.1}{raw_start:>14.1}{ratio:>11.2}"));
@@ -79,10 +118,8 @@ pub fn measure(bench: &mut Bench, rounds: usize) -> Result<Value> {
         portreeve.median, raw.median, start.median, ratio.median, ratio.min, ratio.max
     ));
     out.line(&format!("portreeve - raw: {:.1} [{:.1} .. {:.1}] ms", more.median, more.min, more.max));
-    let machine = machine(&engine)?;
-    out.line(&format!("on {}", machine.as_str().unwrap_or_default()));
     Ok(json!({
-        "unit": "ms", "machine": machine, "rounds": all,
+        "unit": "ms", "rounds": all,
         "portreeve": portreeve, "raw": raw, "rawStart": start, "difference": more, "ratio": ratio,
     }))
 }
@@ -92,6 +129,10 @@ fn first_sleep(server: &Server, engine: &Engine) -> Result<String> {
     asleep(server)?;
     visit(server)?;
     asleep(server)?;
+    container_of(server, engine)
+}
+
+fn container_of(server: &Server, engine: &Engine) -> Result<String> {
     let instance = server.instances()?.pop().context("the instance is gone")?;
     let label = format!("portreeve.dev/uid={}", instance.uid);
     let mut containers = engine.docker.labelled(Object::Container, &label)?;
@@ -102,10 +143,14 @@ fn first_sleep(server: &Server, engine: &Engine) -> Result<String> {
 }
 
 fn asleep(server: &Server) -> Result<()> {
-    clock::wait_unless_interrupted("the instance falling asleep", PATIENCE, || {
+    in_phase(server, "Asleep")
+}
+
+fn in_phase(server: &Server, phase: &str) -> Result<()> {
+    clock::wait_unless_interrupted(&format!("the instance being {phase}"), PATIENCE, || {
         let seen = server.instances().map_err(|e| format!("{e:#}"))?;
         match seen.first() {
-            Some(instance) if instance.phase == "Asleep" => Ok(()),
+            Some(instance) if instance.phase == phase => Ok(()),
             Some(instance) => Err(format!("it is {}: {}", instance.phase, instance.message)),
             None => Err("it is gone".into()),
         }
@@ -133,13 +178,19 @@ fn one(server: &Server, engine: &Engine, container: &str, twin: &Raw) -> Result<
 
     let raw = twin.start()?;
     twin.stop()?;
-    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-    Ok(Round {
-        portreeve: millis(portreeve),
-        raw: millis(raw.total),
-        raw_start: millis(raw.call),
-        ratio: portreeve.as_secs_f64() / raw.total.as_secs_f64(),
-    })
+    Ok(Round::of(portreeve, &raw))
+}
+
+impl Round {
+    fn of(portreeve: Duration, raw: &raw::Start) -> Round {
+        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+        Round {
+            portreeve: millis(portreeve),
+            raw: millis(raw.total),
+            raw_start: millis(raw.call),
+            ratio: portreeve.as_secs_f64() / raw.total.as_secs_f64(),
+        }
+    }
 }
 
 /// What the figures depend on.

@@ -32,6 +32,22 @@ pub fn raise_weight(fleet: &Fleet) {
     }
 }
 
+/// Lets everything of a fleet go on that is frozen: a frozen process hears no kill, and keeps its namespace from ending.
+pub fn thaw(name: &str) {
+    roots().iter().for_each(|root| thaw_dir(&root.join(group(name))));
+}
+
+fn thaw_dir(dir: &Path) {
+    for (file, state) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        if dir.join(file).exists() {
+            // One that has ended meanwhile is what was wanted.
+            let _ = fs::write(dir.join(file), state);
+        }
+    }
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| thaw_dir(&e.path()));
+}
+
 /// Removes a fleet's groups once their processes are gone.
 pub fn remove(name: &str) -> Result<()> {
     for root in roots() {

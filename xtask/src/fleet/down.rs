@@ -39,6 +39,9 @@ pub fn clean(name: &str) -> Result<()> {
         // a process that is not yet entered finds its directory gone, or its starter dead, and ends by itself
         for entry in fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?.flatten() {
             if let Some(init) = state::recorded(&entry.path().join("init.pid")) {
+                // an error means that it is gone
+                let _ = init.signal(libc::SIGKILL);
+                cgroup::thaw(name);
                 init.kill()?;
             }
         }

@@ -55,7 +55,10 @@ pub fn resume(_: &Fleet, host: &Host) -> Result<()> {
 
 /// A power cut: nothing is told, everything stops. The disk stays.
 pub fn off(fleet: &Fleet, host: &Host) -> Result<()> {
-    host.init().with_context(|| format!("{} is off already", host.name))?.kill()?;
+    let init = host.init().with_context(|| format!("{} is off already", host.name))?;
+    init.signal(libc::SIGKILL)?;
+    cgroup::thaw(&fleet.name);
+    init.kill()?;
     cgroup::remove_host(fleet, host)
 }
 

@@ -219,7 +219,8 @@ impl Executor<'_> {
                 report.phase(Phase::Pending).not_ready("Unschedulable", why.clone());
                 format!("left {old}, and no host can take it: {why}")
             }
-            (Want::Sleep | Want::Stop, _) => {
+            (Want::Freeze | Want::Sleep | Want::Stop, _) => {
+                self.rest_if_frozen(want);
                 rest_unbound(&mut report, want);
                 format!("left {old}; it is placed when it wakes")
             }
@@ -249,7 +250,9 @@ impl Executor<'_> {
                 ("Recreated", format!("{lost}: made anew on {}", placement.node), format!(" ({})", placement.message))
             }
             Some(Loss::GivenUp) if self.instance.metadata.deletion_timestamp.is_none() => {
-                rest_unbound(&mut report, want(&self.instance, activity(self.ctx, &self.instance), now));
+                let want = want(&self.instance, activity(self.ctx, &self.instance), now);
+                self.rest_if_frozen(want);
+                rest_unbound(&mut report, want);
                 ("GivenUp", format!("{lost}: it is placed when it wakes"), String::new())
             }
             _ => return Ok(Step::LookAgain),
@@ -263,6 +266,13 @@ impl Executor<'_> {
         let message = format!("{told}{why}{data}; what may still run on {old} is removed when that host is back");
         self.event(EventType::Warning, reason, message);
         Ok(Step::LookAgain)
+    }
+
+    /// What was frozen is asleep elsewhere: its use, which only froze it, must not wake it there.
+    fn rest_if_frozen(&self, want: Want) {
+        if want == Want::Freeze {
+            self.ctx.activity.rest(&self.key);
+        }
     }
 
     /// Commits that it has left, and with it that an eviction has had its way.

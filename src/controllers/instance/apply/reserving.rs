@@ -110,7 +110,7 @@ impl Executor<'_> {
                 && (mine || asker.is_none())
                 && let Some(idle) = self.may_rest(&other)
             {
-                idlers.push(Idler { key, holds, idle });
+                idlers.push(Idler { key, holds, frozen: other.status.phase == Phase::Frozen, idle });
             }
         }
         match room(needed.minus(coming), idlers) {
@@ -124,7 +124,7 @@ impl Executor<'_> {
     fn may_rest(&self, other: &Instance) -> Option<Duration> {
         let now = self.ctx.clock.now();
         let seen = activity(self.ctx, other);
-        let may = is_up(other)
+        let may = (is_up(other) || other.status.phase == Phase::Frozen)
             && other.spec.power == Power::Auto
             && other.metadata.deletion_timestamp.is_none()
             && !is_kept_awake(other, now)

@@ -4,7 +4,8 @@ use crate::model::{ConditionStatus, InstanceStatus, Phase, condition};
 
 use super::super::super::recorder::EventType;
 use super::super::adoption::NOT_ADOPTABLE;
-use super::super::health::{LIVENESS_FAILED, READINESS_FAILED};
+use super::super::freezing::FROZEN;
+use super::super::health::{HAS_STARTED, LIVENESS_FAILED, READINESS_FAILED};
 use super::super::loss::HOST_LOST;
 use super::super::report::NO_ROOM;
 use super::Executor;
@@ -58,7 +59,11 @@ impl Executor<'_> {
             (ConditionStatus::True, _) if before.is_some_and(|before| before.reason == READINESS_FAILED) => {
                 self.event(EventType::Normal, "Ready", "the readiness probe passes");
             }
-            (ConditionStatus::True, _) => self.event(EventType::Normal, "Ready", "the app has started"),
+            (ConditionStatus::True, _) if before.is_some_and(|before| before.reason == FROZEN) => {
+                self.event(EventType::Normal, "Ready", "the app goes on where it was frozen");
+            }
+            (ConditionStatus::True, _) => self.event(EventType::Normal, "Ready", HAS_STARTED),
+            (_, Phase::Frozen) if reason == FROZEN => self.event(EventType::Normal, FROZEN, message),
             (_, Phase::Running) if reason == READINESS_FAILED => self.event(EventType::Warning, "Unhealthy", message),
             (_, Phase::Starting) if reason == LIVENESS_FAILED => {
                 self.event(EventType::Warning, "Unhealthy", message);

@@ -12,6 +12,10 @@ impl World {
     /// Makes ready to run a command; the id to run it by.
     pub fn exec(&mut self, container: &str, options: ExecOptions) -> Done<String> {
         let c = self.find_mut(container)?;
+        if c.state == RunState::Paused {
+            let message = format!("Container {container} is paused, unpause the container before exec");
+            return refuse(EngineErrorKind::Conflict, message);
+        }
         if c.state != RunState::Running {
             let message = format!("Container {} is not running", c.id);
             return refuse(EngineErrorKind::Conflict, message);

@@ -23,6 +23,7 @@ pub struct SeenContainer {
     /// Empty when it carries none: a stranger's.
     pub uid: String,
     pub running: bool,
+    pub paused: bool,
     pub ports: Vec<PortMap>,
     pub networks: Vec<String>,
     pub image: String,
@@ -65,6 +66,11 @@ impl SimEngine {
 
     pub fn set_disk_full(&self, full: bool) {
         self.world().disk_full = full;
+    }
+
+    /// Its kernel can freeze containers, or not.
+    pub fn set_freezer(&self, there: bool) {
+        self.world().no_freezer = !there;
     }
 
     /// No directory can be made below this host path.
@@ -198,10 +204,7 @@ impl SimEngine {
 
     pub fn pause_by_hand(&self, name: &str, paused: bool) {
         let id = self.id_of(name);
-        self.by_hand(|world| {
-            world.find_mut(&id)?.state = if paused { RunState::Paused } else { RunState::Running };
-            Ok(())
-        });
+        self.by_hand(|world| world.set_paused(&id, paused));
     }
 
     pub fn remove_by_hand(&self, name: &str) {
@@ -378,6 +381,7 @@ impl SimEngine {
                 name: c.name.clone(),
                 uid: c.spec.labels.get(labels::UID).cloned().unwrap_or_default(),
                 running: c.state == RunState::Running,
+                paused: c.state == RunState::Paused,
                 ports: c.spec.ports.clone(),
                 networks: c.endpoints.keys().cloned().collect(),
                 image: c.spec.image.clone(),

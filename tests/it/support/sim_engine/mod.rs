@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use portreeve::clock::SharedClock;
-use portreeve::docker::engine::{EngineError, EngineErrorKind, EngineResult};
+use portreeve::docker::engine::{EngineError, EngineErrorKind, EngineResult, RunState};
 use portreeve::docker::timeouts;
 use portreeve::docker::turns::{Turns, Weight};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
@@ -156,6 +156,7 @@ impl SimEngine {
             taken_ports: BTreeSet::new(),
             forbidden_binds: BTreeSet::new(),
             disk_full: false,
+            no_freezer: false,
             planned_exits: Vec::new(),
             lost_events: 0,
             history: VecDeque::new(),
@@ -224,6 +225,10 @@ impl SimEngine {
         let engine = self.clone();
         tokio::spawn(async move {
             sleep(exit.after).await;
+            // Who is frozen ends when it goes on.
+            while engine.is_paused(&exit.id) {
+                sleep(Duration::from_millis(10)).await;
+            }
             engine.step(|world| {
                 if world.containers.get(&exit.id).is_some_and(|c| c.runs == exit.run) {
                     world.end(&exit.id, exit.code, exit.oom);
@@ -235,6 +240,10 @@ impl SimEngine {
     /// For [`fleet::SimFleet`].
     fn asked_for(&self) {
         assert!(!self.inner.panics.swap(false, Ordering::SeqCst), "on purpose");
+    }
+
+    pub fn is_paused(&self, container: &str) -> bool {
+        self.world().find(container).is_some_and(|c| c.state == RunState::Paused)
     }
 
     fn is_away(&self) -> bool {
@@ -283,8 +292,11 @@ impl SimEngine {
         effect: impl FnOnce(&mut World) -> Done<T> + Send + 'static,
     ) -> EngineResult<T> {
         let heavy = ["create container", "start container", "remove container", "create network", "remove network"];
-        let heavy = heavy.contains(&op);
-        let weight = if heavy { Weight::Heavy } else { Weight::Light };
+        let weight = match op {
+            "unpause container" => Weight::Thaw,
+            op if heavy.contains(&op) => Weight::Heavy,
+            _ => Weight::Light,
+        };
         let _turn = self.inner.turns.take(op, object, weight).await?;
         self.write_in_turn(op, object, cost, limit, effect).await
     }

@@ -12,6 +12,9 @@ use super::world::{Done, PlannedExit, SimContainer, Usage, World, refuse};
 impl World {
     pub fn start(&mut self, container: &str) -> Done<()> {
         let c = self.find_mut(container)?;
+        if c.state == RunState::Paused {
+            return refuse(EngineErrorKind::Conflict, "cannot start a paused container, try unpause instead");
+        }
         if c.alive() {
             return Ok(());
         }

@@ -147,6 +147,8 @@ pub struct World {
     /// Host paths under which no directory can be made.
     pub forbidden_binds: BTreeSet<String>,
     pub disk_full: bool,
+    /// Its kernel cannot freeze containers.
+    pub no_freezer: bool,
     pub planned_exits: Vec<PlannedExit>,
     pub lost_events: u32,
     /// The last 256, as a daemon keeps them.
@@ -292,11 +294,52 @@ impl World {
         if !c.alive() {
             return Ok(());
         }
-        let id = c.id.clone();
+        let (id, paused) = (c.id.clone(), c.state == RunState::Paused);
         self.emit_container(&id, "kill", &[("signal", "15".into())]);
+        if paused {
+            // It goes on to hear the signal.
+            self.emit_container(&id, "unpause", &[]);
+        }
         self.end(&id, code, false);
         self.emit_container(&id, "stop", &[]);
         Ok(())
+    }
+
+    /// Freezes it, or lets it go on. Refused, in the words of a real one, when it is so already.
+    pub fn set_paused(&mut self, container: &str, paused: bool) -> Done<()> {
+        let no_freezer = self.no_freezer;
+        let c = self.find_mut(container)?;
+        let id = c.id.clone();
+        let (to, action) = match (paused, c.state) {
+            (true, RunState::Running) if no_freezer => {
+                let message = format!("Cannot pause container {id}: cgroups: freezer not supported: unknown");
+                return refuse(EngineErrorKind::Server, message);
+            }
+            (true, RunState::Running) => (RunState::Paused, "pause"),
+            (true, RunState::Paused) => {
+                return refuse(EngineErrorKind::Conflict, format!("Container {id} is already paused"));
+            }
+            (true, _) => return refuse(EngineErrorKind::Conflict, format!("Container {id} is not running")),
+            (false, RunState::Paused) => (RunState::Running, "unpause"),
+            (false, _) => return refuse(EngineErrorKind::Server, format!("Container {id} is not paused")),
+        };
+        c.state = to;
+        self.emit_container(&id, action, &[]);
+        Ok(())
+    }
+
+    /// The same as the seam has it: what is so already is done.
+    pub fn pause(&mut self, container: &str, paused: bool) -> Done<()> {
+        let wanted = if paused { RunState::Paused } else { RunState::Running };
+        let refusal = match self.set_paused(container, paused) {
+            Err(refusal) if refusal.kind != EngineErrorKind::NotFound => refusal,
+            done => return done,
+        };
+        match self.find_mut(container)?.state {
+            state if state == wanted => Ok(()),
+            RunState::Running | RunState::Paused => refuse(EngineErrorKind::Server, refusal.message),
+            _ => refuse(EngineErrorKind::Conflict, refusal.message),
+        }
     }
 
     pub fn remove(&mut self, container: &str) {

@@ -95,6 +95,18 @@ impl EngineWrite for SimEngine {
         self.write("start container", id, pace.start, timeouts::HEAVY, move |world| world.start(&owned)).await
     }
 
+    async fn pause_container(&self, id: &str) -> EngineResult<()> {
+        reference::check("pause container", id)?;
+        let (owned, pace) = (id.to_owned(), self.pace());
+        self.write("pause container", id, pace.write, timeouts::QUICK, move |world| world.pause(&owned, true)).await
+    }
+
+    async fn unpause_container(&self, id: &str) -> EngineResult<()> {
+        reference::check("unpause container", id)?;
+        let (owned, pace) = (id.to_owned(), self.pace());
+        self.write("unpause container", id, pace.write, timeouts::QUICK, move |world| world.pause(&owned, false)).await
+    }
+
     async fn stop_turn(&self, id: &str) -> EngineResult<Turn> {
         self.inner.turns.take("stop container", id, Weight::Stop).await
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use http::StatusCode;
-use portreeve::docker::engine::{ContainerStats, EngineRead, Limits, RunState};
+use portreeve::docker::engine::{ContainerStats, EngineErrorKind, EngineRead, Limits};
 use portreeve::docker::reference;
 use serde::Deserialize;
 
 use super::super::describe::state;
+use super::super::world::Refusal;
 use super::answer::{Refused, Reply, empty, json, stream};
 use super::apps::Apps;
 use super::{Asked, Host, describe};
@@ -86,6 +87,10 @@ fn is_alive(host: &Host, id: &str) -> Result<bool, Refused> {
 /// 304 when it runs already.
 pub async fn start(host: &Arc<Host>, asked: &Asked) -> Reply {
     let id = host.resolve(&asked.object)?;
+    if host.engine.is_paused(&id) {
+        let message = "cannot start a paused container, try unpause instead";
+        return Err(Refused::new(StatusCode::CONFLICT, message));
+    }
     if is_alive(host, &id)? {
         return Ok(empty(StatusCode::NOT_MODIFIED));
     }
@@ -157,28 +162,15 @@ pub fn kill(host: &Host, asked: &Asked) -> Reply {
 
 pub fn pause(host: &Host, asked: &Asked, pause: bool) -> Reply {
     let id = host.resolve(&asked.object)?;
-    let (from, to, action) = match pause {
-        true => (RunState::Running, RunState::Paused, "pause"),
-        false => (RunState::Paused, RunState::Running, "unpause"),
+    let paused = host.engine.step(|world| world.set_paused(&id, pause));
+    // Of one that is not paused it is told in another way.
+    let status = if pause { StatusCode::CONFLICT } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let told = |refusal: Refusal| match refusal.kind {
+        EngineErrorKind::NotFound => Refused::not_found(refusal.message),
+        EngineErrorKind::Server => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
+        _ => Refused::new(status, refusal.message),
     };
-    host.engine.step(|world| {
-        let Some(c) = world.containers.get_mut(&id).filter(|c| c.state == from) else {
-            // It is told in two ways.
-            return Err(match pause {
-                true if world.containers.get(&id).is_some_and(|c| c.state == to) => {
-                    Refused::new(StatusCode::CONFLICT, format!("Container {id} is already paused"))
-                }
-                true => Refused::new(StatusCode::CONFLICT, format!("Container {id} is not running")),
-                false => {
-                    let message = format!("Container {id} is not paused");
-                    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-                }
-            });
-        };
-        c.state = to;
-        world.emit_container(&id, action, &[]);
-        Ok(empty(StatusCode::NO_CONTENT))
-    })
+    paused.map(|()| empty(StatusCode::NO_CONTENT)).map_err(told)
 }
 
 pub async fn rename(host: &Host, asked: &Asked) -> Reply {
