@@ -246,13 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_frozen_is_so_before_it_is_stopped() {
-        let told = |after: Option<&str>, freeze: &str| {
-            let span = |text: &str| text.parse::<Span>().unwrap();
-            let mut errors = FieldErrors::default();
-            let idle = Idle { after: after.map(span), freeze_after: Some(span(freeze)), ..Idle::default() };
-            validate_idle(&idle, &mut errors);
-            Vec::from(errors).iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
+        let told = |after: Option<&str>, freeze: &str| errors(&json!({"after": after, "freezeAfter": freeze}), "1");
         for (after, freeze) in [(None, "29m"), (Some("10s"), "1s"), (Some("1h"), "59m")] {
             assert_eq!(told(after, freeze), [""; 0], "{after:?} {freeze}");
         }

@@ -290,7 +290,7 @@ mod tests {
         ] {
             let mut instance = instance(phase, Power::Auto);
             instance.spec.idle.freeze_after = Some("2m".parse().unwrap());
-            let told = explain(&instance, activity, at(0));
+            let told = explain(&instance, activity, &[], at(0));
             assert_eq!(told.wanted, wanted, "{phase:?} {activity:?}");
             assert!(told.because.contains(because), "{phase:?}: {}", told.because);
             assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
