@@ -82,7 +82,8 @@ pub fn check_framing(head: &Parts) -> Result<(), BadHead> {
     }
     // HTTP/2 has the path in a field of its own, where a whole URL may stand; an authority alone is looked at later.
     let path = head.uri.path();
-    if !path.is_empty() && !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+    let known = path.is_empty() || path.starts_with('/') || path == "*" && head.method == Method::OPTIONS;
+    if !known {
         return Err(BadHead::InvalidTarget);
     }
     check_length(&head.headers)

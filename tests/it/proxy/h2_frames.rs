@@ -112,10 +112,10 @@ async fn frames_that_are_wrong_end_their_stream_or_their_connection() {
         assert!(ended.as_ref().is_none_or(fits), "{what}: {ended:?}");
     }
     let late = [asks(1), frame(DATA, END_STREAM, 1, b"late")].concat();
-    assert!(matches!(
-        bench.told_off("data after the end", &late).await,
-        Outcome::Ended(STREAM_CLOSED) | Outcome::Cut | Outcome::Answered(200)
-    ));
+    let outcome = bench.told_off("data after the end", &late).await;
+    // The answer may have been quicker.
+    let ended = [STREAM_CLOSED, PROTOCOL_ERROR].map(Outcome::Ended).contains(&outcome);
+    assert!(ended || matches!(outcome, Outcome::Cut | Outcome::Answered(200)), "{outcome:?}");
     // What nobody knows is passed over.
     let unknown = [frame(0xbe, 0xff, 0, b"?"), frame(SETTINGS, 0, 0, &[0xbe, 0xef, 0, 0, 0, 1]), asks(1)].concat();
     assert_eq!(bench.told_off("unknown frames and settings", &unknown).await, Outcome::Answered(200));

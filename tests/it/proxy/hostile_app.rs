@@ -46,7 +46,10 @@ impl Hostile {
     }
 }
 
-async fn answer_all(mut stream: TcpStream, script: Option<(Vec<u8>, Then, Arc<std::sync::Mutex<Vec<u8>>>)>) {
+/// What is answered, what happens then, and where it is told what still came.
+type Script = (Vec<u8>, Then, Arc<std::sync::Mutex<Vec<u8>>>);
+
+async fn answer_all(mut stream: TcpStream, script: Option<Script>) {
     let mut bytes = vec![];
     while let Ok(1..) = stream.read_buf(&mut bytes).await {
         let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
