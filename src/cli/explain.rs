@@ -125,7 +125,7 @@ mod tests {
             shown.starts_with("KIND:     Instance\nVERSION:  portreeve.dev/v1\nFIELD:    spec.idle <Object>\n"),
             "{shown}"
         );
-        assert!(shown.contains("  after <duration>\n    Time without requests"), "{shown}");
+        assert!(shown.contains("  after <duration>\n    Time without use"), "{shown}");
         let ports = page(Kind::Instance, &["spec", "ports"]).unwrap();
         assert!(ports.contains("<[]Object>") && ports.contains("  containerPort <integer> -required-\n"), "{ports}");
         let power = page(Kind::Instance, &["spec", "power"]).unwrap();

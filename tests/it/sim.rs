@@ -473,8 +473,8 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
     eprintln!("{frozen} containers were seen paused");
     assert!(frozen >= 1000, "too few to show anything");
     assert!(unready >= 100 && killed >= 100, "too few to show anything");
-    assert!(full >= 100, "a host was full in {full} of a thousand lives: too few to show anything");
-    assert!(recreated >= 100, "{recreated} instances of a thousand lives lost their host: too few to show anything");
+    assert!(full >= 50, "a host was full in {full} of a thousand lives: too few to show anything");
+    assert!(recreated >= 50, "{recreated} instances of a thousand lives lost their host: too few to show anything");
 }
 
 #[test]
