@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use portreeve::clock::SystemClock;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, PATIENCE, condition, instance_with, serves, within};
@@ -10,8 +11,12 @@ use crate::sleep::WebSocket;
 
 /// An instance that is frozen two seconds after its last use.
 fn freezer(plane: &mut ControlPlane, name: &str, after: &str) -> String {
+    freezer_after(plane, name, "2s", after)
+}
+
+fn freezer_after(plane: &mut ControlPlane, name: &str, freeze: &str, after: &str) -> String {
     let volumes = json!([{"name": "data", "mountPath": "/data"}]);
-    plane.apply(&instance_with(name, &json!({"idle": {"after": after, "freezeAfter": "2s"}, "volumes": volumes})));
+    plane.apply(&instance_with(name, &json!({"idle": {"after": after, "freezeAfter": freeze}, "volumes": volumes})));
     let page = plane.page(name, "/");
     assert_eq!(page.field("boots"), "1");
     page.field("pid")
@@ -34,7 +39,7 @@ fn until_state(plane: &ControlPlane, name: &str, state: &str) -> Value {
 /// How often the daemon told of this since then.
 fn told(plane: &ControlPlane, container: &Value, action: &str, since: Timestamp) -> usize {
     let id = container["Id"].as_str().expect("an id");
-    let (since, until) = (since.as_second(), Timestamp::now().as_second() + 1);
+    let (since, until) = (since.as_second(), SystemClock::new().now().as_second() + 1);
     let filters = format!("%7B%22container%22:%5B%22{id}%22%5D,%22event%22:%5B%22{action}%22%5D%7D");
     let path = format!("/events?since={since}&until={until}&filters={filters}");
     let events = plane.daemon.ask("GET", &path, None).expect("an answer");
@@ -100,9 +105,10 @@ fn what_is_frozen_serves_the_next_request_as_the_same_run() {
 fn a_crowd_with_requests_and_sockets_ends_a_pause_once() {
     let mut plane = ControlPlane::start(32_760);
     let name = "throng";
-    freezer(&mut plane, name, "10m");
+    // None of the crowd is so late that it was frozen again.
+    freezer_after(&mut plane, name, "8s", "10m");
     let container = freezes(&plane, name);
-    let pauses = told(&plane, &container, "unpause", Timestamp::now() - PATIENCE);
+    let begun = SystemClock::new().now();
     let crowd = &plane;
     std::thread::scope(|scope| {
         let pages: Vec<_> = (0..30).map(|_| scope.spawn(|| crowd.request("GET", name, "/", ""))).collect();
@@ -115,14 +121,20 @@ fn a_crowd_with_requests_and_sockets_ends_a_pause_once() {
             assert_eq!(socket.join().expect("a visitor"), b"here");
         }
     });
-    assert_eq!(told(&plane, &container, "unpause", Timestamp::now() - PATIENCE), pauses + 1);
+    assert_eq!(told(&plane, &container, "unpause", begun), 1);
+}
 
-    // A socket that is open keeps it from being frozen; when it closes nothing does.
+#[test]
+fn a_silent_socket_outlasts_a_pause_and_its_next_message_ends_it() {
+    let mut plane = ControlPlane::start(32_340);
+    let name = "quiet-tab";
+    freezer(&mut plane, name, "10m");
     let mut socket = WebSocket::open(&plane, name);
-    plane.comes_to_stay(name, Duration::from_secs(6), serves);
-    assert_eq!(socket.echo(b"still"), b"still");
-    drop(socket);
-    freezes(&plane, name);
+    assert_eq!(socket.echo(b"here"), b"here");
+    for _ in 0..2 {
+        freezes(&plane, name);
+        assert_eq!(socket.echo(b"still here"), b"still here", "over the same connection");
+    }
 }
 
 #[test]
