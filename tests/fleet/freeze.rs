@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use portreeve::clock::SystemClock;
 use serde_json::{Value, json};
 
-use crate::control_plane::{ControlPlane, PATIENCE, condition, instance_with, serves, within};
+use crate::control_plane::{ControlPlane, PATIENCE, condition, instance_with, within};
 use crate::sleep::WebSocket;
 
 /// An instance that is frozen two seconds after its last use.
