@@ -29,6 +29,8 @@ pub enum HostGrant {
     Port(u16),
     /// A URL that the control plane asks, from where it is.
     Url(String),
+    /// What other programs of the host are told of the container, and may believe.
+    Label { key: String, value: String },
 }
 
 impl HostGrant {
@@ -57,6 +59,7 @@ impl fmt::Display for HostGrant {
             HostGrant::NewPrivileges => f.write_str("lets programs gain rights"),
             HostGrant::Runtime(name) => write!(f, "chooses the runtime {name:?}"),
             HostGrant::Port(port) => write!(f, "takes the host's port {port}"),
+            HostGrant::Label { key, value } => write!(f, "tells other programs of the host {key:?}: {value:?}"),
             HostGrant::Url(url) => write!(f, "makes the control plane ask {url:?}"),
         }
     }
@@ -95,6 +98,7 @@ impl InstanceSpec {
             placement: _,
             runtime,
             gpus: _,
+            container_labels,
             security,
             adopt,
         } = self;
@@ -118,6 +122,10 @@ impl InstanceSpec {
         }
         if !runtime.is_empty() {
             takes("spec.runtime".into(), HostGrant::Runtime(runtime.clone()));
+        }
+        for (key, value) in container_labels {
+            let grant = HostGrant::Label { key: key.clone(), value: value.clone() };
+            takes("spec.containerLabels".into(), grant);
         }
         // Taking capabilities away and writing nothing to the root are no grants.
         let Security { privileged, read_only_root: _, cap_add, cap_drop: _, no_new_privileges } = security;
@@ -187,7 +195,7 @@ mod tests {
             "volumes": [{"name": "a", "mountPath": "/a"}, {"name": "s", "mountPath": "/s", "hostPath": "/var/run/docker.sock"},
                         {"name": "r", "mountPath": "/r", "hostPath": "/", "readOnly": true},
                         {"name": "v", "mountPath": "/v", "volumeName": "pr.default.bob.home"}],
-            "runtime": "runc",
+            "runtime": "runc", "containerLabels": {"traefik.enable": "true"},
             "security": {"privileged": true, "capAdd": ["KILL", "SYS_ADMIN", "ALL"], "noNewPrivileges": false},
             "routes": [
                 {"auth": {"mode": "JWT", "jwt": {"issuer": "i", "jwksURL": "https://i.test/jwks"}, "loginURL": "https://l.test"}},
@@ -205,6 +213,7 @@ mod tests {
                 "spec.volumes[2].hostPath: mounts \"/\" of the host read-only",
                 "spec.volumes[3].volumeName: mounts the Docker volume \"pr.default.bob.home\"",
                 "spec.runtime: chooses the runtime \"runc\"",
+                "spec.containerLabels: tells other programs of the host \"traefik.enable\": \"true\"",
                 "spec.security.privileged: gives all rights on the host",
                 "spec.security.capAdd[1]: adds the capability \"SYS_ADMIN\"",
                 "spec.security.capAdd[2]: adds the capability \"ALL\"",

@@ -1,5 +1,7 @@
 //! Instance: one user's app. The spec is what the user wrote; [`InstanceSpec`]'s methods apply the defaults where they are used.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +111,12 @@ pub struct InstanceSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(range(max = 64))]
     pub gpus: u32,
+    /// Labels of the container, for other programs on its host, such as Traefik; in values `{name}` and `{namespace}` stand for
+    /// the instance's. A change makes a new container, as Docker changes no labels. Setting any is the administrators' alone:
+    /// such programs may believe whatever stands there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub container_labels: BTreeMap<String, String>,
     /// What the container may do to its host. Default: as little as ordinary images need.
     #[serde(default, skip_serializing_if = "is_default")]
     pub security: Security,

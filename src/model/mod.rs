@@ -6,6 +6,7 @@
 mod access_token;
 mod adoption;
 mod conditions;
+mod container_labels;
 mod docker_host;
 mod endpoint;
 mod env;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::adoption::{is_volume_name, validate_adoption};
+use super::container_labels::validate_container_labels;
 use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
@@ -68,6 +69,7 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
     validate_env(instance, &mut errors);
     validate_ports(instance, &mut errors);
     validate_volumes(instance, &mut errors);
+    validate_container_labels(instance, &mut errors);
     validate_resources(instance, &mut errors);
     validate_probes(instance, &mut errors);
     validate_idle(instance, &mut errors);

@@ -26,6 +26,7 @@ fn an_instance_becomes_a_container_as_its_spec_says() {
             {"name": "shared", "mountPath": "/shared", "hostPath": format!("{}/{{name}}", shared.display())},
         ],
         "resources": {"memory": "48Mi", "cpu": "250m", "pids": 77},
+        "containerLabels": {"traefik.http.routers.app.rule": "Host(`{name}.example.com`)"},
         "routes": [{"paths": [{"prefix": "/", "port": "http"}, {"prefix": "/health", "port": "admin"}]}],
     });
     plane.apply(&instance_with(name, &spec));
@@ -37,6 +38,7 @@ fn an_instance_becomes_a_container_as_its_spec_says() {
     let labels = &container["Config"]["Labels"];
     assert_eq!(labels["portreeve.dev/uid"], object["metadata"]["uid"]);
     assert_eq!(labels["portreeve.dev/namespace"], "default");
+    assert_eq!(labels["traefik.http.routers.app.rule"], "Host(`provisioned.example.com`)");
     assert!(labels["portreeve.dev/cluster"].as_str().is_some_and(|c| !c.is_empty()), "{labels}");
 
     let host = &container["HostConfig"];

@@ -1,7 +1,5 @@
 //! What the daemon should have for an instance: a pure function of its spec and its bound host ports.
 
-use std::collections::BTreeMap;
-
 use sha2::{Digest, Sha256};
 
 use crate::docker::engine::{ContainerSpec, EnvSource, Limits, Mount, PortMap};
@@ -15,7 +13,7 @@ pub fn container_spec(cluster: &str, instance: &Instance) -> ContainerSpec {
     let mut result = ContainerSpec {
         name: labels::object_name(&key),
         image: spec.image.clone(),
-        labels: BTreeMap::new(),
+        labels: spec.container_labels.iter().map(|(key, value)| (key.clone(), instance.fill(value))).collect(),
         entrypoint: spec.command.clone(),
         cmd: spec.args.clone(),
         working_dir: spec.working_dir.clone(),
@@ -45,7 +43,7 @@ pub fn container_spec(cluster: &str, instance: &Instance) -> ContainerSpec {
     };
     let restart = instance.metadata.annotations.get(RESTART_ANNOTATION);
     let hash = spec_hash(&result, restart.map_or("", |r| r));
-    result.labels = labels::owner_labels(cluster, &key, &instance.metadata.uid);
+    result.labels.extend(labels::owner_labels(cluster, &key, &instance.metadata.uid));
     result.labels.insert(labels::ROLE.into(), "app".into());
     result.labels.insert(labels::SPEC_HASH.into(), hash);
     result
@@ -63,7 +61,7 @@ pub fn named_volumes(instance: &Instance) -> impl Iterator<Item = (&Volume, Stri
 
 /// Hash of all that needs a new container when it changes: 64 bits of SHA-256, in hexadecimal.
 fn spec_hash(spec: &ContainerSpec, restart: &str) -> String {
-    let fixed = ContainerSpec { labels: BTreeMap::new(), limits: Limits::default(), ..spec.clone() };
+    let fixed = ContainerSpec { limits: Limits::default(), ..spec.clone() };
     let json = serde_json::to_vec(&fixed).expect("plain data serialises");
     let digest = Sha256::new().chain_update(&json).chain_update([0]).chain_update(restart).finalize();
     digest[..8].iter().map(|b| format!("{b:02x}")).collect()
@@ -202,12 +200,21 @@ mod tests {
             ("resources", json!({"shm": "1Gi"})),
             ("security", json!({"capDrop": ["ALL"]})),
             ("user", json!("1000")),
+            ("containerLabels", json!({"traefik.enable": "true"})),
         ] {
             assert_ne!(with(path, value), before, "{path} would not be applied");
         }
         let mut restarted = instance(base());
         restarted.metadata.annotations.insert(RESTART_ANNOTATION.into(), "now".into());
         assert_ne!(hash(&restarted), before);
+    }
+
+    #[test]
+    fn labels_for_others_stand_beside_ours_and_take_none_of_their_places() {
+        let mut spec = base();
+        spec["containerLabels"] = json!({"rule": "Host(`{name}.test`)", labels::UID: "another's"});
+        let labels = container_spec("c", &instance(spec)).labels;
+        assert_eq!((labels["rule"].as_str(), labels[labels::UID].as_str()), ("Host(`alice.test`)", "u1"));
     }
 
     #[test]
