@@ -114,6 +114,8 @@ struct Pump<R, W> {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     fn new(from: R, early: Bytes, to: W) -> Pump<R, W> {
+        // Empty as it may be, it keeps the buffer that the connection's heads were read into.
+        let early = if early.is_empty() { Bytes::new() } else { early };
         Pump { from, to, early, rest: Vec::new(), taken: 0, flushed: true, ended: false }
     }
 
