@@ -337,7 +337,7 @@ fn whatever_is_asked_for_together_ends_at_rest_and_is_looked_at_seldom() {
             for _ in 0..2 {
                 assert_eq!(world.phase("alice").await, Some(Phase::Asleep), "{what}");
                 let more = looks(&world, 3 * 60 * MINUTE).await.saturating_sub(without);
-                assert!(more <= 100, "{more} looks in three hours in which nobody came, {what}");
+                assert!(more <= 40, "{more} looks in three hours in which nobody came, {what}");
             }
             world.crash().await;
         });
