@@ -234,12 +234,16 @@ impl OpenGuard {
 
     /// Records a use, unless one was recorded within the last second: for calls as frequent as packets. Whether it did.
     pub fn touch_if_due(&self) -> bool {
-        let now = BASE + self.clock.monotonic();
-        let due = now.saturating_sub(self.entry.last()) >= TOUCH_EVERY;
+        let due = self.is_touch_due();
         if due {
-            self.entry.touch(now);
+            self.entry.touch(BASE + self.clock.monotonic());
         }
         due
+    }
+
+    /// Whether that would record one.
+    pub fn is_touch_due(&self) -> bool {
+        (BASE + self.clock.monotonic()).saturating_sub(self.entry.last()) >= TOUCH_EVERY
     }
 }
 

@@ -34,16 +34,38 @@ impl Use {
         self.websocket.then(Messages::default)
     }
 
-    /// Takes note of bytes that pass. One that rests with its connections kept is woken by a message.
+    /// Takes note of what a visitor sends. One that rests with its connections kept is woken by a message.
     pub fn note(&self, messages: &mut Option<Messages>, bytes: &[u8]) {
-        if messages.as_mut().is_some_and(|messages| !messages.carry(bytes)) || !self.open.touch_if_due() {
-            return;
+        if carry(messages, bytes) {
+            self.touch();
         }
-        let now = self.state.cache.instance(&self.key).filter(|now| now.metadata.uid == self.uid);
-        if now.is_some_and(|now| now.status.phase != Phase::Running) {
+    }
+
+    /// Takes note of what the app sends. Its last words are no wish to start it again.
+    pub fn note_answer(&self, messages: &mut Option<Messages>, bytes: &[u8]) {
+        let ends = || matches!(self.phase(), Some(Phase::Stopping | Phase::Asleep | Phase::Stopped));
+        if carry(messages, bytes) && self.open.is_touch_due() && !ends() {
+            self.touch();
+        }
+    }
+
+    /// In this order: who decides in between that it rests looks at its use after that is to be seen in the cache.
+    fn touch(&self) {
+        if self.open.touch_if_due() && self.phase().is_some_and(|phase| phase != Phase::Running) {
             self.state.waker.wake(&self.key);
         }
     }
+
+    /// `None`: it is gone, whatever has its name by now.
+    fn phase(&self) -> Option<Phase> {
+        let now = self.state.cache.instance(&self.key).filter(|now| now.metadata.uid == self.uid);
+        now.map(|now| now.status.phase)
+    }
+}
+
+/// Whether any of these bytes is use.
+fn carry(messages: &mut Option<Messages>, bytes: &[u8]) -> bool {
+    messages.as_mut().is_none_or(|messages| messages.carry(bytes))
 }
 
 /// Where one direction of a WebSocket is between frames.

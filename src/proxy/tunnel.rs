@@ -84,7 +84,7 @@ where
 {
     let (mut sent, mut answered) = (counted.messages(), counted.messages());
     let up = poll_fn(|cx| up.poll(cx, |bytes| counted.note(&mut sent, bytes)));
-    let down = poll_fn(|cx| down.poll(cx, |bytes| counted.note(&mut answered, bytes)));
+    let down = poll_fn(|cx| down.poll(cx, |bytes| counted.note_answer(&mut answered, bytes)));
     tokio::pin!(up, down);
     let (first, second) = tokio::select! {
         ended = &mut up => (ended, futures::future::Either::Left(down)),

@@ -23,6 +23,8 @@ mod partition;
 mod ports;
 #[path = "sim/probes.rs"]
 mod probes;
+#[path = "sim/rest.rs"]
+mod rest;
 #[path = "sim/room.rs"]
 mod room;
 #[path = "sim/sick.rs"]

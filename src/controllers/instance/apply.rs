@@ -247,7 +247,10 @@ impl<'a> Executor<'a> {
             return Ok(Step::LookAgain);
         }
         match self.engine()?.pause_container(id).await {
-            Ok(()) => Ok(Step::Next),
+            Ok(()) => {
+                self.ctx.health.busy.stood_still(&self.instance);
+                Ok(Step::Next)
+            }
             // It has ended.
             Err(e) if matches!(e.kind, EngineErrorKind::Conflict | EngineErrorKind::NotFound) => Ok(Step::LookAgain),
             Err(e) if matches!(e.kind, EngineErrorKind::Server | EngineErrorKind::Invalid) => {

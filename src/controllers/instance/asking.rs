@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::super::Context;
 use super::super::recorder::EventType;
+use super::observe::regarded;
 use super::plan::ActivitySeen;
 use super::wakefulness::{WINDOW, until_question};
 use super::why;
@@ -32,7 +33,7 @@ pub fn seen(ctx: &Context, desired: &Instance) -> BusySeen {
 
 /// Why it is as it is: what the controllers see, and nothing is asked for it.
 pub fn explain(ctx: &Context, instance: &Instance) -> InstanceExplanation {
-    let activity = ActivitySeen { busy: seen(ctx, instance), ..ctx.activity.seen(&instance.key()) };
+    let activity = regarded(ctx, instance, ctx.activity.seen(&instance.key()));
     why::explain(instance, activity, &ctx.health.busy.signs(instance), ctx.clock.now())
 }
 
@@ -118,7 +119,7 @@ fn tell(ctx: &Context, desired: &Instance, said: &Said) {
             ));
         }
         Said::GivenUp(why) => {
-            event(format!("it falls asleep, as for {minutes} minutes nobody could tell whether it is busy: {why}"));
+            event(format!("it rests, as for {minutes} minutes nobody could tell whether it is busy: {why}"));
         }
         Said::Unknown { first: false, .. } | Said::Busy | Said::Idle | Said::Pending => {}
     }

@@ -144,6 +144,12 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
         ctx.activity.touch_back(&key, idle);
         seen = ctx.activity.seen(&key);
     }
+    regarded(ctx, desired, seen)
+}
+
+/// The use of an instance as it counts now, of which nothing is written down: what its host and others on it say to that.
+pub fn regarded(ctx: &Context, desired: &Instance, mut seen: ActivitySeen) -> ActivitySeen {
+    let asked = ctx.crowd.is_asked(&desired.key(), ctx.clock.monotonic());
     seen.cannot_freeze = ctx.freezers.refusal(&desired.status.node, ctx.clock.monotonic()).is_some();
     // Who uses it now is not put off for another.
     seen.yields =

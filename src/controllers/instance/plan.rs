@@ -433,6 +433,10 @@ pub fn plan_rest(
         let status = desired.status.clone();
         if actions.iter().any(|a| matches!(a, Action::Stop { .. })) {
             report.phase(Phase::Stopping).not_ready("Stopping", message);
+            if let Some(idle) = seen.activity.idle.filter(|_| phase == Phase::Asleep) {
+                // The stop may forget it.
+                report.status.last_active = Some((now - idle).into());
+            }
             actions.insert(0, Action::Mark(report.snapshot()));
         }
         report.status = status;

@@ -1,5 +1,7 @@
 //! Why an instance is as it is, in words: by the very decision that the controller makes. Pure.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{
@@ -61,7 +63,13 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs
             None => "it is busy".to_owned(),
         },
         Because::Asking => {
-            format!("nobody has used it for {after}; it is being found out whether it is busy")
+            let why = match (until_sleep(instance, activity, now), &instance.spec.idle.freeze_after) {
+                (Some(left), _) if left.is_zero() => format!("nobody has used it for {after}"),
+                _ if activity.yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
+                (_, Some(still)) => format!("nobody has used it for {still}"),
+                (_, None) => "nobody uses it".to_owned(),
+            };
+            format!("{why}; it is being found out whether it is busy")
         }
         Because::OnItsWay => "it is on its way up, and whoever asked for it is to see it".to_owned(),
         Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
@@ -127,7 +135,7 @@ fn stretch(instance: &Instance, index: usize, until: Option<Timestamp>) -> Strin
 fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Timestamp) -> Vec<UseSignal> {
     let signal =
         |source: &str, at: Timestamp, message: String| UseSignal { source: source.into(), at: at.into(), message };
-    let ago = |idle: std::time::Duration| now - SignedDuration::try_from(idle).unwrap_or_default();
+    let ago = |idle: Duration| now - SignedDuration::try_from(idle).unwrap_or_default();
     let mut found = vec![];
     if activity.open > 0 {
         for (n, source, _) in open(activity) {
@@ -163,10 +171,11 @@ fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Tim
 
 fn next(instance: &Instance, wanted: Wanted, because: Because, activity: ActivitySeen, now: Timestamp) -> NextStep {
     let step = |message: &str| NextStep { at: None, message: message.to_owned() };
-    let at = |left: Option<std::time::Duration>, message: &str| NextStep {
+    let at = |left: Option<Duration>, message: &str| NextStep {
         at: left.and_then(|left| SignedDuration::try_from(left).ok()).map(|left| Time::from(now + left)),
         message: message.to_owned(),
     };
+    let left = until_sleep(instance, activity, now);
     let ready = condition(&instance.status.conditions, "Ready");
     let told = || ready.map_or_else(String::new, |ready| format!(": {}", ready.message));
     match (instance.status.phase, wanted) {
@@ -184,16 +193,20 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
             None => step("the next request wakes it, or `portreeve wake`"),
         },
         (_, Wanted::Asleep) => step("it is stopped, and sleeps"),
-        (Phase::Frozen, Wanted::Frozen) => at(
-            until_sleep(instance, activity, now),
-            "it is stopped, and sleeps; the next request, or `portreeve wake`, lets it go on before that",
-        ),
+        (Phase::Frozen, Wanted::Frozen) if let Some((begins, index)) = awake_before(instance, left, now) => NextStep {
+            at: Some(begins.into()),
+            message: format!("{} lets it go on, or a request before that", stretch(instance, index, None)),
+        },
+        (Phase::Frozen, Wanted::Frozen) => {
+            at(left, "it is stopped, and sleeps; the next request, or `portreeve wake`, lets it go on before that")
+        }
         (_, Wanted::Frozen) => step("it is frozen, with its memory"),
         (Phase::Frozen, Wanted::Awake) => step("it goes on"),
         (Phase::Running, Wanted::Awake) if instance.spec.power == Power::Running => step("it goes on running"),
         (Phase::Running, Wanted::Awake) if activity.open > 0 => {
             let after = after(instance, now);
-            match instance.spec.idle.freeze_after.as_ref().filter(|_| !activity.cannot_freeze) {
+            let first = |still: &&Span| !activity.cannot_freeze && still.duration() < rests_after(instance, now);
+            match instance.spec.idle.freeze_after.as_ref().filter(first) {
                 Some(still) => step(&format!("it is frozen {still} after the last of them has ended")),
                 None => step(&format!("it falls asleep {after} after the last of them has ended")),
             }
@@ -207,9 +220,14 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
         }
         (Phase::Running, Wanted::Awake) => {
             let unless = if is_asked(instance) { "unless it is used, or busy then" } else { "unless it is used" };
-            match freezing::until_frozen(instance, activity, now) {
-                Some(left) => at(Some(left), &format!("it is frozen {unless}")),
-                None => at(until_sleep(instance, activity, now), &format!("it falls asleep {unless}")),
+            let frozen = freezing::until_frozen(instance, activity, now).filter(|f| left.is_none_or(|left| *f < left));
+            match (awake_before(instance, frozen.or(left), now), frozen) {
+                (Some((begins, index)), _) => NextStep {
+                    at: Some(begins.into()),
+                    message: format!("{} keeps it awake from then on", stretch(instance, index, None)),
+                },
+                (None, Some(_)) => at(frozen, &format!("it is frozen {unless}")),
+                (None, None) => at(left, &format!("it falls asleep {unless}")),
             }
         }
         (Phase::Asleep | Phase::Stopped | Phase::Stopping, Wanted::Awake) => step("it is started"),
@@ -217,10 +235,14 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
     }
 }
 
+/// When its schedule keeps it awake next, if that comes before it rests.
+fn awake_before(instance: &Instance, rests: Option<Duration>, now: Timestamp) -> Option<(Timestamp, usize)> {
+    let rests = SignedDuration::try_from(rests?).ok()?;
+    next_awake(&instance.spec.idle.schedule, now).filter(|(begins, _)| begins.duration_since(now) < rests)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::controllers::probes::busy::{Answer, BusySeen, Question};
     use crate::model::{ConditionStatus, set_condition};

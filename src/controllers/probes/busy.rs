@@ -26,7 +26,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(30);
 /// One of whom nothing can be found out stays awake for so long. Then it is put to sleep as if it were idle.
 pub const PATIENCE: Duration = Duration::from_secs(600);
-/// How long an answer holds that it is idle: the stop may have to wait for its turn.
+/// How long an answer holds that it is idle, or for as long as it takes to rest again after a use, if that is shorter: what
+/// was found out before a use says nothing of the time after it.
 const HOLDS: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +170,12 @@ impl Busy {
         known.map(|known| known.signs.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// From now on it stands still: what was read before says nothing of how it works after that, and what could not be found
+    /// out is tried for as long again. What people are told of it stays.
+    pub fn stood_still(&self, instance: &Instance) {
+        self.with(instance, |known| (known.reading, known.holds, known.silent) = (None, None, None));
+    }
+
     pub fn forget(&self, key: &Key) {
         self.known().remove(key);
     }
@@ -203,6 +210,8 @@ impl Busy {
             };
             self.asked.get_or_create(&[("check", question.as_str()), ("result", result)]).inc();
         }
+        let rests_again = instance.spec.freeze_after().unwrap_or_else(|| instance.spec.idle_after());
+        let holds = HOLDS.min(rests_again);
         self.with(instance, |known| {
             for (question, found) in found {
                 let (busy, message) = match found {
@@ -220,13 +229,13 @@ impl Busy {
                     let since = before.map_or(now, |(since, _)| since);
                     known.silent = Some((since, now));
                     match now.saturating_sub(since) >= PATIENCE {
-                        true => (Said::GivenUp(why), Answer::Idle, HOLDS),
+                        true => (Said::GivenUp(why), Answer::Idle, holds),
                         false => (Said::Unknown { first: before.is_none(), why }, Answer::Silent, RETRY),
                     }
                 }
                 Said::Pending => (Said::Pending, Answer::Unknown, pause(found)),
                 Said::Busy => (Said::Busy, Answer::Busy, AGAIN.min(instance.spec.idle_after())),
-                said => (said, Answer::Idle, HOLDS),
+                said => (said, Answer::Idle, holds),
             };
             if matches!(said, Said::Busy | Said::Idle) {
                 known.silent = None;

@@ -16,7 +16,8 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use super::world::*;
 
-/// A WebSocket server that echoes until its visitor closes, or until it is told to `bye`.
+/// A WebSocket server that echoes until its visitor closes, or until it is told to `bye`. It has something to say of its own
+/// when a ping asks it to.
 async fn echo() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -28,6 +29,9 @@ async fn echo() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
                     if message == Message::text("bye") {
                         return;
                     }
+                    if message == Message::Ping(SAY.into()) && socket.send(Message::text("by itself")).await.is_err() {
+                        return;
+                    }
                     if message.is_text() && socket.send(message).await.is_err() {
                         return;
                     }
@@ -36,6 +40,14 @@ async fn echo() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
         }
     });
     (address, task)
+}
+
+const SAY: &[u8] = b"say";
+
+/// The app says something, and its visitor does not.
+async fn is_told(socket: &mut WebSocketStream<TcpStream>) {
+    socket.send(Message::Ping(SAY.into())).await.unwrap();
+    while !soon("the app's words", socket.next()).await.unwrap().unwrap().is_text() {}
 }
 
 async fn websocket(world: &World, host: &str) -> WebSocketStream<TcpStream> {
@@ -106,6 +118,14 @@ async fn the_messages_of_a_websocket_are_use_and_its_pings_are_not() {
     echoes(&mut socket, "wake up").await;
     assert!(idle().is_some());
     assert_eq!(world.waker.calls("alice"), 1);
+
+    // What it says as it ends is no wish to start it again; what it says while it runs is use.
+    world.activity.rest(&key("alice"));
+    is_told(&mut socket).await;
+    assert_eq!((idle(), world.waker.calls("alice")), (None, 1));
+    world.put(&awake("alice", app)).await;
+    is_told(&mut socket).await;
+    assert!(idle().is_some());
 
     world.activity.rest(&key("alice"));
     socket.close(None).await.unwrap();

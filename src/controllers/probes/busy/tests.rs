@@ -41,6 +41,9 @@ fn two_readings_far_enough_apart_and_of_one_run_make_a_rate() {
     assert_eq!((busy.too_soon(&alice, at(4)), busy.too_soon(&alice, at(10))), (at(6), at(0)));
     assert_eq!(busy.take(&alice, stats(60, 6_000), at(60)), Some((at(60), 100_000_000)));
     assert_eq!(busy.take(&alice, stats(181, 6_000), at(181)), None, "longer ago than two minutes says little of now");
+    busy.stood_still(&alice);
+    assert!(!busy.is_primed(&alice, at(182)), "the mean would be of time in which it could not work");
+    busy.take(&alice, stats(182, 6_000), at(182));
     alice.status.container_id = "d".into();
     assert!(!busy.is_primed(&alice, at(182)), "another run has other counters");
     assert_eq!(busy.too_soon(&instance("3s"), at(182)), at(0), "one that sleeps sooner has less time");
@@ -59,6 +62,10 @@ fn an_answer_holds_for_a_while_and_for_its_run() {
     let quick = instance("5s");
     busy.settle(&quick, &cpu(Found::Busy(String::new())), at(60), wall());
     assert_eq!(busy.seen(&quick, at(60)).again, at(5), "no later than it would sleep anyway");
+    let mut brief = instance("10m");
+    brief.spec.idle.freeze_after = Some("3s".parse().unwrap());
+    busy.settle(&brief, &cpu(Found::Idle(String::new())), at(60), wall());
+    assert_eq!(busy.seen(&brief, at(60)).again, at(3), "a use after it and a rest after that are longer");
     alice.status.container_id = "d".into();
     assert_eq!((busy.seen(&alice, at(61)).answer, busy.signs(&alice)), (Answer::Unknown, vec![]));
     busy.forget(&alice.key());
@@ -96,6 +103,8 @@ fn what_cannot_be_found_out_is_borne_with_for_ten_minutes_and_told_twice() {
     assert_eq!(ask(600), Said::GivenUp(why()));
     assert_eq!(busy.seen(&alice, at(600)).answer, Answer::Idle);
     assert_eq!(ask(4000), Said::Unknown { first: true, why: why() }, "of another rest");
+    busy.stood_still(&alice);
+    assert_eq!(ask(4010), Said::Unknown { first: true, why: why() }, "it was at rest in between");
     busy.settle(&alice, &cpu(Found::Idle(String::new())), at(4030), wall());
     assert_eq!(ask(4060), Said::Unknown { first: true, why: why() }, "it was known in between");
 }
