@@ -21,7 +21,7 @@ pub struct Idle {
     /// Time without use after which the container is stopped; at least 1s. Default: 30m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
-    /// Time without requests or open connections after which the container is frozen (`docker pause`), until it is stopped
+    /// Time without use after which the container is frozen (`docker pause`), until it is stopped
     /// after `after`; at least 1s and less than `after`. What is frozen keeps its memory and goes on within milliseconds
     /// of the next request. Default: never, because all that the app does by itself stands still meanwhile, and its memory
     /// stays taken.

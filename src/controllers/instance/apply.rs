@@ -30,6 +30,9 @@ use super::values::{self, OpenError, Opened};
 
 pub use reserving::LEFT_ALONE;
 
+/// How often a pause that the daemon has not answered is looked at anew: whether somebody uses the instance by now.
+const CALLED_OFF: Duration = Duration::from_millis(20);
+
 /// One run of one plan.
 pub struct Executor<'a> {
     ctx: &'a Context,
@@ -246,7 +249,24 @@ impl<'a> Executor<'a> {
         if self.wanted_now().await.1 != Want::Freeze {
             return Ok(Step::LookAgain);
         }
-        match self.engine()?.pause_container(id).await {
+        let engine = self.engine()?;
+        let paused = {
+            let mut pausing = std::pin::pin!(engine.pause_container(id));
+            loop {
+                tokio::select! {
+                    biased;
+                    done = pausing.as_mut() => break done,
+                    // A daemon may take long over it; who comes meanwhile does not wait for that. A pause that comes late is
+                    // ended, as one of somebody else's.
+                    () = tokio::time::sleep(CALLED_OFF) => {}
+                }
+                let seen = activity(self.ctx, &self.instance);
+                if want(&self.instance, seen, self.ctx.clock.now()) != Want::Freeze {
+                    return Ok(Step::LookAgain);
+                }
+            }
+        };
+        match paused {
             Ok(()) => {
                 self.ctx.health.busy.stood_still(&self.instance);
                 Ok(Step::Next)
@@ -255,7 +275,7 @@ impl<'a> Executor<'a> {
             Err(e) if matches!(e.kind, EngineErrorKind::Conflict | EngineErrorKind::NotFound) => Ok(Step::LookAgain),
             Err(e) if matches!(e.kind, EngineErrorKind::Server | EngineErrorKind::Invalid) => {
                 self.event(EventType::Warning, "PauseRefused", e.to_string());
-                self.ctx.freezers.refused(&self.instance.status.node, e.message, self.ctx.clock.monotonic());
+                self.ctx.freezers.refused(&self.instance.status.node, &self.key, e.message, self.ctx.clock.monotonic());
                 Ok(Step::LookAgain)
             }
             Err(e) => Err(e.into()),

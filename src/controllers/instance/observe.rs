@@ -150,7 +150,11 @@ pub fn activity(ctx: &Context, desired: &Instance) -> ActivitySeen {
 /// The use of an instance as it counts now, of which nothing is written down: what its host and others on it say to that.
 pub fn regarded(ctx: &Context, desired: &Instance, mut seen: ActivitySeen) -> ActivitySeen {
     let asked = ctx.crowd.is_asked(&desired.key(), ctx.clock.monotonic());
-    seen.cannot_freeze = ctx.freezers.refusal(&desired.status.node, ctx.clock.monotonic()).is_some();
+    let (node, now) = (&desired.status.node, ctx.clock.monotonic());
+    seen.cannot_freeze = match desired.status.phase {
+        Phase::Frozen => ctx.freezers.has_refused(node, &desired.key(), now),
+        _ => ctx.freezers.refusal(node, now).is_some(),
+    };
     // Who uses it now is not put off for another.
     seen.yields =
         asked && seen.open == 0 && seen.idle.is_none_or(|idle| idle >= LEFT_ALONE.min(desired.spec.idle_after()));

@@ -301,6 +301,41 @@ fn a_daemon_that_cannot_freeze_is_told_of_and_asked_now_and_then() {
 }
 
 #[test]
+fn a_refusal_for_one_lets_nobody_go_on_who_is_frozen() {
+    in_virtual_time(|| async {
+        let mut spec = freezer();
+        spec["idle"] = json!({"after": "2h", "freezeAfter": "1m"});
+        let mut world = frozen(48, spec.clone()).await;
+        world.fleet.host("h1").set_freezer(false);
+        world.apply("bob", spec).await;
+        let refused = async |w: &World| probes::events(w, "PauseRefused").await > 0;
+        world.until("bob is refused", 10 * MINUTE, refused).await;
+        let label = |i: &mut Instance| drop(i.metadata.labels.insert("looked".into(), "at".into()));
+        world.change("alice", label).await;
+        tokio::time::sleep(5 * MINUTE).await;
+        assert_eq!((world.phase("alice").await, is_paused(&world)), (Some(Phase::Frozen), true));
+        assert!(is_ready(&world.get("bob").await.unwrap()), "it runs on");
+        world.crash().await;
+    });
+}
+
+#[test]
+fn a_visitor_does_not_wait_for_a_pause_that_the_daemon_does_not_answer() {
+    in_virtual_time(|| async {
+        let mut world = frozen(49, freezer()).await;
+        drop(visit(&world, "alice").await);
+        world.fleet.host("h1").arm("pause container", Fault::Hang);
+        until_phase(&world, "alice", Phase::Frozen, 2 * MINUTE).await;
+        let (held, guard) = visit(&world, "alice").await;
+        assert!(held < 2 * SECOND, "held for {held:?}");
+        drop(guard);
+        until_phase(&world, "alice", Phase::Frozen, 2 * MINUTE).await;
+        world.until("it is paused after all", MINUTE, async |w: &World| is_paused(w)).await;
+        world.crash().await;
+    });
+}
+
+#[test]
 fn every_wish_is_brought_about_from_there() {
     let memory = |world: &World| world.fleet.host("h1").snapshot().containers.first().map(|c| c.limits.0 >> 20);
     type Wish = (&'static str, fn(&mut Instance));
