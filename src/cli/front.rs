@@ -64,7 +64,7 @@ pub struct AcmeArgs {
     pub acme_agree_tos: bool,
 
     /// The ACME server: its directory
-    #[arg(long, env = "PORTREEVE_ACME_SERVER", value_name = "URL", default_value = LETS_ENCRYPT, value_parser = parse_https)]
+    #[arg(long, env = "PORTREEVE_ACME_SERVER", value_name = "URL", requires = "acme", default_value = LETS_ENCRYPT, value_parser = parse_https)]
     pub acme_server: String,
 
     /// An e-mail address at which the ACME server's owner reaches you
@@ -159,6 +159,7 @@ mod tests {
             (&["--acme", "--proxy-tls-listen=0.0.0.0:443"], "--acme-agree-tos"),
             (&["--acme-email=a@example.com"], "--acme"),
             (&["--acme-server=http://acme.example/dir"], "https URL"),
+            (&["--acme-server=https://acme.example/dir"], "--acme"),
             (&["--acme-email=ops"], "ops@example.com"),
             (&["--acme-eab-key-id=1"], "--acme-eab-key-file"),
             (&["--acme-challenge=dns-01"], "possible values"),

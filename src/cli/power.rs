@@ -16,7 +16,7 @@ use super::state;
 use super::until::{Seen, Target, until};
 use super::url::with_query;
 use crate::clock::SystemClock;
-use crate::model::{Instance, Phase, Power, RESTART_ANNOTATION, SLEEP_ANNOTATION, Span, WAKE_ANNOTATION};
+use crate::model::{Instance, Keep, Phase, Power, RESTART_ANNOTATION, SLEEP_ANNOTATION, Span, WAKE_ANNOTATION, held};
 
 /// What the verbs of power have in common.
 #[derive(Args, Debug)]
@@ -198,7 +198,7 @@ fn patch(verb: PowerVerb, before: &Instance, now: Timestamp) -> Result<Value> {
             )));
         }
         PowerVerb::Wake => annotate(WAKE_ANNOTATION),
-        PowerVerb::Sleep => sleep(before)?,
+        PowerVerb::Sleep => sleep(before, now)?,
         PowerVerb::Restart => {
             let mut patch = annotate(RESTART_ANNOTATION);
             patch["metadata"]["annotations"][WAKE_ANNOTATION] = json!(now.to_string());
@@ -208,7 +208,7 @@ fn patch(verb: PowerVerb, before: &Instance, now: Timestamp) -> Result<Value> {
 }
 
 /// What puts the present run of an instance to sleep.
-fn sleep(before: &Instance) -> Result<Value> {
+fn sleep(before: &Instance, now: Timestamp) -> Result<Value> {
     let (name, phase) = (&before.metadata.name, before.status.phase);
     let power = match before.spec.power {
         Power::Auto => None,
@@ -218,6 +218,14 @@ fn sleep(before: &Instance) -> Result<Value> {
     if let Some(power) = power {
         return Err(Error::failed(format!(
             "instance {name:?} never sleeps (spec.power: {power}); only one with spec.power: Auto does"
+        )));
+    }
+    let schedule = &before.spec.idle.schedule;
+    if let Some(awake) = held(schedule, now).filter(|held| held.keep == Keep::Awake) {
+        // A wish that waits for the end of it would stop the app then, whoever uses it by that time.
+        let (index, until) = (awake.index, schedule[awake.index].in_zone(awake.until));
+        return Err(Error::failed(format!(
+            "instance {name:?} is kept awake by spec.idle.schedule[{index}] until {until}"
         )));
     }
     match (phase, before.run()) {
@@ -316,6 +324,20 @@ mod tests {
         assert_eq!(patch(PowerVerb::Sleep, &instance, now).unwrap(), asked, "one that is frozen is stopped");
         instance.status.phase = Phase::Asleep;
         assert_eq!(patch(PowerVerb::Sleep, &instance, now).unwrap(), json!({}), "it sleeps already");
+    }
+
+    #[test]
+    fn what_its_schedule_keeps_awake_is_not_sent_to_sleep_later() {
+        let mut instance = Instance::default();
+        let schedule = json!([{"keep": "Awake", "cron": "0 8 * * *", "for": "10h", "timeZone": "Europe/Berlin"}]);
+        instance.spec.idle.schedule = serde_json::from_value(schedule).unwrap();
+        instance.status.container_id = "c0ffee".into();
+        instance.status.started_at = Some(Timestamp::from_second(0).unwrap().into());
+        instance.status.phase = Phase::Running;
+        let asked = |at: &str| patch(PowerVerb::Sleep, &instance, at.parse().unwrap());
+        let error = asked("2026-01-02T07:00:00Z").unwrap_err().to_string();
+        assert!(error.ends_with("spec.idle.schedule[0] until 2026-01-02 18:00 Europe/Berlin"), "{error}");
+        assert!(asked("2026-01-02T17:00:00Z").is_ok(), "its end has come");
     }
 
     #[test]

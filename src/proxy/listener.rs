@@ -24,6 +24,8 @@ use super::upstream::Upstreams;
 
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How often that is told of.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`, then drains. Returns when no connection is left.
@@ -89,6 +91,7 @@ pub async fn serve(
 
 /// Until it is dropped, and the listeners with it.
 async fn accept(entered: Vec<(TcpListener, Host)>, places: Arc<Semaphore>, tasks: TaskTracker) {
+    let mut told_until = Duration::ZERO;
     loop {
         // First a place, then the visitor: who finds none waits in the kernel's queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -99,7 +102,11 @@ async fn accept(entered: Vec<(TcpListener, Host)>, places: Arc<Semaphore>, tasks
             // The visitor gave up before it was accepted.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
-                tracing::warn!(error = %e, "cannot accept connections");
+                let now = entered[at].1.service.state.clock.monotonic();
+                if now >= told_until {
+                    tracing::warn!(error = %e, "cannot accept connections");
+                    told_until = now + TOLD_EVERY;
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
