@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
-use crate::control_plane::PATIENCE;
+use crate::control_plane::{PATIENCE, within};
 use crate::engine::variable;
 use crate::http;
 
@@ -219,16 +219,21 @@ impl Daemon {
     /// A success, whose end may be told only in the stream of its progress.
     #[track_caller]
     fn transfer(&self, method: &str, path: &str, json: bool, body: &[u8]) -> Vec<u8> {
-        let answer = self.exchange(method, path, json, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        self.try_transfer(method, path, json, body).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_transfer(&self, method: &str, path: &str, json: bool, body: &[u8]) -> Result<Vec<u8>, String> {
+        let answer = self.exchange(method, path, json, body).map_err(|e| format!("{method} {path}: {e}"))?;
         let failed = answer.status >= 400 || (method == "POST" && answer.text().contains("\"errorDetail\""));
-        assert!(!failed, "{method} {path}: {} {}", answer.status, answer.text());
-        answer.body
+        if failed { Err(format!("{method} {path}: {} {}", answer.status, answer.text())) } else { Ok(answer.body) }
     }
 
     #[track_caller]
     pub fn push(&self, repository: &str, tag: &str) {
-        // it wants to know who we are
-        self.transfer("POST", &format!("/images/{repository}/push?tag={tag}"), true, b"{}");
+        let path = format!("/images/{repository}/push?tag={tag}");
+        // it wants to know who we are; and its way to the registry may have been cut off a moment ago
+        let pushed = within(PATIENCE, || self.try_transfer("POST", &path, true, b"{}"));
+        pushed.unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// An image as an archive, by the name that it will have where it is loaded.
