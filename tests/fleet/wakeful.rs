@@ -78,16 +78,11 @@ fn nobody_falls_asleep_under_an_open_session() {
     let plane = &plane;
     std::thread::scope(|scope| {
         // It wakes for it, too.
-        let session = scope.spawn(|| plane.cli(&["exec", name, "--", "/app", "sleep", "15000"], ""));
+        let session = scope.spawn(|| plane.cli(&["exec", name, "--", "/app", "sleep", "30000"], ""));
         let told = until_because(plane, name, "an exec session is open");
         let signals = told["signals"].as_array().cloned().unwrap_or_default();
         assert!(signals.iter().any(|s| s["source"] == "exec" && s["message"] == "1 open now"), "{told:#}");
-        let ended = within(PATIENCE, || {
-            let object = plane.get(name);
-            assert!(session.is_finished() || !asleep(&object), "{object:#}");
-            if session.is_finished() { Ok(()) } else { Err("the session is open".into()) }
-        });
-        ended.unwrap_or_else(|why| plane.fail(name, &why));
+        plane.comes_to_stay(name, Duration::from_secs(8), serves);
         session.join().expect("it ran").unwrap_or_else(|why| plane.fail(name, &why));
     });
     plane.until(name, "it sleeps", asleep);
