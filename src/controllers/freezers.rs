@@ -15,7 +15,7 @@ pub const ASKED_AGAIN: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Default)]
 pub struct Freezers(Mutex<HashMap<String, Refusal>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Refusal {
     until: Duration,
     words: String,
@@ -27,9 +27,9 @@ impl Freezers {
     pub fn refused(&self, host: &str, whom: &Key, words: String, now: Duration) {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, refusal| refusal.until > now);
-        let mut whom_all = hosts.remove(host).map(|refusal| refusal.whom).unwrap_or_default();
-        whom_all.insert(whom.clone());
-        hosts.insert(host.to_owned(), Refusal { until: now + ASKED_AGAIN, words, whom: whom_all });
+        let refusal = hosts.entry(host.to_owned()).or_default();
+        (refusal.until, refusal.words) = (now + ASKED_AGAIN, words);
+        refusal.whom.insert(whom.clone());
     }
 
     /// Whether that was the answer for this one itself, while nobody there is asked again.

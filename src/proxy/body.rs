@@ -39,7 +39,7 @@ pub enum ResponseBody {
         lease: Option<Lease>,
         /// Counts until the visitor has all of it, or is gone.
         open: OpenGuard,
-        sent: Arc<Sent>,
+        sent: Option<Arc<Sent>>,
         /// Kept as long.
         #[expect(dead_code, reason = "held, not read")]
         place: Arc<Place>,
@@ -73,9 +73,13 @@ impl Body for ResponseBody {
                 events.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
             }
             ResponseBody::App { stream, lease, open, sent, .. } => {
-                sent.asked();
+                if let Some(sent) = sent {
+                    sent.asked();
+                }
                 let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
-                sent.given();
+                if let Some(sent) = sent {
+                    sent.given();
+                }
                 match &frame {
                     // hyper may not ask again after the last frame of a known length.
                     Some(Ok(_)) if !stream.is_end_stream() => {

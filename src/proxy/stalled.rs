@@ -25,9 +25,9 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Of the answer whose task this is; of others it does not matter.
-    pub fn here() -> Arc<Sent> {
-        SENT.try_with(Arc::clone).unwrap_or_default()
+    /// Of the answer whose task this is; `None` over HTTP/1, where it does not matter.
+    pub fn here() -> Option<Arc<Sent>> {
+        SENT.try_with(Arc::clone).ok()
     }
 
     /// There is room for more, and the app is asked.

@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use portreeve::model::{Instance, Phase, SLEEP_ANNOTATION, Wanted, condition};
 use portreeve::proxy::OpenGuard;
 use serde_json::{Value, json};
 
+use super::wakefulness::{sleep_until, stays, until_phase};
 use super::{MINUTE, in_virtual_time, sleeper};
 use crate::support::sim_engine::Pace;
 use crate::support::sim_engine::fault::Rng;
@@ -25,24 +25,6 @@ async fn with_idle(idle: Value) -> World {
     world.apply("alice", spec).await;
     until_phase(&world, Phase::Running, MINUTE).await;
     world
-}
-
-async fn until_phase(world: &World, phase: Phase, limit: Duration) {
-    world.until(&format!("{phase:?}"), limit, async |w: &World| w.phase("alice").await == Some(phase)).await;
-}
-
-/// It stays so for the whole time.
-async fn stays(world: &World, phase: Phase, time: Duration) {
-    let end = world.clock.monotonic() + time;
-    while world.clock.monotonic() < end {
-        assert_eq!(world.phase("alice").await, Some(phase), "{:?} before {end:?}", world.clock.monotonic());
-        tokio::time::sleep(SECOND).await;
-    }
-}
-
-async fn sleep_until(world: &World, at: &str) {
-    let at: Timestamp = at.parse().unwrap();
-    tokio::time::sleep(Duration::try_from(at.duration_since(world.clock.now())).expect("to come")).await;
 }
 
 fn is_paused(world: &World) -> bool {

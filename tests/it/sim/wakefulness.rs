@@ -40,12 +40,12 @@ async fn with_spec(change: impl FnOnce(&mut Value)) -> World {
     world
 }
 
-async fn until_phase(world: &World, phase: Phase, limit: Duration) {
+pub async fn until_phase(world: &World, phase: Phase, limit: Duration) {
     world.until(&format!("{phase:?}"), limit, async |w: &World| w.phase("alice").await == Some(phase)).await;
 }
 
 /// It stays so for the whole time.
-async fn stays(world: &World, phase: Phase, time: Duration) {
+pub async fn stays(world: &World, phase: Phase, time: Duration) {
     let end = world.clock.monotonic() + time;
     while world.clock.monotonic() < end {
         assert_eq!(world.phase("alice").await, Some(phase), "{:?} before {end:?}", world.clock.monotonic());
@@ -53,7 +53,7 @@ async fn stays(world: &World, phase: Phase, time: Duration) {
     }
 }
 
-async fn sleep_until(world: &World, at: &str) {
+pub async fn sleep_until(world: &World, at: &str) {
     let at: Timestamp = at.parse().unwrap();
     tokio::time::sleep(Duration::try_from(at.duration_since(world.clock.now())).expect("to come")).await;
 }
