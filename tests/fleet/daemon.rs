@@ -346,9 +346,11 @@ impl Daemon {
     }
 }
 
-/// The filter for what is an instance's, percent-encoded.
+/// The filter for what is an instance's, percent-encoded. The conformance of the engine is tried on the same
+/// daemon, with names of its own choice in a namespace of its own.
 fn of(instance: &str) -> String {
-    let text = json!({"label": [format!("portreeve.dev/name={instance}")]}).to_string();
+    let labels = [format!("portreeve.dev/name={instance}"), "portreeve.dev/namespace=default".to_owned()];
+    let text = json!({"label": labels}).to_string();
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
 
