@@ -23,6 +23,7 @@ use super::body::ResponseBody;
 use super::certificates::Certificates;
 use super::challenges::ACME_TLS;
 use super::front::{Peer, Place, Uses};
+use super::gather::Gather;
 use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
 use super::service::Service;
@@ -173,7 +174,7 @@ impl Host {
             // Also ends a connection in the middle of a head that does not come to its end: nothing else may be sent then.
             .keep_alive_interval(header_read)
             .keep_alive_timeout(self.limits.handshake)
-            .serve_connection(TokioIo::new(stream), answer);
+            .serve_connection(TokioIo::new(Gather::new(stream)), answer);
         let idle = || uses.idle(header_read);
         self.run(connection, |c| c.graceful_shutdown(), idle, self.shutdown.cancelled()).await;
     }

@@ -16,6 +16,7 @@ mod challenges;
 mod connection;
 mod forwarded;
 mod front;
+mod gather;
 mod headers;
 mod hold;
 mod listener;
