@@ -4,11 +4,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use portreeve::cli::args::{Cli, Verb};
 
 fn main() -> ExitCode {
-    let Cli { global, verb } = Cli::parse();
+    let Cli { global, verb } = Cli::of_process();
     match verb {
         Verb::Serve(args) => serve(*args),
         verb => portreeve::cli::run(&global, &verb),
@@ -24,7 +23,10 @@ fn serve(args: portreeve::cli::serve::ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(portreeve::serve::run(args)) {
+    let served = runtime.block_on(portreeve::serve::run(args));
+    // What must end has been waited for. A thread that hangs in the kernel, over a file system that does not answer, is left.
+    runtime.shutdown_background();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e:#}");

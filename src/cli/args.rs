@@ -1,8 +1,10 @@
 //! The command line: every verb and its flags. `main` parses it; [`super::run`] does what it says.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::adopt::AdoptArgs;
 use super::apply::ApplyArgs;
@@ -38,6 +40,32 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The command line of this process, and its environment. An error or a request for help ends the process.
+    pub fn of_process() -> Cli {
+        let command = without_unset(Cli::command(), &|name| std::env::var_os(name));
+        Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+    }
+}
+
+/// Without the variables that say nothing: those that are empty, as files of variables have them for what is not set, and flags
+/// that are set to false. To clap a flag that is false in the environment is given, and so asks for what that flag requires.
+fn without_unset(mut command: Command, variable: &dyn Fn(&OsStr) -> Option<OsString>) -> Command {
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    for verb in verbs {
+        command = command.mut_subcommand(verb, |verb| without_unset(verb, variable));
+    }
+    command.mut_args(|arg| {
+        let value = arg.get_env().and_then(variable);
+        let flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        let says_nothing = |value: OsString| {
+            let text = value.to_string_lossy().to_ascii_lowercase();
+            text.is_empty() || flag && matches!(text.as_str(), "n" | "no" | "f" | "false" | "off" | "0")
+        };
+        if value.is_some_and(says_nothing) { arg.env(Resettable::Reset) } else { arg }
+    })
 }
 
 /// What every verb that speaks to the server takes.
@@ -91,4 +119,30 @@ pub enum Verb {
     Kubeconfig(KubeconfigArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a flag of `serve` is looked up in the environment where its variable has this value.
+    fn is_read(flag: &str, value: &str) -> bool {
+        let command = without_unset(Cli::command(), &|_| Some(value.into()));
+        let serve = command.find_subcommand("serve").unwrap();
+        serve.get_arguments().find(|arg| arg.get_id() == flag).unwrap().get_env().is_some()
+    }
+
+    #[test]
+    fn variables_that_say_nothing_are_not_read() {
+        for value in ["", "false", "False", "0", "no", "off"] {
+            assert!(!is_read("https_redirect", value), "{value}");
+        }
+        for value in ["true", "1", "yes", "perhaps"] {
+            assert!(is_read("https_redirect", value), "{value}");
+        }
+        assert!(!is_read("proxy_certs", ""));
+        for value in ["0", "false", "/certs"] {
+            assert!(is_read("proxy_certs", value), "{value}");
+        }
+    }
 }

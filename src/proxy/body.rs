@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 use super::OpenGuard;
 use super::front::Place;
 use super::headers;
+use super::linger::Unread;
 use super::stalled::Sent;
 use super::upstream::Lease;
 
@@ -140,6 +141,8 @@ pub enum BodyError {
 /// How far a request's body has got.
 #[derive(Default)]
 pub struct Upload {
+    /// Told as well.
+    unread: Option<Arc<Unread>>,
     done: AtomicBool,
     answered: AtomicBool,
     stalled: AtomicBool,
@@ -149,6 +152,13 @@ impl Upload {
     /// It has been read to its end, as its connection's lease wants to know.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
+    }
+
+    fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+        if let Some(unread) = &self.unread {
+            unread.set(false);
+        }
     }
 
     /// The app has begun to answer. From then on both directions may pause for as long as the two like.
@@ -164,11 +174,17 @@ impl Upload {
 
 impl RequestBody {
     /// `spoken_for`: fields that are not the visitor's to say, in trailers neither.
-    pub fn new(stream: Incoming, spoken_for: Vec<HeaderName>, patience: Duration) -> RequestBody {
+    pub fn new(
+        stream: Incoming,
+        spoken_for: Vec<HeaderName>,
+        patience: Duration,
+        unread: Option<Arc<Unread>>,
+    ) -> RequestBody {
         if stream.is_end_stream() {
             RequestBody::Empty
         } else {
-            RequestBody::Stream(stream, Arc::default(), Box::new(Terms { spoken_for, patience, since: None }))
+            let upload = Arc::new(Upload { unread, ..Upload::default() });
+            RequestBody::Stream(stream, upload, Box::new(Terms { spoken_for, patience, since: None }))
         }
     }
 
@@ -219,7 +235,7 @@ impl Body for RequestBody {
                     headers::remove_all_like(trailers, &terms.spoken_for);
                 }
                 if frame.is_none() || stream.is_end_stream() {
-                    upload.done.store(true, Ordering::Release);
+                    upload.finish();
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }

@@ -198,8 +198,12 @@ fn pairs(directory: &Path) -> io::Result<(BTreeMap<PathBuf, PathBuf>, Vec<PathBu
 
 fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
     let read = |path: &Path| {
-        let size = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
-        if size > MOST_BYTES {
+        let found = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        // A pipe would be waited for.
+        if !found.is_file() {
+            return Err(format!("{} is not a file", path.display()));
+        }
+        if found.len() > MOST_BYTES {
             return Err(format!("{} is too large for a certificate", path.display()));
         }
         fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
@@ -246,6 +250,17 @@ mod tests {
         let files = CertificateFiles::open(at, Arc::default()).unwrap();
         assert_eq!(names(&files), ["a.test", "b.test", "c.test"]);
         assert!(files.read.values().all(|read| read.problem.is_none()));
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), ["a.crt", "a.key"], "a.test");
+        let pipe = dir.path().join("pipe.crt");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let files = CertificateFiles::open(dir.path(), Arc::default()).unwrap();
+        assert_eq!(names(&files), ["a.test"]);
+        assert_eq!(files.read[&pipe].problem, Some(format!("{} is not a file", pipe.display())));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::certificates::Certificates;
 use super::challenges::ACME_TLS;
 use super::front::{Peer, Place, Uses};
 use super::gather::Gather;
+use super::linger::{Linger, Unread};
 use super::pages::Page;
 use super::proxy_protocol::{self, Passed};
 use super::service::Service;
@@ -123,7 +124,10 @@ impl Host {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (peer, place) = (Arc::new(peer), Arc::new(Place { connection: Arc::new(place), stream: None }));
+        let unread = Arc::<Unread>::default();
+        let place = Place { connection: Arc::new(place), stream: None, unread: Some(unread.clone()) };
+        let (peer, place) = (Arc::new(peer), Arc::new(place));
+        let stream = Linger::new(stream, unread, self.limits.linger);
         let asked = CancellationToken::new();
         let answer = {
             let (service, asked) = (self.service.clone(), asked.clone());
@@ -157,7 +161,7 @@ impl Host {
                 let stream = streams.clone().try_acquire_owned().map(|permit| (permit, uses.begin()));
                 async move {
                     let Ok(stream) = stream else { return Ok::<_, Infallible>(busy()) };
-                    let place = Arc::new(Place { connection: place, stream: Some(stream) });
+                    let place = Arc::new(Place { connection: place, stream: Some(stream), unread: None });
                     Ok(service.respond(request, &peer, place).await)
                 }
             })

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::certificates::Certificates;
 use super::forwarded::{ToldBy, Trusted, Visitor};
+use super::linger::Unread;
 
 /// One address at which visitors come in.
 pub struct Entrance {
@@ -78,6 +79,8 @@ pub struct Place {
     /// Over HTTP/2, where one connection has many: the request's own, and the connection's count of them.
     #[expect(dead_code, reason = "held, not read")]
     pub stream: Option<(OwnedSemaphorePermit, InUse)>,
+    /// Over HTTP/1, where the end of the connection has to wait for it.
+    pub unread: Option<Arc<Unread>>,
 }
 
 /// How much a connection that carries many requests is used.

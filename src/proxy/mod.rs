@@ -19,6 +19,8 @@ mod front;
 mod gather;
 mod headers;
 mod hold;
+mod last_words;
+mod linger;
 mod listener;
 mod messages;
 mod pages;
@@ -110,7 +112,8 @@ pub struct Limits {
     pub idle_in_all: usize,
     /// How long a visitor may take nothing of what is ready for it, or send nothing of a body that its app waits for.
     pub stalled: Duration,
-    /// How long one direction of a tunnel may outlast the other.
+    /// How long one direction of a tunnel may outlast the other; how long what a visitor still sends is thrown away after
+    /// an answer that did not wait for it.
     pub linger: Duration,
     /// How long open requests may take to finish on shutdown.
     pub drain: Duration,

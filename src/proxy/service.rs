@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,9 @@ impl Service {
     pub async fn respond(&self, request: Request<Incoming>, peer: &Peer, place: Arc<Place>) -> Response<ResponseBody> {
         let accept = request.headers().get(ACCEPT).cloned();
         let version = request.version();
+        if let Some(unread) = &place.unread {
+            unread.set(!request.body().is_end_stream());
+        }
         let response = match self.forward(request, peer, place).await {
             Ok(response) => response,
             Err(refused) => {
@@ -96,15 +99,13 @@ impl Service {
         let visitor_is = Visitor::of(&head.headers, peer, &self.state.front);
         let address = self.address(host, head.uri.path());
         if let Some(location) = self.state.front.secure_location(&visitor_is, &head, host) {
-            // What leads nowhere is told so in either way.
-            let nowhere = self.state.cache.is_ready() && self.state.cache.route(&address.host).is_none();
-            return if nowhere { Err(Page::NotFound.into()) } else { Ok(moved(location)) };
+            return self.elsewhere(&address, location);
         }
         if peer.is_misdirected(host) {
             return Err(Page::Misdirected.into());
         }
         if let Some(location) = beside(&head, &address)? {
-            return Ok(moved(location));
+            return self.elsewhere(&address, location);
         }
         if address.path == waiting::PATH {
             return self.progress(&head, &visitor_is, host, place).await;
@@ -132,12 +133,13 @@ impl Service {
         let seen = self.state.cache.instance(key).filter(|now| now.metadata.uid == *uid).ok_or(Page::NotFound)?;
         routed.instance = seen;
 
-        let wish = headers::upgrade(&head.headers);
+        // HTTP/1.0 has none (RFC 9110 §7.8).
+        let wish = headers::upgrade(&head.headers).filter(|_| head.version >= Version::HTTP_11);
         let visitor = wish.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
         let spoken_for = granted.spoken_for();
         granted.dress(&mut head.headers);
-        let body = RequestBody::new(body, spoken_for, self.state.limits.stalled);
+        let body = RequestBody::new(body, spoken_for, self.state.limits.stalled, place.unread.clone());
         headers::frame(&mut head.headers, &body);
         let upload = body.upload();
         let done = self.exchange(&routed, Request::from_parts(head, body)).await;
@@ -177,6 +179,13 @@ impl Service {
         let (response, following) = waiting::stream(waiting::Follower { hold, open, changes, uid, port }, place);
         tokio::spawn(following);
         Ok(response)
+    }
+
+    /// Sends a request to where it should have gone, unless that leads nowhere: then it is told so.
+    fn elsewhere(&self, address: &Address<'_>, to: HeaderValue) -> Result<Response<ResponseBody>, Refused> {
+        let cache = &self.state.cache;
+        let nowhere = cache.is_ready() && cache.route(&address.host).is_none();
+        if nowhere { Err(Page::NotFound.into()) } else { Ok(moved(to)) }
     }
 
     fn address<'a>(&self, host: &'a str, path: &'a str) -> Address<'a> {
@@ -363,6 +372,9 @@ impl Service {
             let (limits, kill) = (self.state.limits.clone(), self.kill.clone());
             let counted = Use::new(self.state.clone(), instance, &protocol, open);
             let upgraded = self.state.stats.upgraded();
+            if let Some(unread) = &place.unread {
+                unread.hand_over();
+            }
             self.tunnels.spawn(async move {
                 kill.run_until_cancelled(tunnel::run(visitor, app, counted, &limits)).await;
                 drop((lease, place, upgraded));

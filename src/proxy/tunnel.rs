@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Limits;
+use super::last_words::LastWords;
+use super::linger::Linger;
 use super::messages::Use;
 use crate::stall::Stall;
 
@@ -36,8 +38,9 @@ pub async fn run(visitor: OnUpgrade, app: OnUpgrade, counted: Use, limits: &Limi
         Ok(both) => both,
         Err(e) => return tracing::debug!(error = %e, "an upgrade did not come about"),
     };
-    let visitor = plain::<Stall<TcpStream>>(visitor).map(|(stall, early)| (stall.inner, early));
-    match (visitor, plain::<TcpStream>(app)) {
+    let visitor = plain::<Linger<Stall<TcpStream>>>(visitor).map(|(stream, early)| (stream.inner.inner, early));
+    let app = plain::<LastWords<TcpStream>>(app).map(|(stream, early)| (stream.inner, early));
+    match (visitor, app) {
         (Ok((visitor, early_visitor)), Ok((app, early_app))) => {
             let ((vr, vw), (ar, aw)) = (visitor.into_split(), app.into_split());
             let vw = Stall::new(vw, limits.stalled);

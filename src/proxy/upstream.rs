@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{RequestBody, Upload};
+use super::last_words::{LastWords, Listener};
 use super::target::Target;
 use super::{Limits, listener};
 use crate::clock::SharedClock;
@@ -52,7 +53,19 @@ pub enum SendError {
 }
 
 /// The head of a response, and the connection that its body is still on.
-type Answered = (Response<Incoming>, SendRequest<RequestBody>);
+type Answered = (Response<Incoming>, Connection);
+
+/// A connection as whoever sends on it has it. Dropped, it is closed as soon as nothing is under way.
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    heard: Arc<Listener>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.heard.leave();
+    }
+}
 
 pub struct Upstreams {
     clock: SharedClock,
@@ -86,7 +99,7 @@ struct Pool {
 struct IdleList {
     closed: bool,
     /// The longest idle first.
-    connections: Vec<(Duration, SendRequest<RequestBody>)>,
+    connections: Vec<(Duration, Connection)>,
 }
 
 impl Upstreams {
@@ -106,7 +119,7 @@ impl Upstreams {
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let pool = self.pool(instance, target);
         let upload = request.body().upload();
-        let (response, sender) = match pool.send_on_kept(&mut request, fresh).await? {
+        let (response, connection) = match pool.send_on_kept(&mut request, fresh).await? {
             Some(answered) => answered,
             None => {
                 let turn = tokio::time::timeout(self.limits.connect, pool.newcomers.acquire()).await;
@@ -121,7 +134,7 @@ impl Upstreams {
                 }
             }
         };
-        Ok((response, Lease { sender, pool, upload }))
+        Ok((response, Lease { connection, pool, upload }))
     }
 
     /// Closes connections that have been idle for too long, and forgets apps without any.
@@ -173,13 +186,13 @@ impl Upstreams {
 
 impl Pool {
     /// The connection used last, unless it was longer ago than `fresh`.
-    fn take(&self, fresh: Duration) -> Option<SendRequest<RequestBody>> {
+    fn take(&self, fresh: Duration) -> Option<Connection> {
         let now = self.clock.monotonic();
         let mut list = lock(&self.idle);
         let mut at = list.connections.len();
         while at > 0 {
             at -= 1;
-            let (since, sender) = &list.connections[at];
+            let (since, Connection { sender, .. }) = &list.connections[at];
             if sender.is_closed() {
                 list.connections.remove(at);
                 self.total.fetch_sub(1, Ordering::Relaxed);
@@ -195,12 +208,12 @@ impl Pool {
         None
     }
 
-    fn put(&self, sender: SendRequest<RequestBody>) {
+    fn put(&self, connection: Connection) {
         let mut list = lock(&self.idle);
         let full = list.connections.len() >= self.limits.idle_per_target
             || self.total.load(Ordering::Relaxed) >= self.limits.idle_in_all;
-        if !list.closed && !full && !sender.is_closed() {
-            list.connections.push((self.clock.monotonic(), sender));
+        if !list.closed && !full && !connection.sender.is_closed() {
+            list.connections.push((self.clock.monotonic(), connection));
             self.total.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -210,7 +223,7 @@ impl Pool {
         let mut list = lock(&self.idle);
         let before = list.connections.len();
         let idle_for = self.limits.idle_for;
-        list.connections.retain(|(since, sender)| !sender.is_closed() && now.saturating_sub(*since) < idle_for);
+        list.connections.retain(|(since, kept)| !kept.sender.is_closed() && now.saturating_sub(*since) < idle_for);
         self.total.fetch_sub(before - list.connections.len(), Ordering::Relaxed);
         !list.connections.is_empty()
     }
@@ -228,10 +241,10 @@ impl Pool {
         request: &mut Request<RequestBody>,
         fresh: Duration,
     ) -> Result<Option<Answered>, SendError> {
-        while let Some(mut sender) = self.take(fresh) {
+        while let Some(mut connection) = self.take(fresh) {
             let sent = mem::replace(request, Request::new(RequestBody::Empty));
-            match sender.try_send_request(sent).await {
-                Ok(response) => return Ok(Some((response, sender))),
+            match connection.sender.try_send_request(sent).await {
+                Ok(response) => return Ok(Some((response, connection))),
                 Err(mut e) => match e.take_message() {
                     Some(unsent) => *request = unsent,
                     None => return Err(SendError::Broken { reused: true, cause: e.into_error() }),
@@ -247,12 +260,12 @@ impl Pool {
         request: Request<RequestBody>,
         turn: SemaphorePermit<'_>,
     ) -> Result<Answered, SendError> {
-        let mut sender = match self.connect().await {
-            Ok(sender) => sender,
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
             Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
         };
         let sent = {
-            let mut sending = pin!(sender.try_send_request(request));
+            let mut sending = pin!(connection.sender.try_send_request(request));
             let early = tokio::time::timeout(PROVEN, sending.as_mut()).await;
             drop(turn);
             match early {
@@ -261,7 +274,7 @@ impl Pool {
             }
         };
         match sent {
-            Ok(response) => Ok((response, sender)),
+            Ok(response) => Ok((response, connection)),
             Err(mut e) => match e.take_message() {
                 Some(unsent) => {
                     Err(SendError::NotSent { request: Box::new(unsent), cause: io::Error::other(e.into_error()) })
@@ -271,7 +284,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> io::Result<SendRequest<RequestBody>> {
+    async fn connect(&self) -> io::Result<Connection> {
         let connecting = async {
             match self.address.parse::<IpAddr>() {
                 Ok(ip) => TcpStream::connect((ip, self.port)).await,
@@ -282,14 +295,16 @@ impl Pool {
         listener::tune(&stream);
         let mut builder = http1::Builder::new();
         builder.max_buf_size(self.limits.buffer);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let heard = Arc::<Listener>::default();
+        let stream = TokioIo::new(LastWords::new(stream, heard.clone()));
+        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         // Ends when the app closes, or when its sender and its response body are gone.
         tokio::spawn(async move {
             if let Err(e) = connection.with_upgrades().await {
                 tracing::debug!(error = %e, "a connection to an app ended");
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, heard })
     }
 }
 
@@ -301,7 +316,7 @@ impl Drop for Pool {
 
 /// A connection in use. Dropped, it is closed.
 pub struct Lease {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     pool: Arc<Pool>,
     upload: Option<Arc<Upload>>,
 }
@@ -311,7 +326,7 @@ impl Lease {
     pub fn give_back(self) {
         // An app that answers before it has read the whole request leaves the connection mid-message.
         if self.upload.as_ref().is_none_or(|upload| upload.is_done()) {
-            self.pool.put(self.sender);
+            self.pool.put(self.connection);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod beyond;
 mod downgrade;
+mod early;
 mod ends;
 mod forward;
 mod forward_auth;

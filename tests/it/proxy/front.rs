@@ -401,9 +401,15 @@ async fn a_path_on_the_domain_leads_to_an_instance_where_that_is_wanted() {
         (reply.status, reply.headers["location"].as_bytes()),
         (StatusCode::PERMANENT_REDIRECT, &b"/proxy/alice/?a=b"[..])
     );
-    for nowhere in
-        ["/proxy/alice/.well-known/portreeve/progress", "/proxy/alice/", "/proxy/nobody/deep", "/proxy/", "/deep"]
-    {
+    for nowhere in [
+        "/proxy/alice/.well-known/portreeve/progress",
+        "/proxy/alice/",
+        "/proxy/nobody/deep",
+        "/proxy/nobody",
+        "/proxy/..",
+        "/proxy/",
+        "/deep",
+    ] {
         assert_eq!(visitor.send(request("GET", "test", nowhere, "")).await.status, StatusCode::NOT_FOUND, "{nowhere}");
     }
     // The page of a sleeper follows it from there as well.

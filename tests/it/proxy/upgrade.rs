@@ -237,6 +237,18 @@ async fn nobody_switches_who_was_not_asked_and_never_to_http2() {
 }
 
 #[tokio::test]
+async fn http_1_0_has_no_upgrade() {
+    let (world, app) = (World::new().await, switching(StatusCode::NOT_FOUND).await);
+    world.put(&awake("alice", app.address)).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = "GET / HTTP/1.0\r\nHost: alice.test\r\nConnection: upgrade\r\nUpgrade: line/1\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 404 ") && !answer.contains("x-asked"), "{answer}");
+}
+
+#[tokio::test]
 async fn tunnels_are_cut_when_the_time_to_shut_down_is_over() {
     let mut world = World::with(Limits { drain: Duration::from_millis(50), ..Default::default() }).await;
     let (app, _task) = echo().await;
