@@ -127,12 +127,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     let secrets = Arc::new(RouteSecrets(opened.clone()));
     let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
+    let access = Arc::new(access.telling(Arc::new(why::Told(ctx.recorder.clone()))));
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
     api_state.containers = Arc::new(containers);
-    api_state.explains = Arc::new(why::Explainer(ctx.clone()));
+    api_state.explains = Arc::new(why::Explainer { ctx: ctx.clone(), access: access.clone() });
     api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
     let acme_stats = crate::acme::Stats::default();

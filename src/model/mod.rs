@@ -45,7 +45,7 @@ pub use docker_host::{
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
-pub use explanation::{InstanceExplanation, NextStep, UseSignal, Wanted};
+pub use explanation::{InstanceExplanation, NextStep, RouteProblem, UseSignal, Wanted};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
 pub use idle::{BusyCheck, CpuShare, Idle, IgnoredRequest, WebSocketUse};

@@ -3,6 +3,7 @@
 
 mod access;
 mod beyond;
+mod closed;
 mod downgrade;
 mod ends;
 mod forward;

@@ -36,6 +36,8 @@ pub fn explain(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now:
         because: words,
         signals: signals(instance, activity, signs, now),
         next: next(instance, wanted, because, activity, now),
+        // The front door's to tell.
+        route_problems: vec![],
         conditions: instance.status.conditions.clone(),
     }
 }
