@@ -5,6 +5,7 @@
 //! cache.routes() ─┐
 //! certificates ───┼─▶ plan ──names──▶ Authority ──order──▶ ACME server ──looks──▶ proxy (challenges)
 //! ledger, time ───┘                      └──certificate──▶ disk ──▶ proxy (certificates)
+//!                    └──▶ Standing: what is told of a name
 //! ```
 //!
 //! Crash-only: what is planned is a function of what is on the disk, and an attempt is written down before it is made. Names
@@ -15,6 +16,7 @@ mod http;
 mod keep;
 mod order;
 mod plan;
+mod standing;
 mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,7 @@ pub use account::{Binding, Settings};
 pub use keep::Directory;
 pub use order::{Client, Kind};
 pub use plan::Refusal;
+pub use standing::Standing;
 pub use stats::Stats;
 
 use crate::cache::Cache;
@@ -43,6 +46,7 @@ use crate::pki::files::FileError;
 use crate::proxy::Certificates;
 use keep::Held;
 use plan::{Ledger, Wanted};
+use standing::Seen;
 
 /// Between two looks: what changes meanwhile is taken together.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -72,6 +76,8 @@ pub struct Acme {
     pub shown: Arc<Certificates>,
     pub clock: SharedClock,
     pub stats: Stats,
+    /// Told how it stands with each name.
+    pub standing: Arc<Standing>,
     /// A name that is wanted besides those of routes.
     pub also: Option<String>,
     pub held: Kept,
@@ -174,6 +180,8 @@ impl Acme {
         let ends = wanted.keys().filter_map(|name| Some(spans.get(name)?.ends)).min();
         let failing = self.held.ledger.failing().filter(|name| wanted.contains_key(*name)).count();
         self.stats.names(wanted.len(), wanted.keys().filter(|name| spans.contains_key(*name)).count(), failing, ends);
+        let under_way = under_way.iter().chain(&begun).cloned().collect();
+        self.standing.set(Seen { wanted, held: spans, ledger: self.held.ledger.clone(), under_way });
         let wait = plan.look.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(LOOK_ANYWAY);
         (begun, wait.min(LOOK_ANYWAY))
     }

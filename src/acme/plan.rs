@@ -163,6 +163,16 @@ impl Ledger {
         self.tried.iter().filter(|(_, tried)| !tried.why.is_empty()).map(|(name, _)| name.as_str())
     }
 
+    /// Until when no new names are ordered of the domain that this one is in.
+    pub fn paused(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
+        self.paused.get(domain(name)).and_then(|rest| rest.until(now))
+    }
+
+    /// When there is room for the order of a new name; `None`: there is.
+    pub fn room_for_new(&self, now: Timestamp) -> Option<Timestamp> {
+        self.room(MOST, now, |_| true).max(self.room(MOST_NEW, now, |order| order.new))
+    }
+
     /// Forgets what says nothing any more.
     pub fn prune(&mut self, wanted: &Wanted, now: Timestamp) {
         self.tried.retain(|name, tried| wanted.contains_key(name) || tried.again(now).is_some());
@@ -211,7 +221,7 @@ pub fn plan(
         let span = held.get(name).filter(|span| now < span.ends);
         let tried = ledger.tried.get(name);
         let renewal = span.map(|span| span.renewal(name)).filter(|at| now < *at);
-        let paused = ledger.paused.get(domain(name)).filter(|_| span.is_none()).and_then(|rest| rest.until(now));
+        let paused = ledger.paused(name, now).filter(|_| span.is_none());
         let waits = [renewal, tried.and_then(|tried| tried.again(now)), paused].into_iter().flatten().max();
         match waits {
             Some(at) => plan.later(at),
@@ -228,7 +238,7 @@ pub fn plan(
     let mut spent = ledger.clone();
     while places > 0 {
         let room = spent.room(MOST, now, |_| true);
-        let room_for_new = room.max(spent.room(MOST_NEW, now, |order| order.new));
+        let room_for_new = spent.room_for_new(now);
         let lately = |c: &Candidate<'_>| spent.ordered.iter().filter(|o| o.namespace == c.namespace).count();
         let may = due.iter().enumerate().filter(|(_, c)| if c.new { room_for_new } else { room }.is_none());
         let first = may.min_by_key(|(_, c)| (c.new, c.ends, c.failures, if c.new { lately(c) } else { 0 }, c.name));

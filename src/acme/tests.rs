@@ -51,6 +51,7 @@ struct World {
     clock: SharedClock,
     fake: Arc<Fake>,
     told: Arc<Told>,
+    standing: Arc<Standing>,
     shown: Arc<Certificates>,
     dir: tempfile::TempDir,
     stop: CancellationToken,
@@ -69,6 +70,7 @@ impl World {
             clock,
             fake: Arc::new(fake),
             told: Arc::default(),
+            standing: Arc::default(),
             shown: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             stop,
@@ -100,6 +102,7 @@ impl World {
             clock: self.clock.clone(),
             stats: stats.clone(),
             also: None,
+            standing: self.standing.clone(),
             held,
         };
         tokio::spawn(acme.run(stop.clone()));
@@ -188,6 +191,14 @@ async fn a_refusal_is_told_tried_again_later_and_counts_after_a_restart() {
     let told = world.until_told(1).await;
     assert!(told.starts_with("alice: no certificate for alice.test.example: no A records; it has none; it is tried again at 2026-01-01T00:1"), "{told}");
     assert!(text(&stats).contains("acme_names{state=\"failing\"} 1"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stands = world.standing.problem("alice.test.example", world.clock.now()).unwrap();
+    assert_eq!(
+        (stands.reason, stands.message.as_str()),
+        ("CertificateRefused", "it has no certificate yet: no A records")
+    );
+    let next = stands.next.unwrap();
+    assert!(told.ends_with(&format!("it is tried again at {next}")), "{told} {next}");
     first.cancel();
     let (second, begun) = (world.stop.child_token(), world.clock.now());
     world.start(&second);
@@ -196,6 +207,8 @@ async fn a_refusal_is_told_tried_again_later_and_counts_after_a_restart() {
     world.until_told(3).await;
     assert_eq!(world.asked().len(), 3);
     assert!(format!("{:?}", world.shown).contains("alice.test.example"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.standing.problem("alice.test.example", world.clock.now()), None);
 }
 
 #[tokio::test(start_paused = true)]

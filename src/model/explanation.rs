@@ -63,7 +63,7 @@ pub struct RouteProblem {
     /// The host name.
     pub host: String,
     /// In one word, as in the Event that tells of it: `SecretUnavailable`, `OwnerMissing`, `KeysUnavailable` and `ServiceUnavailable`
-    /// let nobody in.
+    /// let nobody in; `CertificateAwaited`, `CertificateRefused` and `CertificateHeldBack` are of its certificate by ACME.
     pub reason: String,
     /// The path of the field that it comes from; empty: of none.
     #[serde(default, skip_serializing_if = "is_default")]
