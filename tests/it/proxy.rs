@@ -3,6 +3,7 @@
 
 mod access;
 mod beyond;
+mod broken_uploads;
 mod closed;
 mod downgrade;
 mod ends;
