@@ -64,7 +64,7 @@ pub use route::{Route, RoutePath};
 pub use route_auth::{
     AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
 };
-pub use schedule::{Held, Keep, Stretch, held, next_awake, next_change};
+pub use schedule::{Held, Keep, Stretch, end, held, next_awake, next_change, next_rest, rests_within};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,
