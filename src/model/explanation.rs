@@ -10,10 +10,12 @@ use super::{Condition, Phase, Time};
 /// What an Instance is meant to be at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Wanted {
+    /// Running, or on its way up.
     #[default]
     Awake,
     /// Paused, its memory kept.
     Frozen,
+    /// Stopped, until it is used.
     Asleep,
     /// By `power: Stopped`, or because it is being deleted.
     Off,

@@ -34,9 +34,10 @@ const MOST_ENDS: usize = 1000;
 /// What an Instance is kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Keep {
-    /// It is woken at the beginning, and does not fall asleep before the end.
+    /// It is woken at the beginning and does not fall asleep within. Where both hold, it is kept awake.
     Awake,
-    /// It falls asleep at the beginning, and whenever it has not been used for a minute; a visitor still wakes it.
+    /// It falls asleep as soon as nobody has used it for a minute (or for `idle.after`, if that is shorter); a visitor still
+    /// wakes it, which `power: Stopped` prevents.
     Asleep,
 }
 
@@ -44,9 +45,7 @@ pub enum Keep {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stretch {
-    /// Awake: it is woken at the beginning and does not fall asleep within. Asleep: it falls asleep as soon as nobody has
-    /// used it for a minute (or for `idle.after`, if that is shorter); a visitor still wakes it, which `power: Stopped` prevents.
-    /// Where both hold, it is kept awake.
+    /// What it is kept in.
     pub keep: Keep,
     /// When it begins: minute, hour, day of the month, month and day of the week, as in cron: `0 8 * * 1-5`.
     #[schemars(length(min = 1, max = 100))]
