@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::renewal::Window;
 use crate::runtime::Backoff;
 
 /// Orders are counted over this time.
@@ -37,18 +38,31 @@ pub type Wanted = BTreeMap<String, String>;
 pub struct Span {
     pub begins: Timestamp,
     pub ends: Timestamp,
+    /// When its ACME server suggests that it be renewed.
+    pub window: Option<Window>,
 }
 
 impl Span {
-    /// Two thirds into its life, or up to a twentieth of it earlier: certificates that were ordered together are not renewed
-    /// together. The same whenever it is asked.
+    /// When it is to be renewed: in the time that the ACME server suggests, but not within its first day (or twentieth of its
+    /// life, if that is shorter), so that a server which says the same of each new one cannot have one ordered without end; and
+    /// not later than while a tenth of its life is left.
+    ///
+    /// Without a suggestion two thirds into its life, or up to a twentieth of it earlier. In either case certificates that were
+    /// ordered together are not renewed together, and it is the same whenever it is asked.
     pub fn renewal(&self, name: &str) -> Timestamp {
         let life = self.ends.duration_since(self.begins);
         let mut hasher = DefaultHasher::new();
         (name, self.begins.as_second()).hash(&mut hasher);
-        let thousandths = i32::try_from(hasher.finish() % 50).unwrap_or_default();
-        let at = life / 3 * 2 - life / 1000 * thousandths;
-        self.begins.checked_add(at).unwrap_or(self.ends)
+        let hash = hasher.finish();
+        let share = |of: u64| i32::try_from(hash % of).unwrap_or_default();
+        let after = |of_life: SignedDuration| self.begins.checked_add(of_life).unwrap_or(self.ends);
+        match self.window {
+            Some(window) => {
+                let (first, last) = (after((life / 20).min(SignedDuration::from_hours(24))), after(life / 10 * 9));
+                window.moment(share(1000)).max(first).min(last)
+            }
+            None => after(life / 3 * 2 - life / 1000 * share(50)),
+        }
     }
 }
 

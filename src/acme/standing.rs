@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(told(&seen, 1), Some(("CertificateRefused", format!("{none}no A records"), Some(60))));
 
         let ends = begun + SignedDuration::from_hours(48);
-        seen.held.insert("a.example.com".into(), Span { begins: begun, ends });
+        seen.held.insert("a.example.com".into(), Span { begins: begun, ends, window: None });
         let (reason, message, next) = told(&seen, 1).unwrap();
         assert!(message.starts_with("it is not renewed: no A records; the one that it has is shown until 1970-01-03"));
         assert_eq!((reason, next), ("CertificateRefused", Some(60)));
