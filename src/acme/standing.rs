@@ -122,7 +122,7 @@ mod tests {
         let (reason, message, next) = told(&seen, 1).unwrap();
         assert!(message.starts_with("it is not renewed: no A records; the one that it has is shown until 1970-01-03"));
         assert_eq!((reason, next), ("CertificateRefused", Some(60)));
-        assert_eq!(told(&seen, 49 * 60).unwrap().0, "CertificateRefused", "it has ended");
+        assert_eq!(told(&seen, 49 * 60).unwrap().1, format!("{none}no A records"), "it has ended");
         seen.ledger.succeed("a.example.com");
         assert_eq!(told(&seen, 1), None);
         assert_eq!(seen.problem("c.example.com", begun), None, "not ours to order");

@@ -377,6 +377,18 @@ mod tests {
     }
 
     #[test]
+    fn of_an_enum_every_value_stays_and_its_meaning_stands_in_the_description() {
+        let mut node = json!({"description": "What.", "oneOf": [
+            {"type": "string", "enum": ["A", "B"]},
+            {"type": "string", "enum": ["C"], "description": "The\nthird."},
+            {"enum": [null], "nullable": true},
+        ]});
+        normalise(&mut node);
+        let text = "What.\n\nPossible enum values:\n - `\"A\"`\n - `\"B\"`\n - `\"C\"`: The third.";
+        assert_eq!(node, json!({"type": "string", "enum": ["A", "B", "C"], "description": text}));
+    }
+
+    #[test]
     fn wrong_types_and_ranges_are_told_in_the_words_of_kubernetes() {
         assert_eq!(
             errors(json!({"image": 7, "ports": [{"name": "web", "containerPort": 0}], "power": "Off"})),
