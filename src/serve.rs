@@ -125,18 +125,21 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         waker: waker.clone(),
         clock: clock.clone(),
     };
+    let standing = Arc::<crate::acme::Standing>::default();
     let secrets = Arc::new(RouteSecrets(opened.clone()));
     let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
+    let access = Arc::new(access.telling(Arc::new(why::Told(ctx.recorder.clone()))));
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
     api_state.audit = audit.clone();
     api_state.live = Arc::new(live);
     api_state.containers = Arc::new(containers);
-    api_state.explains = Arc::new(why::Explainer(ctx.clone()));
+    api_state.explains =
+        Arc::new(why::Explainer { ctx: ctx.clone(), access: access.clone(), certificates: standing.clone() });
     api_state.destinations = Arc::new(destinations::Scheduled(ctx.clone()));
     let (reconciles, proxy_stats) = (Arc::new(RunnerStats::default()), proxy::Stats::default());
     let acme_stats = crate::acme::Stats::default();
-    let acme = acme.map(|acme| acme.begin(cache.clone(), ctx.recorder.clone(), acme_stats.clone()));
+    let acme = acme.map(|acme| acme.begin(cache.clone(), ctx.recorder.clone(), acme_stats.clone(), standing));
     let seen = exposition::Seen {
         cache: cache.clone(),
         store: store.clone(),

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{RETRY_AFTER, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
 /// RFC 8555 §6.1.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("portreeve/", env!("CARGO_PKG_VERSION"), " instant-acme"));
+
+/// Seconds: more than anybody waits here.
+const LONGEST: u64 = 30 * 24 * 60 * 60;
 
 #[derive(Clone)]
 pub struct Http {
@@ -31,6 +34,14 @@ impl Http {
     }
 }
 
+/// The library adds what it is told to the time, and would end with what cannot be added.
+fn bound(headers: &mut HeaderMap) {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    if seconds.is_some_and(|seconds| seconds > LONGEST) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(LONGEST));
+    }
+}
+
 impl HttpClient for Http {
     fn request(
         &self,
@@ -39,7 +50,8 @@ impl HttpClient for Http {
         request.headers_mut().insert(USER_AGENT, AGENT);
         let (asking, wait) = (self.inner.request(request), self.wait.clone());
         Box::pin(async move {
-            let response = asking.await?;
+            let mut response = asking.await?;
+            bound(&mut response.parts.headers);
             // Where it is said of an order that is under way, it is a matter of seconds, and the library's.
             if response.parts.status == StatusCode::TOO_MANY_REQUESTS {
                 let seconds =

@@ -51,7 +51,7 @@ impl Held {
             return Err(format!("the certificate is for {}, not for {name}", names.join(", ")));
         }
         let certificate = Certificate { source: source.display().to_string(), key: key.into(), names, ends };
-        Ok(Held { name: name.to_owned(), span: Span { begins, ends }, certificate })
+        Ok(Held { name: name.to_owned(), span: Span { begins, ends, window: None }, certificate })
     }
 }
 

@@ -4,7 +4,9 @@
 //! ```text
 //! cache.routes() ─┐
 //! certificates ───┼─▶ plan ──names──▶ Authority ──order──▶ ACME server ──looks──▶ proxy (challenges)
-//! ledger, time ───┘                      └──certificate──▶ disk ──▶ proxy (certificates)
+//! ledger, time ───┤                      └──certificate──▶ disk ──▶ proxy (certificates)
+//! suggestions ────┘ (RFC 9773)
+//!                    └──▶ Standing: what is told of a name
 //! ```
 //!
 //! Crash-only: what is planned is a function of what is on the disk, and an attempt is written down before it is made. Names
@@ -15,6 +17,8 @@ mod http;
 mod keep;
 mod order;
 mod plan;
+mod renewal;
+mod standing;
 mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +31,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -34,6 +39,8 @@ pub use account::{Binding, Settings};
 pub use keep::Directory;
 pub use order::{Client, Kind};
 pub use plan::Refusal;
+pub use renewal::{Said, Window};
+pub use standing::Standing;
 pub use stats::Stats;
 
 use crate::cache::Cache;
@@ -42,7 +49,9 @@ use crate::model::Instance;
 use crate::pki::files::FileError;
 use crate::proxy::Certificates;
 use keep::Held;
-use plan::{Ledger, Wanted};
+use plan::{Ledger, Span, Wanted};
+use renewal::Suggestions;
+use standing::Seen;
 
 /// Between two looks: what changes meanwhile is taken together.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -54,8 +63,10 @@ const ORDER_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// Who gives certificates.
 #[async_trait]
 pub trait Authority: Send + Sync + 'static {
-    /// A certificate for this name: its key and its chain in one text, PEM.
-    async fn certificate(&self, name: &str) -> Result<String, Refusal>;
+    /// A certificate for this name: its key and its chain in one text, PEM. `replaces`: the one that it has.
+    async fn certificate(&self, name: &str, replaces: Option<&CertificateDer<'_>>) -> Result<String, Refusal>;
+    /// When a certificate of this authority is to be renewed.
+    async fn renewal(&self, certificate: &CertificateDer<'_>) -> Said;
 }
 
 /// Who is told what became of an instance's certificate.
@@ -72,6 +83,8 @@ pub struct Acme {
     pub shown: Arc<Certificates>,
     pub clock: SharedClock,
     pub stats: Stats,
+    /// Told how it stands with each name.
+    pub standing: Arc<Standing>,
     /// A name that is wanted besides those of routes.
     pub also: Option<String>,
     pub held: Kept,
@@ -82,6 +95,7 @@ pub struct Kept {
     directory: Directory,
     ledger: Ledger,
     held: BTreeMap<String, Held>,
+    suggestions: Suggestions,
 }
 
 impl Kept {
@@ -92,7 +106,7 @@ impl Kept {
     pub fn open(data_dir: &Path, server: &str, now: Timestamp) -> Result<Kept, FileError> {
         let directory = Directory::open(data_dir, server)?;
         let held = directory.certificates(now).into_iter().map(|held| (held.name.clone(), held)).collect();
-        Ok(Kept { ledger: directory.ledger(), directory, held })
+        Ok(Kept { ledger: directory.ledger(), directory, held, suggestions: Suggestions::default() })
     }
 
     pub fn directory(&self) -> Directory {
@@ -115,14 +129,20 @@ impl Acme {
         if stop.run_until_cancelled(ready.ready()).await.is_none() {
             return;
         }
-        let mut running = FuturesUnordered::new();
-        let mut under_way = BTreeSet::new();
+        let (mut running, mut under_way) = (FuturesUnordered::new(), BTreeSet::new());
+        let (mut asking, mut asked) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
             let seen = self.cache.revision();
-            let (begun, wait) = self.look(&under_way).await;
+            let (begun, questions, wait) = self.look(&under_way, &asked).await;
             for name in begun {
                 under_way.insert(name.clone());
-                running.push(order(self.authority.clone(), name));
+                running.push(order(self.authority.clone(), self.leaf(&name), name));
+            }
+            for name in questions {
+                if let Some((held, leaf)) = self.held.held.get(&name).zip(self.leaf(&name)) {
+                    asking.push(ask(self.authority.clone(), leaf, name.clone(), held.span.begins));
+                    asked.insert(name);
+                }
             }
             let cache = self.cache.clone();
             let changed = async {
@@ -134,6 +154,10 @@ impl Acme {
                 Some(done) = running.next(), if !running.is_empty() => {
                     under_way.remove(&done.0);
                     self.finish(done).await;
+                }
+                Some((name, begins, said)) = asking.next(), if !asking.is_empty() => {
+                    asked.remove(&name);
+                    self.hear(&name, begins, &said);
                 }
                 () = changed => {}
                 () = tokio::time::sleep(wait) => {}
@@ -150,15 +174,46 @@ impl Acme {
         named.chain(also).filter(|(name, _)| is_public(name) && !self.shown.has_own(name, now)).collect()
     }
 
-    /// The names whose orders are to be made now, written down; and how long there is nothing else to do.
-    async fn look(&mut self, under_way: &BTreeSet<String>) -> (Vec<String>, Duration) {
+    /// The certificate that a name has, as far as it is still good.
+    fn leaf(&self, name: &str) -> Option<CertificateDer<'static>> {
+        let held = self.held.held.get(name).filter(|held| self.clock.now() < held.span.ends)?;
+        held.certificate.key.cert.first().cloned()
+    }
+
+    /// What the ACME server suggests for the certificate of a name that begins at `begins`.
+    fn hear(&mut self, name: &str, begins: Timestamp, said: &Said) {
+        let now = self.clock.now();
+        let changed = self.held.suggestions.heard(name, begins, said, now);
+        match said {
+            Said::Window { window, explained, .. } if changed => {
+                tracing::info!(name, ?window, explained, "the ACME server suggests when to renew a certificate");
+            }
+            Said::Failed(why) => {
+                tracing::debug!(name, why, "the ACME server does not tell when to renew a certificate")
+            }
+            Said::Window { .. } | Said::Nothing => {}
+        }
+    }
+
+    /// The names whose orders are to be made now, written down; those of whose certificates it is to be asked when to renew them;
+    /// and how long there is nothing else to do.
+    async fn look(
+        &mut self,
+        under_way: &BTreeSet<String>,
+        asked: &BTreeSet<String>,
+    ) -> (Vec<String>, Vec<String>, Duration) {
         let now = self.clock.now();
         let wanted = self.wanted(now);
         if self.held.held.values().any(|held| held.span.ends <= now) {
             self.held.show(&self.shown, now);
         }
         self.held.ledger.prune(&wanted, now);
-        let spans = self.held.held.iter().map(|(name, held)| (name.clone(), held.span)).collect();
+        let suggestions = &self.held.suggestions;
+        let with = |name: &str, span: Span| Span { window: suggestions.window(name, span), ..span };
+        let spans: BTreeMap<String, Span> =
+            self.held.held.iter().map(|(name, held)| (name.clone(), with(name, held.span))).collect();
+        let (questions, again) = suggestions.due(&wanted, &spans, asked, now);
+        self.held.suggestions.prune(&spans);
         let plan = plan::plan(&wanted, &spans, &self.held.ledger, under_way, now);
         for name in &plan.order {
             self.held.ledger.begin(name, &wanted[name], !spans.contains_key(name), now);
@@ -174,8 +229,11 @@ impl Acme {
         let ends = wanted.keys().filter_map(|name| Some(spans.get(name)?.ends)).min();
         let failing = self.held.ledger.failing().filter(|name| wanted.contains_key(*name)).count();
         self.stats.names(wanted.len(), wanted.keys().filter(|name| spans.contains_key(*name)).count(), failing, ends);
-        let wait = plan.look.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(LOOK_ANYWAY);
-        (begun, wait.min(LOOK_ANYWAY))
+        let under_way = under_way.iter().chain(&begun).cloned().collect();
+        self.standing.set(Seen { wanted, held: spans, ledger: self.held.ledger.clone(), under_way });
+        let next = [plan.look, again].into_iter().flatten().min();
+        let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(LOOK_ANYWAY);
+        (begun, questions, wait.min(LOOK_ANYWAY))
     }
 
     async fn finish(&mut self, (name, outcome): Done) {
@@ -242,12 +300,22 @@ impl Acme {
     }
 }
 
-async fn order(authority: Arc<dyn Authority>, name: String) -> Done {
+async fn order(authority: Arc<dyn Authority>, replaces: Option<CertificateDer<'static>>, name: String) -> Done {
     let span = tracing::info_span!("acme_order", name);
-    let ordering = tokio::time::timeout(ORDER_WITHIN, authority.certificate(&name)).instrument(span);
+    let ordering = tokio::time::timeout(ORDER_WITHIN, authority.certificate(&name, replaces.as_ref())).instrument(span);
     let late = |_| Refusal { why: format!("it took longer than {ORDER_WITHIN:?}"), limited: false, wait: None };
     let outcome = ordering.await.map_err(late).and_then(|outcome| outcome);
     (name, outcome)
+}
+
+async fn ask(
+    authority: Arc<dyn Authority>,
+    leaf: CertificateDer<'static>,
+    name: String,
+    begins: Timestamp,
+) -> (String, Timestamp, Said) {
+    let said = tokio::time::timeout(ORDER_WITHIN, authority.renewal(&leaf)).await;
+    (name, begins, said.unwrap_or_else(|_| Said::Failed(format!("it took longer than {ORDER_WITHIN:?}"))))
 }
 
 async fn on_disk(write: impl FnOnce() -> Result<(), FileError> + Send + 'static) -> Result<(), String> {

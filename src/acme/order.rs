@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeHandle, ChallengeType, Error, HttpClient, Identifier, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType, Error, HttpClient, Identifier,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Mutex;
 
 use super::account::{self, Settings, said};
 use super::http::Http;
 use super::keep::Directory;
 use super::plan::Refusal;
-use super::{Authority, on_disk};
+use super::{Authority, Said, Window, on_disk};
 use crate::clock::SharedClock;
 use crate::pki;
 use crate::proxy::{Answer, Challenges, UnderWay};
@@ -88,9 +90,28 @@ impl Client {
         Ok(())
     }
 
-    async fn order(&self, account: &Account, name: &str) -> Result<String, Error> {
+    /// A new order, which names the certificate that it replaces where the server takes that (RFC 9773 §5).
+    async fn begin(account: &Account, name: &str, replaces: Option<&CertificateDer<'_>>) -> Result<Order, Error> {
         let identifiers = [Identifier::Dns(name.to_owned())];
-        let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+        if let Some(replaced) = replaces.and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) {
+            match account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
+                Err(error) if !is(&error, "rateLimited") && !is(&error, "accountDoesNotExist") => {
+                    // It knows no such thing, or has had it replaced already: then it is an order like any other.
+                    tracing::debug!(error = said(&error), "an order is made that names no certificate to replace");
+                }
+                made => return made,
+            }
+        }
+        account.new_order(&NewOrder::new(&identifiers)).await
+    }
+
+    async fn order(
+        &self,
+        account: &Account,
+        name: &str,
+        replaces: Option<&CertificateDer<'_>>,
+    ) -> Result<String, Error> {
+        let mut order = Client::begin(account, name, replaces).await?;
         // Until the order is ready.
         let answers = self.answer(&mut order, name).await?;
         if order.poll_ready(&POLL).await? != OrderStatus::Ready {
@@ -141,10 +162,10 @@ impl Client {
 
 #[async_trait]
 impl Authority for Client {
-    async fn certificate(&self, name: &str) -> Result<String, Refusal> {
+    async fn certificate(&self, name: &str, replaces: Option<&CertificateDer<'_>>) -> Result<String, Refusal> {
         let refusal = |why| Refusal { why, limited: false, wait: None };
         let account = self.account().await.map_err(refusal)?;
-        let error = match self.order(&account, name).await {
+        let error = match self.order(&account, name, replaces).await {
             Ok(text) => return Ok(text),
             Err(error) => error,
         };
@@ -153,6 +174,28 @@ impl Authority for Client {
         }
         let limited = is(&error, "rateLimited");
         Err(Refusal { why: said(&error), limited, wait: limited.then(|| self.http.wait()).flatten() })
+    }
+
+    async fn renewal(&self, certificate: &CertificateDer<'_>) -> Said {
+        // One without the id of its authority's key has no name of this kind.
+        let Ok(id) = CertificateIdentifier::try_from(certificate) else { return Said::Nothing };
+        let asked = match self.account().await {
+            Ok(account) => account.renewal_info(&id).await,
+            Err(why) => return Said::Failed(why),
+        };
+        match asked {
+            Ok((info, again)) => {
+                let at = |time: i64| Timestamp::from_second(time).ok();
+                let window = &info.suggested_window;
+                let times = at(window.start.unix_timestamp()).zip(at(window.end.unix_timestamp()));
+                match times.and_then(|(start, end)| Window::new(start, end)) {
+                    Some(window) => Said::Window { window, again, explained: info.explanation_url },
+                    None => Said::Failed("the window that it suggests has no time in it".to_owned()),
+                }
+            }
+            Err(Error::Unsupported(_)) => Said::Nothing,
+            Err(error) => Said::Failed(said(&error)),
+        }
     }
 }
 
@@ -174,3 +217,7 @@ async fn refused_because(order: &mut Order) -> String {
     }
     if found.is_empty() { "the ACME server refuses it without saying why".to_owned() } else { found.join("; ") }
 }
+
+#[cfg(test)]
+#[path = "order/tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::renewal::Window;
 use crate::runtime::Backoff;
 
 /// Orders are counted over this time.
@@ -37,18 +38,31 @@ pub type Wanted = BTreeMap<String, String>;
 pub struct Span {
     pub begins: Timestamp,
     pub ends: Timestamp,
+    /// When its ACME server suggests that it be renewed.
+    pub window: Option<Window>,
 }
 
 impl Span {
-    /// Two thirds into its life, or up to a twentieth of it earlier: certificates that were ordered together are not renewed
-    /// together. The same whenever it is asked.
+    /// When it is to be renewed: in the time that the ACME server suggests, but not within its first day (or twentieth of its
+    /// life, if that is shorter), so that a server which says the same of each new one cannot have one ordered without end; and
+    /// not later than while a tenth of its life is left.
+    ///
+    /// Without a suggestion two thirds into its life, or up to a twentieth of it earlier. In either case certificates that were
+    /// ordered together are not renewed together, and it is the same whenever it is asked.
     pub fn renewal(&self, name: &str) -> Timestamp {
         let life = self.ends.duration_since(self.begins);
         let mut hasher = DefaultHasher::new();
         (name, self.begins.as_second()).hash(&mut hasher);
-        let thousandths = i32::try_from(hasher.finish() % 50).unwrap_or_default();
-        let at = life / 3 * 2 - life / 1000 * thousandths;
-        self.begins.checked_add(at).unwrap_or(self.ends)
+        let hash = hasher.finish();
+        let share = |of: u64| i32::try_from(hash % of).unwrap_or_default();
+        let after = |of_life: SignedDuration| self.begins.checked_add(of_life).unwrap_or(self.ends);
+        match self.window {
+            Some(window) => {
+                let (first, last) = (after((life / 20).min(SignedDuration::from_hours(24))), after(life / 10 * 9));
+                window.moment(share(1000)).max(first).min(last)
+            }
+            None => after(life / 3 * 2 - life / 1000 * share(50)),
+        }
     }
 }
 
@@ -163,6 +177,16 @@ impl Ledger {
         self.tried.iter().filter(|(_, tried)| !tried.why.is_empty()).map(|(name, _)| name.as_str())
     }
 
+    /// Until when no new names are ordered of the domain that this one is in.
+    pub fn paused(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
+        self.paused.get(domain(name)).and_then(|rest| rest.until(now))
+    }
+
+    /// When there is room for the order of a new name; `None`: there is.
+    pub fn room_for_new(&self, now: Timestamp) -> Option<Timestamp> {
+        self.room(MOST, now, |_| true).max(self.room(MOST_NEW, now, |order| order.new))
+    }
+
     /// Forgets what says nothing any more.
     pub fn prune(&mut self, wanted: &Wanted, now: Timestamp) {
         self.tried.retain(|name, tried| wanted.contains_key(name) || tried.again(now).is_some());
@@ -211,7 +235,7 @@ pub fn plan(
         let span = held.get(name).filter(|span| now < span.ends);
         let tried = ledger.tried.get(name);
         let renewal = span.map(|span| span.renewal(name)).filter(|at| now < *at);
-        let paused = ledger.paused.get(domain(name)).filter(|_| span.is_none()).and_then(|rest| rest.until(now));
+        let paused = ledger.paused(name, now).filter(|_| span.is_none());
         let waits = [renewal, tried.and_then(|tried| tried.again(now)), paused].into_iter().flatten().max();
         match waits {
             Some(at) => plan.later(at),
@@ -228,7 +252,7 @@ pub fn plan(
     let mut spent = ledger.clone();
     while places > 0 {
         let room = spent.room(MOST, now, |_| true);
-        let room_for_new = room.max(spent.room(MOST_NEW, now, |order| order.new));
+        let room_for_new = spent.room_for_new(now);
         let lately = |c: &Candidate<'_>| spent.ordered.iter().filter(|o| o.namespace == c.namespace).count();
         let may = due.iter().enumerate().filter(|(_, c)| if c.new { room_for_new } else { room }.is_none());
         let first = may.min_by_key(|(_, c)| (c.new, c.ends, c.failures, if c.new { lately(c) } else { 0 }, c.name));

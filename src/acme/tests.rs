@@ -16,20 +16,39 @@ struct Fake {
     clock: SharedClock,
     refused: Mutex<BTreeMap<String, VecDeque<Refusal>>>,
     asked: Mutex<Vec<(Timestamp, String)>>,
+    /// Of each order when the certificate began that it names as replaced.
+    replaced: Mutex<Vec<Option<Timestamp>>>,
+    /// So many days after their beginning its certificates are to be renewed.
+    suggests: Mutex<Option<i32>>,
+    /// When it was asked that, and of the certificate of which beginning.
+    questions: Mutex<Vec<(Timestamp, Timestamp)>>,
     ca: pki::Pair,
 }
 
 #[async_trait]
 impl Authority for Fake {
-    async fn certificate(&self, name: &str) -> Result<String, Refusal> {
+    async fn certificate(&self, name: &str, replaces: Option<&CertificateDer<'_>>) -> Result<String, Refusal> {
         let now = self.clock.now();
         self.asked.lock().unwrap().push((now, name.to_owned()));
+        let begins = replaces.and_then(|leaf| pki::beginning(leaf));
+        self.replaced.lock().unwrap().push(begins);
         tokio::time::sleep(Duration::from_secs(5)).await;
         if let Some(refusal) = self.refused.lock().unwrap().get_mut(name).and_then(VecDeque::pop_front) {
             return Err(refusal);
         }
         let pair = pki::make_server(&self.ca, name, &[name.to_owned()], now).unwrap();
         Ok(pair.key + &pair.certificate)
+    }
+
+    async fn renewal(&self, certificate: &CertificateDer<'_>) -> Said {
+        let begins = pki::beginning(certificate).unwrap();
+        let mut questions = self.questions.lock().unwrap();
+        questions.push((self.clock.now(), begins));
+        let days = *self.suggests.lock().unwrap();
+        let Some(days) = days else { return Said::Nothing };
+        let day = SignedDuration::from_hours(24);
+        let window = Window::new(begins + day * days, begins + day * (days + 1)).unwrap();
+        Said::Window { window, again: Duration::from_secs(6 * 3600), explained: None }
     }
 }
 
@@ -51,6 +70,7 @@ struct World {
     clock: SharedClock,
     fake: Arc<Fake>,
     told: Arc<Told>,
+    standing: Arc<Standing>,
     shown: Arc<Certificates>,
     dir: tempfile::TempDir,
     stop: CancellationToken,
@@ -62,13 +82,22 @@ impl World {
         let cache = Cache::new("test.example");
         tokio::spawn(cache.clone().run(store.clone(), stop.clone()));
         let ca = pki::make_ca("test", clock.now()).unwrap();
-        let fake = Fake { clock: clock.clone(), refused: Mutex::default(), asked: Mutex::default(), ca };
+        let fake = Fake {
+            clock: clock.clone(),
+            refused: Mutex::default(),
+            asked: Mutex::default(),
+            replaced: Mutex::default(),
+            suggests: Mutex::default(),
+            questions: Mutex::default(),
+            ca,
+        };
         World {
             store,
             cache,
             clock,
             fake: Arc::new(fake),
             told: Arc::default(),
+            standing: Arc::default(),
             shown: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             stop,
@@ -100,6 +129,7 @@ impl World {
             clock: self.clock.clone(),
             stats: stats.clone(),
             also: None,
+            standing: self.standing.clone(),
             held,
         };
         tokio::spawn(acme.run(stop.clone()));
@@ -188,6 +218,14 @@ async fn a_refusal_is_told_tried_again_later_and_counts_after_a_restart() {
     let told = world.until_told(1).await;
     assert!(told.starts_with("alice: no certificate for alice.test.example: no A records; it has none; it is tried again at 2026-01-01T00:1"), "{told}");
     assert!(text(&stats).contains("acme_names{state=\"failing\"} 1"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stands = world.standing.problem("alice.test.example", world.clock.now()).unwrap();
+    assert_eq!(
+        (stands.reason, stands.message.as_str()),
+        ("CertificateRefused", "it has no certificate yet: no A records")
+    );
+    let next = stands.next.unwrap();
+    assert!(told.ends_with(&format!("it is tried again at {next}")), "{told} {next}");
     first.cancel();
     let (second, begun) = (world.stop.child_token(), world.clock.now());
     world.start(&second);
@@ -196,6 +234,8 @@ async fn a_refusal_is_told_tried_again_later_and_counts_after_a_restart() {
     world.until_told(3).await;
     assert_eq!(world.asked().len(), 3);
     assert!(format!("{:?}", world.shown).contains("alice.test.example"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.standing.problem("alice.test.example", world.clock.now()), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,4 +283,35 @@ async fn what_the_operator_has_a_certificate_for_is_not_ordered_and_what_cannot_
     world.until_told(1).await;
     assert_eq!(world.asked(), ["own.example"]);
     assert!(world.cache.instance(&Key::instance("default", "alice")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_follows_the_servers_suggestion_as_it_changes_and_names_what_it_replaces() {
+    let world = World::new().await;
+    *world.fake.suggests.lock().unwrap() = Some(200);
+    world.put("alice", |_| {}).await;
+    let life = world.stop.child_token();
+    world.start(&life);
+    world.until_told(1).await;
+    let begun = world.clock.now();
+    let days = |since: Timestamp| world.clock.now().duration_since(since).as_hours() / 24;
+    while days(begun) < 20 {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    let questions = world.fake.questions.lock().unwrap().len();
+    assert!((75..=85).contains(&questions), "every six hours, as it wishes: {questions}");
+    // It is taken back, say: all are to be renewed at once.
+    *world.fake.suggests.lock().unwrap() = Some(10);
+    world.until_asked(2).await;
+    assert_eq!(days(begun), 20, "as soon as it is heard of");
+    world.until_told(2).await;
+    let second = world.fake.asked.lock().unwrap()[1].0;
+    world.until_asked(3).await;
+    let waited = days(second);
+    assert!((9..=12).contains(&waited), "the window of the new one: {waited}");
+    let replaced = world.fake.replaced.lock().unwrap().clone();
+    assert_eq!(replaced[0], None, "there was none");
+    let beginnings: BTreeSet<_> = world.fake.questions.lock().unwrap().iter().map(|(_, begins)| *begins).collect();
+    let beginnings: Vec<_> = beginnings.into_iter().map(Some).collect();
+    assert_eq!((replaced[1], replaced[2]), (beginnings[0], beginnings[1]));
 }

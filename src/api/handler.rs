@@ -334,7 +334,7 @@ async fn stored(call: Call, kind: Kind, request: Request) -> Result<Response, Ap
         Some("finalize") if method == Method::PUT => Part::Finalize,
         Some("finalize") => return Err(ApiError::method_not_allowed("")),
         Some("scale") => return scale::answer(&call, &key, request).await,
-        Some("why") => return why::answer(&call, &key, &method),
+        Some("why") => return why::answer(&call, &key, &method).await,
         Some("containers") => return host_containers::answer(&call, &key, &method).await,
         Some(_) => return Err(ApiError::no_such_path()),
     };

@@ -89,7 +89,8 @@ fn fields(node: &Value) -> Option<&Map<String, Value>> {
 fn description(node: &Value) -> String {
     let mut text = node["description"].as_str().unwrap_or("").to_owned();
     let values: Vec<_> = node["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if !values.is_empty() {
+    // With their meanings they are in the description already.
+    if !values.is_empty() && !text.contains(schema::MEANINGS) {
         text.push_str(&format!("\nOne of: {}.", values.join(", ")));
     }
     text
@@ -129,8 +130,37 @@ mod tests {
         let ports = page(Kind::Instance, &["spec", "ports"]).unwrap();
         assert!(ports.contains("<[]Object>") && ports.contains("  containerPort <integer> -required-\n"), "{ports}");
         let power = page(Kind::Instance, &["spec", "power"]).unwrap();
-        assert!(power.contains("One of: Auto, Running, Stopped."), "{power}");
+        let stopped = "    Possible enum values:\n     - `\"Auto\"`: Sleeps when idle, and wakes on the next request.\n     - `\"Running\"`";
+        assert!(power.contains(stopped) && !power.contains("One of:"), "{power}");
+        let keep = page(Kind::Instance, &["spec", "idle", "webSockets"]).unwrap();
+        assert!(keep.contains(" - `\"Messages\"`: The messages that pass, either way;"), "{keep}");
+        assert!(keep.contains(" - `\"Open\"`: That it is open."), "{keep}");
+        let mode = page(Kind::Instance, &["spec", "routes", "auth", "mode"]).unwrap();
+        assert!(mode.contains(" - `\"JWT\"`: The owner, by a signed token of an issuer."), "{mode}");
         assert!(page(Kind::Instance, &["spec", "resources", "memory"]).unwrap().contains("<quantity>"));
+    }
+
+    #[test]
+    fn every_value_that_users_write_is_explained_and_none_is_lost() {
+        fn unexplained(path: &str, node: &Value, found: &mut Vec<String>) {
+            let node = item(node);
+            let text = description(node);
+            for value in node["enum"].as_array().into_iter().flatten() {
+                if !text.contains(&format!(" - `{value}`: ")) {
+                    found.push(format!("{path}: {value}"));
+                }
+            }
+            for (name, field) in fields(node).into_iter().flatten() {
+                unexplained(&format!("{path}.{name}"), field, found);
+            }
+        }
+        for kind in [Kind::Instance, Kind::DockerHost, Kind::AccessToken] {
+            let mut found = vec![];
+            unexplained("spec", &schema::schema(kind)["properties"]["spec"], &mut found);
+            assert_eq!(found, [""; 0], "{kind}: values without a meaning");
+        }
+        let wanted = &schema::explanation()["properties"]["wanted"]["enum"];
+        assert_eq!(*wanted, serde_json::json!(["Awake", "Frozen", "Asleep", "Off"]));
     }
 
     #[test]

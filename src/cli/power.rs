@@ -16,7 +16,9 @@ use super::state;
 use super::until::{Seen, Target, until};
 use super::url::with_query;
 use crate::clock::SystemClock;
-use crate::model::{Instance, Keep, Phase, Power, RESTART_ANNOTATION, SLEEP_ANNOTATION, Span, WAKE_ANNOTATION, held};
+use crate::model::{
+    Instance, Keep, Phase, Power, RESTART_ANNOTATION, SLEEP_ANNOTATION, Span, WAKE_ANNOTATION, end, held,
+};
 
 /// What the verbs of power have in common.
 #[derive(Args, Debug)]
@@ -223,10 +225,12 @@ fn sleep(before: &Instance, now: Timestamp) -> Result<Value> {
     let schedule = &before.spec.idle.schedule;
     if let Some(awake) = held(schedule, now).filter(|held| held.keep == Keep::Awake) {
         // A wish that waits for the end of it would stop the app then, whoever uses it by that time.
-        let (index, until) = (awake.index, schedule[awake.index].in_zone(awake.until));
-        return Err(Error::failed(format!(
-            "instance {name:?} is kept awake by spec.idle.schedule[{index}] until {until}"
-        )));
+        let index = awake.index;
+        let until = match end(schedule, &awake) {
+            Some(end) => format!(" until {}", schedule[index].in_zone(end)),
+            None => ", which renews itself".to_owned(),
+        };
+        return Err(Error::failed(format!("instance {name:?} is kept awake by spec.idle.schedule[{index}]{until}")));
     }
     match (phase, before.run()) {
         (Phase::Asleep, _) => Ok(json!({})),

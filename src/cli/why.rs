@@ -11,7 +11,7 @@ use super::output::{ObjectFormat, print};
 use super::session::Session;
 use super::table::{Layout, printable};
 use crate::clock::SystemClock;
-use crate::model::{ConditionStatus, InstanceExplanation, Kind, Time, Wanted};
+use crate::model::{ConditionStatus, InstanceExplanation, Kind, RouteProblem, Time, Wanted};
 
 /// Tell why an instance is awake, asleep, pending or failing, and what comes next.
 #[derive(Args, Debug)]
@@ -65,6 +65,10 @@ fn page(name: &str, told: &InstanceExplanation, now: Time) -> String {
     if told.signals.is_empty() {
         rows.push(vec!["Signals:".to_owned(), "nobody has used it yet".to_owned()]);
     }
+    for (i, problem) in told.route_problems.iter().enumerate() {
+        let title = if i == 0 { "Routes:" } else { "" };
+        rows.push(vec![title.to_owned(), route_problem(problem, now)]);
+    }
     for condition in &told.conditions {
         let is = match condition.status {
             ConditionStatus::True => "",
@@ -78,6 +82,14 @@ fn page(name: &str, told: &InstanceExplanation, now: Time) -> String {
     }
     out.push_str(&Layout::default().lines(&rows));
     out
+}
+
+fn route_problem(problem: &RouteProblem, now: Time) -> String {
+    let RouteProblem { host, reason, field, message, since: begun, next } = problem;
+    let field = if field.is_empty() { String::new() } else { format!("; {field}") };
+    let begun = begun.map(|at| format!(", since {}", since(&Value::from(at.to_string()), now))).unwrap_or_default();
+    let next = next.map(|at| format!("; tried again {}", until(at, now))).unwrap_or_default();
+    format!("{host}: {reason} ({}{field}){begun}{next}", printable(message))
 }
 
 /// A moment to come, and in how long.
@@ -98,6 +110,11 @@ mod tests {
             "phase": "Running", "node": "worker-1", "wanted": "Awake", "because": "it was used within the last 30m",
             "signals": [{"source": "proxy", "at": "2026-01-01T10:00:00Z", "message": "the last request"}],
             "next": {"at": "2026-01-01T10:30:00Z", "message": "it falls asleep unless it is used"},
+            "routeProblems": [
+                {"host": "a.test", "reason": "SecretUnavailable", "field": "spec.routes[0].auth.token.secretKeyRef",
+                    "message": "nobody is let in: there is no Secret \"door\"", "since": "2026-01-01T10:01:00Z"},
+                {"host": "b.test", "reason": "CertificateRefused", "message": "no", "next": "2026-01-01T10:15:00Z"},
+            ],
             "conditions": [{"type": "Ready", "status": "True", "reason": "Serving", "message": "it answers",
                 "lastTransitionTime": "2026-01-01T09:00:00Z"}],
         }));
@@ -107,6 +124,8 @@ mod tests {
             "alice is Running on worker-1 and is to be awake: it was used within the last 30m.\n\
              Next:      it falls asleep unless it is used, 2026-01-01T10:30:00Z (in 25m)\n\
              Signals:   proxy: the last request, 2026-01-01T10:00:00Z (5m ago)\n\
+             Routes:    a.test: SecretUnavailable (nobody is let in: there is no Secret \"door\"; spec.routes[0].auth.token.secretKeyRef), since 2026-01-01T10:01:00Z (4m ago)\n\
+             \x20          b.test: CertificateRefused (no); tried again 2026-01-01T10:15:00Z (in 10m)\n\
              Ready:     Serving (it answers), since 2026-01-01T09:00:00Z (65m ago)\n"
         );
     }

@@ -10,10 +10,12 @@ use super::{Condition, Phase, Time};
 /// What an Instance is meant to be at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Wanted {
+    /// Running, or on its way up.
     #[default]
     Awake,
     /// Paused, its memory kept.
     Frozen,
+    /// Stopped, until it is used.
     Asleep,
     /// By `power: Stopped`, or because it is being deleted.
     Off,
@@ -21,6 +23,7 @@ pub enum Wanted {
 
 /// Why an Instance is as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct InstanceExplanation {
     /// Where it is in its life.
     pub phase: Phase,
@@ -36,6 +39,9 @@ pub struct InstanceExplanation {
     pub signals: Vec<UseSignal>,
     /// What comes next when nothing else happens.
     pub next: NextStep,
+    /// What keeps visitors from it at its host names, as far as that is known.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub route_problems: Vec<RouteProblem>,
     /// What the controllers found out about it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub conditions: Vec<Condition>,
@@ -51,6 +57,27 @@ pub struct UseSignal {
     pub at: Time,
     /// What, in a few words.
     pub message: String,
+}
+
+/// What keeps visitors from an Instance at one of its host names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteProblem {
+    /// The host name.
+    pub host: String,
+    /// In one word, as in the Event that tells of it: `SecretUnavailable`, `OwnerMissing`, `KeysUnavailable` and `ServiceUnavailable`
+    /// let nobody in; `CertificateAwaited`, `CertificateRefused` and `CertificateHeldBack` are of its certificate by ACME.
+    pub reason: String,
+    /// The path of the field that it comes from; empty: of none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub field: String,
+    /// What is wrong, in a sentence.
+    pub message: String,
+    /// Since when, as far as that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When it is tried again; of what is tried only for a visitor, from when on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Time>,
 }
 
 /// What comes next.

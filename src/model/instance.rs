@@ -86,7 +86,7 @@ pub struct InstanceSpec {
     /// How to find out whether the app is up.
     #[serde(default, skip_serializing_if = "is_default")]
     pub probes: Probes,
-    /// Auto: sleeps when idle and wakes on the next request. Running: always on. Stopped: stays off. Default: Auto.
+    /// Whether it runs. Default: Auto.
     #[serde(default, skip_serializing_if = "is_default")]
     pub power: Power,
     /// When an instance with power Auto goes to sleep.
@@ -128,16 +128,22 @@ pub struct InstanceSpec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
+    /// Before each new container.
     Always,
+    /// When its host does not have it.
     IfNotPresent,
+    /// Its host has it, or the instance fails.
     Never,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Power {
+    /// Sleeps when idle, and wakes on the next request.
     #[default]
     Auto,
+    /// Always on.
     Running,
+    /// Stays off, whoever asks for it.
     Stopped,
 }
 
@@ -186,8 +192,10 @@ pub struct Volume {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
+    /// It stays, with all that is in it.
     #[default]
     Retain,
+    /// It is removed, if it is the instance's own.
     Delete,
 }
 
@@ -212,16 +220,18 @@ pub struct Resources {
 /// The instance's own network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceNetwork {
-    /// Open: it reaches what its host reaches. None: connections to beyond its host get no answer, and routes to it work;
-    /// no wall, as datagrams leave and the host itself is reached. A change makes the network anew. Default: Open.
+    /// What it reaches of the world. A change makes the network anew. Default: Open.
     #[serde(default, skip_serializing_if = "is_default")]
     pub egress: Egress,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Egress {
+    /// What its host reaches.
     #[default]
     Open,
+    /// Connections to beyond its host get no answer, and routes to it work; no wall, as datagrams leave and the host itself is
+    /// reached.
     None,
 }
 

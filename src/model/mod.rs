@@ -45,7 +45,7 @@ pub use docker_host::{
 pub use endpoint::DaemonEndpoint;
 pub use env::{EnvFrom, EnvVar, KeyRef, SourceRef, ValueFrom, is_variable_name};
 pub use event::{Event, EventSeries, EventSource, ObjectReference};
-pub use explanation::{InstanceExplanation, NextStep, UseSignal, Wanted};
+pub use explanation::{InstanceExplanation, NextStep, RouteProblem, UseSignal, Wanted};
 pub use field_error::{FieldError, FieldErrors, FieldReason, MOST_ERRORS};
 pub use host_access::{HostAccess, HostGrant};
 pub use idle::{BusyCheck, CpuShare, Idle, IgnoredRequest, WebSocketUse};
@@ -64,7 +64,7 @@ pub use route::{Route, RoutePath};
 pub use route_auth::{
     AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
 };
-pub use schedule::{Held, Keep, Stretch, held, next_awake, next_change};
+pub use schedule::{Held, Keep, Stretch, end, held, next_awake, next_change, next_rest, rests_within};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,
     validate_secret,

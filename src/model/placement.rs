@@ -28,10 +28,7 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 317))]
     pub spread_by: String,
-    /// What becomes of the instance while its DockerHost cannot be reached. Wait: nothing; what runs there goes on when the
-    /// host is back. Recreate: after hostLossAfter it is made anew on another host, and the copy on the lost one is
-    /// removed when that host is back; until then it may still run there. Only for instances that keep nothing on a
-    /// host: volumes are refused, but for host paths that are readOnly. Default: Wait.
+    /// What becomes of the instance while its DockerHost cannot be reached. Default: Wait.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_host_loss: OnHostLoss,
     /// How long its DockerHost must have been out of reach before an instance with onHostLoss Recreate is made anew
@@ -43,8 +40,12 @@ pub struct Placement {
 /// What becomes of an instance while its DockerHost cannot be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnHostLoss {
+    /// Nothing; what runs there goes on when the host is back.
     #[default]
     Wait,
+    /// After hostLossAfter it is made anew on another host, and the copy on the lost one is removed when that host is back;
+    /// until then it may still run there. Only for instances that keep nothing on a host: volumes are refused, but for host
+    /// paths that are readOnly.
     Recreate,
 }
 

@@ -49,8 +49,7 @@ const NOT_IDENTITY: [&str; 18] = [
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteAuth {
-    /// None: everybody. Token: who has the value of a Secret. JWT: the owner, by a signed token of an issuer. ForwardAuth: whom
-    /// a service of yours lets in. Default: None.
+    /// By what it is known who is let in. Default: None.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: AuthMode,
     /// The settings of the mode Token.
@@ -71,11 +70,15 @@ pub struct RouteAuth {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AuthMode {
+    /// Everybody is.
     #[default]
     None,
+    /// Who has the value of a Secret.
     Token,
+    /// The owner, by a signed token of an issuer.
     #[serde(rename = "JWT")]
     Jwt,
+    /// Whom a service of yours lets in.
     ForwardAuth,
 }
 

@@ -26,13 +26,18 @@ const UTC: &str = "UTC";
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 const MOST_CRON: usize = 100;
+/// What goes on for longer than that, one stretch after the other, is told as having no end.
+const ENDLESS: Duration = Duration::from_secs(31 * 24 * 3600);
+/// Ends that are looked at to find the last one.
+const MOST_ENDS: usize = 1000;
 
 /// What an Instance is kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Keep {
-    /// It is woken at the beginning, and does not fall asleep before the end.
+    /// It is woken at the beginning and does not fall asleep within. Where both hold, it is kept awake.
     Awake,
-    /// It falls asleep at the beginning, and whenever it has not been used for a minute; a visitor still wakes it.
+    /// It falls asleep as soon as nobody has used it for a minute (or for `idle.after`, if that is shorter); a visitor still
+    /// wakes it, which `power: Stopped` prevents.
     Asleep,
 }
 
@@ -40,9 +45,7 @@ pub enum Keep {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stretch {
-    /// Awake: it is woken at the beginning and does not fall asleep within. Asleep: it falls asleep as soon as nobody has
-    /// used it for a minute (or for `idle.after`, if that is shorter); a visitor still wakes it, which `power: Stopped` prevents.
-    /// Where both hold, it is kept awake.
+    /// What it is kept in.
     pub keep: Keep,
     /// When it begins: minute, hour, day of the month, month and day of the week, as in cron: `0 8 * * 1-5`.
     #[schemars(length(min = 1, max = 100))]
@@ -62,6 +65,9 @@ pub struct Held {
     /// Its place in the list.
     pub index: usize,
     pub keep: Keep,
+    /// At which it holds.
+    pub at: Timestamp,
+    /// The end of this stretch; another may follow without a gap: see [`end`].
     pub until: Timestamp,
 }
 
@@ -106,9 +112,41 @@ impl Stretch {
 pub fn held(schedule: &[Stretch], now: Timestamp) -> Option<Held> {
     let all = schedule.iter().enumerate().filter_map(|(index, stretch)| {
         let until = stretch.until(now)?;
-        Some(Held { index, keep: stretch.keep, until })
+        Some(Held { index, keep: stretch.keep, at: now, until })
     });
     all.max_by_key(|held| (held.keep == Keep::Awake, held.until, std::cmp::Reverse(held.index)))
+}
+
+/// When what holds is over, whichever stretches follow without a gap; `None`: they renew themselves, and that is not in sight.
+/// What wants it at rest is over when it is kept awake.
+pub fn end(schedule: &[Stretch], holds: &Held) -> Option<Timestamp> {
+    let alike: Vec<&Stretch> = schedule.iter().filter(|stretch| stretch.keep == holds.keep).collect();
+    let awake = schedule.iter().filter(|stretch| holds.keep == Keep::Asleep && stretch.keep == Keep::Awake);
+    let awake = awake.filter_map(|stretch| stretch.begins(holds.at)).min();
+    let (sight, mut end) = (holds.at.checked_add(ENDLESS).ok()?, holds.until);
+    for _ in 0..MOST_ENDS / alike.len().max(1) {
+        if awake.is_some_and(|awake| awake <= end) {
+            return awake;
+        }
+        match alike.iter().filter_map(|stretch| stretch.until(end)).max() {
+            Some(later) if later <= sight => end = later,
+            Some(_) => break,
+            None => return Some(end),
+        }
+    }
+    awake.filter(|awake| *awake <= sight)
+}
+
+/// Whether it is wanted at rest at any time from `from` on and before `to`.
+pub fn rests_within(schedule: &[Stretch], from: Timestamp, to: Timestamp) -> bool {
+    let mut asleep = schedule.iter().filter(|stretch| stretch.keep == Keep::Asleep);
+    from < to
+        && asleep.any(|stretch| stretch.until(from).is_some() || stretch.begins(from).is_some_and(|begins| begins < to))
+}
+
+/// When it is wanted at rest next, after `now`, and by which.
+pub fn next_rest(schedule: &[Stretch], now: Timestamp) -> Option<(Timestamp, usize)> {
+    next_of(schedule, Keep::Asleep, now)
 }
 
 /// When something begins or ends next, after `now`.
@@ -118,8 +156,12 @@ pub fn next_change(schedule: &[Stretch], now: Timestamp) -> Option<Timestamp> {
 
 /// When it is kept awake next, after `now`, and by which.
 pub fn next_awake(schedule: &[Stretch], now: Timestamp) -> Option<(Timestamp, usize)> {
-    let awake = schedule.iter().enumerate().filter(|(_, stretch)| stretch.keep == Keep::Awake);
-    awake.filter_map(|(index, stretch)| Some((stretch.begins(now)?, index))).min()
+    next_of(schedule, Keep::Awake, now)
+}
+
+fn next_of(schedule: &[Stretch], keep: Keep, now: Timestamp) -> Option<(Timestamp, usize)> {
+    let alike = schedule.iter().enumerate().filter(|(_, stretch)| stretch.keep == keep);
+    alike.filter_map(|(index, stretch)| Some((stretch.begins(now)?, index))).min()
 }
 
 fn zone(name: &str) -> Option<TimeZone> {

@@ -92,6 +92,23 @@ fn generate<T: schemars::JsonSchema>() -> Value {
     normalise(&mut schema);
     schema
 }
+/// What begins the list of the meanings of values in a description, as in Kubernetes.
+pub const MEANINGS: &str = "Possible enum values:";
+
+/// The values of an enum of which some are documented one by one, the others together; and a line for each with its meaning.
+fn documented(variants: &[Value]) -> Option<(Vec<Value>, String)> {
+    let (mut values, mut lines) = (vec![], String::new());
+    for variant in variants {
+        let meaning = variant.get("description").and_then(Value::as_str).unwrap_or_default();
+        let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
+        for value in variant.get("enum")?.as_array()?.iter().filter(|value| !value.is_null()) {
+            lines.push_str(&format!(" - `{value}`{}{meaning}\n", if meaning.is_empty() { "" } else { ": " }));
+            values.push(value.clone());
+        }
+    }
+    Some((values, lines))
+}
+
 /// Makes a generated schema structural: no `nullable`, no `default` (defaults are not written back), no unions but the
 /// quantity's, enumerations as plain string enums.
 fn normalise(node: &mut Value) {
@@ -113,13 +130,15 @@ fn normalise(node: &mut Value) {
         }
     }
     // an enum whose variants are documented one by one
-    if let Some(Value::Array(variants)) = object.get("oneOf") {
-        let names: Option<Vec<Value>> = variants.iter().map(|v| v.get("enum")?.as_array()?.first().cloned()).collect();
-        if let Some(names) = names {
-            object.remove("oneOf");
-            object.insert("type".into(), "string".into());
-            object.insert("enum".into(), names.into());
-        }
+    if let Some(Value::Array(variants)) = object.get("oneOf")
+        && let Some((values, meanings)) = documented(variants)
+    {
+        object.remove("oneOf");
+        object.insert("type".into(), "string".into());
+        object.insert("enum".into(), values.into());
+        let text = object.get("description").and_then(Value::as_str).unwrap_or_default();
+        let text = format!("{text}\n\n{MEANINGS}\n{meanings}");
+        object.insert("description".into(), text.trim().into());
     }
     if let Some(Value::Array(values)) = object.get_mut("enum") {
         values.retain(|v| !v.is_null());
@@ -355,6 +374,18 @@ mod tests {
         for kind in Kind::all() {
             visit(schema(kind), kind.info().name);
         }
+    }
+
+    #[test]
+    fn of_an_enum_every_value_stays_and_its_meaning_stands_in_the_description() {
+        let mut node = json!({"description": "What.", "oneOf": [
+            {"type": "string", "enum": ["A", "B"]},
+            {"type": "string", "enum": ["C"], "description": "The\nthird."},
+            {"enum": [null], "nullable": true},
+        ]});
+        normalise(&mut node);
+        let text = "What.\n\nPossible enum values:\n - `\"A\"`\n - `\"B\"`\n - `\"C\"`: The third.";
+        assert_eq!(node, json!({"type": "string", "enum": ["A", "B", "C"], "description": text}));
     }
 
     #[test]

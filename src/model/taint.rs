@@ -24,15 +24,17 @@ pub struct Taint {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 63))]
     pub value: String,
-    /// NoSchedule: nothing new comes. PreferNoSchedule: nothing new comes while there is another host.
-    /// NoExecute: as NoSchedule, and what is there and can move is moved away.
+    /// What it does to instances that do not tolerate it.
     pub effect: TaintEffect,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TaintEffect {
+    /// Nothing new comes.
     NoSchedule,
+    /// Nothing new comes while there is another host.
     PreferNoSchedule,
+    /// As NoSchedule, and what is there and can move is moved away.
     NoExecute,
 }
 
@@ -43,7 +45,7 @@ pub struct Toleration {
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 317))]
     pub key: String,
-    /// Equal: the taint has this value. Exists: whatever its value. Default: Equal.
+    /// How the taint's value is compared. Default: Equal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub operator: Operator,
     /// The taint's value, for the operator Equal.
@@ -57,8 +59,10 @@ pub struct Toleration {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operator {
+    /// The taint has this value.
     #[default]
     Equal,
+    /// Whatever its value.
     Exists,
 }
 

@@ -146,6 +146,7 @@ pub struct Upload {
     done: AtomicBool,
     answered: AtomicBool,
     stalled: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Upload {
@@ -169,6 +170,11 @@ impl Upload {
     /// Its visitor did not send the rest of it.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
+    }
+
+    /// What came of it cannot be read, or its visitor is gone: no fault of the app.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 }
 
@@ -236,6 +242,9 @@ impl Body for RequestBody {
                 }
                 if frame.is_none() || stream.is_end_stream() {
                     upload.finish();
+                }
+                if let Some(Err(_)) = &frame {
+                    upload.broken.store(true, Ordering::Release);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }

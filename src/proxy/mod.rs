@@ -37,7 +37,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use access::{Access, Fetch, Secrets};
+pub use access::{Access, Fetch, Looked, Secrets, Witness};
 pub use activity::{Activity, OpenGuard, Session};
 pub use certificate_files::{CertificateFiles, FilesError};
 pub use certificates::{Certificate, Certificates};
@@ -68,7 +68,7 @@ pub struct ProxyState {
     pub front: Front,
     pub stats: Stats,
     /// Who is let through to an instance.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// What an ACME server is answered that comes by HTTP.
     pub challenges: Arc<Challenges>,
 }

@@ -146,8 +146,12 @@ impl Service {
         if let Some(upload) = &upload {
             upload.answered();
         }
-        let incomplete = |page| if upload.as_ref().is_some_and(|u| u.is_stalled()) { Page::Incomplete } else { page };
-        let (response, lease) = done.map_err(incomplete)?;
+        let visitors_fault = |page| match &upload {
+            Some(upload) if upload.is_stalled() => Page::Incomplete,
+            Some(upload) if upload.is_broken() => Page::BadRequest,
+            Some(_) | None => page,
+        };
+        let (response, lease) = done.map_err(visitors_fault)?;
         Ok(self.answer(&routed.instance, response, lease, open, visitor, place)?)
     }
 

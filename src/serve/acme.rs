@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::fetch;
 use super::front::Entrances;
-use crate::acme::{self, Acme, Binding, Kept, Kind, Settings, Stats, Witness};
+use crate::acme::{self, Acme, Binding, Kept, Kind, Settings, Standing, Stats, Witness};
 use crate::cache::Cache;
 use crate::cli::front::{AcmeArgs, AcmeChallenge};
 use crate::cli::serve::ServeArgs;
@@ -66,7 +66,7 @@ pub fn prepare(args: &ServeArgs, entrances: &Entrances, clock: &SharedClock) -> 
 }
 
 impl Prepared {
-    pub fn begin(self, cache: Arc<Cache>, recorder: Arc<Recorder>, stats: Stats) -> Acme {
+    pub fn begin(self, cache: Arc<Cache>, recorder: Arc<Recorder>, stats: Stats, standing: Arc<Standing>) -> Acme {
         Acme {
             cache,
             authority: Arc::new(self.client),
@@ -74,6 +74,7 @@ impl Prepared {
             shown: self.shown,
             clock: self.clock,
             stats,
+            standing,
             also: self.also,
             held: self.kept,
         }

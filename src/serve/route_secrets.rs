@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::host_secrets::read;
-use crate::model::{Key, Kind, SecretBytes};
-use crate::proxy::Secrets;
+use crate::model::{Key, Kind};
+use crate::proxy::{Looked, Secrets};
 use crate::store::SharedStore;
 
 /// Over a store that opens what is sealed.
@@ -12,9 +12,10 @@ pub struct RouteSecrets(pub SharedStore);
 
 #[async_trait]
 impl Secrets for RouteSecrets {
-    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<SecretBytes>, String> {
+    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Looked, String> {
         let found = read(&*self.0, &Key::new(Kind::Secret, namespace, name)).await?;
-        Ok(found.and_then(|mut secret| secret.data.remove(key)))
+        let Some(mut secret) = found else { return Ok(Looked::NoSecret) };
+        Ok(secret.data.remove(key).map_or(Looked::NoKey, Looked::Value))
     }
 }
 
@@ -31,9 +32,11 @@ mod tests {
         store.txn(Txn { when: vec![], then }).await.unwrap();
         let secrets = RouteSecrets(store);
         let found = async |namespace, name, key| secrets.value(namespace, name, key).await.unwrap();
-        assert_eq!(found("a", "door", "token").await.unwrap().expose(), b"hunter2");
-        for (namespace, name, key) in [("b", "door", "token"), ("a", "other", "token"), ("a", "door", "other")] {
-            assert_eq!(found(namespace, name, key).await, None);
+        let Looked::Value(value) = found("a", "door", "token").await else { panic!("it is there") };
+        assert_eq!(value.expose(), b"hunter2");
+        for (namespace, name) in [("b", "door"), ("a", "other")] {
+            assert!(matches!(found(namespace, name, "token").await, Looked::NoSecret), "{namespace}/{name}");
         }
+        assert!(matches!(found("a", "door", "other").await, Looked::NoKey));
     }
 }

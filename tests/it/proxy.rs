@@ -3,6 +3,8 @@
 
 mod access;
 mod beyond;
+mod broken_uploads;
+mod closed;
 mod downgrade;
 mod early;
 mod ends;

@@ -15,7 +15,7 @@ fn refusal(limited: bool, wait: Option<u64>) -> Refusal {
 }
 
 fn ninety_days(from: Timestamp) -> Span {
-    Span { begins: from, ends: from + DAY * 90 }
+    Span { begins: from, ends: from + DAY * 90, window: None }
 }
 
 fn now_is(wanted: &Wanted, held: &BTreeMap<String, Span>, ledger: &Ledger, now: Timestamp) -> Plan {
@@ -45,6 +45,31 @@ fn a_certificate_is_renewed_two_thirds_into_its_life_and_one_that_has_ended_at_o
         assert_eq!(now_is(&names, &held, &Ledger::default(), later).order, ["a.example"]);
     }
     assert_ne!(ninety_days(T0).renewal("a.example"), ninety_days(T0).renewal("b.example"), "not all at once");
+}
+
+#[test]
+fn where_the_server_suggests_a_time_it_is_renewed_then_within_the_bounds_of_its_life() {
+    let renewed = |start: SignedDuration, end: SignedDuration| {
+        let window = Window::new(T0 + start, T0 + end);
+        let at = |name: &str| Span { window, ..ninety_days(T0) }.renewal(name).duration_since(T0);
+        (at("a.example"), at("b.example"))
+    };
+    let (a, b) = renewed(DAY * 30, DAY * 32);
+    assert!(a >= DAY * 30 && a <= DAY * 32 && b >= DAY * 30 && b <= DAY * 32, "{a} {b}");
+    assert_ne!(a, b, "not all at once");
+    assert_eq!(renewed(DAY * 30, DAY * 32), (a, b), "the same whenever it is asked");
+    // Long past, as for one that was taken back: as soon as may be; and a server that says so of each new one gets one a day.
+    assert_eq!(renewed(DAY * -20, DAY * -10), (DAY, DAY));
+    // Beyond its end: while there is a tenth of its life left.
+    assert_eq!(renewed(DAY * 400, DAY * 500), (DAY * 81, DAY * 81));
+    let names = wanted(&[("a.example", "x")]);
+    let held =
+        BTreeMap::from([("a.example".to_owned(), Span { window: Window::new(T0, T0 + HOUR), ..ninety_days(T0) })]);
+    assert_eq!(now_is(&names, &held, &Ledger::default(), T0 + HOUR).look, Some(T0 + DAY));
+    assert_eq!(now_is(&names, &held, &Ledger::default(), T0 + DAY).order, ["a.example"]);
+    let short =
+        Span { begins: T0, ends: T0 + SignedDuration::from_secs(100), window: Window::new(T0 - DAY, T0 - HOUR) };
+    assert_eq!(short.renewal("a.example"), T0 + SignedDuration::from_secs(5));
 }
 
 #[test]
@@ -164,7 +189,7 @@ proptest! {
                     n if n < case.failing => ledger.fail(name, &refusal(roll() < case.limited, Some(1800)), now),
                     _ => {
                         ledger.succeed(name);
-                        held.insert(name.clone(), Span { begins: now, ends: now + life });
+                        held.insert(name.clone(), Span { begins: now, ends: now + life, window: None });
                     }
                 }
             }

@@ -238,6 +238,7 @@ fn is_up(phase: Phase) -> bool {
 pub fn idle(desired: &Instance, activity: ActivitySeen, now: Timestamp) -> Option<Duration> {
     let asked = desired.metadata.annotations.get(WAKE_ANNOTATION).and_then(|t| t.parse::<Timestamp>().ok());
     let since_asked = asked
+        .filter(|asked| !wakefulness::is_spent(desired, *asked, now))
         .map(|t| now.duration_since(t))
         // A clock a little ahead is now; one far ahead would keep the instance awake for ever.
         .filter(|since| *since > SignedDuration::from_mins(-5))

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{Held, Instance, Keep, Phase, Power, held, next_change};
+use crate::model::{Held, Instance, Keep, Phase, Power, held, next_change, rests_within};
 
 use super::freezing::until_frozen;
-use super::plan::{ActivitySeen, Because, Want, until_sleep};
+use super::plan::{ActivitySeen, Because, Want, is_laid_to_rest, until_sleep};
 use crate::controllers::probes::busy::Answer;
 
 /// One that its schedule wants at rest is put to sleep when it has not been used for so long.
@@ -37,6 +37,13 @@ pub fn is_kept_asleep(desired: &Instance, now: Timestamp) -> bool {
 pub fn rests_after(desired: &Instance, now: Timestamp) -> Duration {
     let after = desired.spec.idle_after();
     if is_kept_asleep(desired, now) { after.min(SOON) } else { after }
+}
+
+/// Whether a wish that it be awake has had its time: its schedule has put it to sleep since. It would be woken for it once more
+/// where the stretch ends, and with it the short time without use.
+pub fn is_spent(desired: &Instance, asked: Timestamp, now: Timestamp) -> bool {
+    let had = asked.checked_add(SOON.min(desired.spec.idle_after()));
+    is_laid_to_rest(desired) && had.is_ok_and(|had| rests_within(&desired.spec.idle.schedule, had, now))
 }
 
 /// When the schedule needs a look.

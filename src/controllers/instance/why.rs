@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{
-    Instance, InstanceExplanation, Keep, NextStep, Phase, Power, SLEEP_ANNOTATION, Span, Time, UseSignal,
-    WAKE_ANNOTATION, Wanted, condition, next_awake,
+    Held, Instance, InstanceExplanation, Keep, NextStep, Phase, Power, SLEEP_ANNOTATION, Span, Time, UseSignal,
+    WAKE_ANNOTATION, Wanted, condition, end, next_awake, next_rest,
 };
 
 use super::freezing;
@@ -36,12 +36,14 @@ pub fn explain(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now:
         because: words,
         signals: signals(instance, activity, signs, now),
         next: next(instance, wanted, because, activity, now),
+        // The front door's to tell.
+        route_problems: vec![],
         conditions: instance.status.conditions.clone(),
     }
 }
 
 fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs: &[Sign], now: Timestamp) -> String {
-    let after = after(instance, now);
+    let (after, source) = (after(instance, now), after_source(instance, now));
     match because {
         Because::Power => match instance.spec.power {
             Power::Running => "spec.power is Running: it never sleeps".to_owned(),
@@ -55,7 +57,7 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs
             }
         },
         Because::Scheduled => match scheduled(instance, now) {
-            Some(held) => format!("{} keeps it awake", stretch(instance, held.index, Some(held.until))),
+            Some(held) => format!("{} keeps it awake", held_stretch(instance, &held)),
             None => "its schedule keeps it awake".to_owned(),
         },
         Because::Busy => match signs.iter().find(|sign| sign.busy) {
@@ -74,12 +76,12 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs
         Because::OnItsWay => "it is on its way up, and whoever asked for it is to see it".to_owned(),
         Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
         Because::Yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
-        Because::Used => format!("it was used within the last {after}, its time without use (spec.idle.after)"),
+        Because::Used => format!("it was used within the last {after}, its time without use ({source})"),
         Because::Still => {
             let still = instance.spec.idle.freeze_after.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("nobody has used it for {still} (spec.idle.freezeAfter), nor for {after} yet (spec.idle.after)")
         }
-        Because::Idle => format!("nobody has used it for {after} (spec.idle.after)"),
+        Because::Idle => format!("nobody has used it for {after} ({source})"),
         Because::Unseen if instance.status.phase == Phase::Asleep => {
             "it fell asleep, and nobody has asked for it since".to_owned()
         }
@@ -101,6 +103,14 @@ fn after(instance: &Instance, now: Timestamp) -> String {
         return Span::from(short).to_string();
     }
     instance.spec.idle.after.as_ref().map_or_else(|| "30m".to_owned(), ToString::to_string)
+}
+
+/// Where the time without use is from that counts.
+fn after_source(instance: &Instance, now: Timestamp) -> String {
+    match scheduled(instance, now) {
+        Some(held) if rests_after(instance, now) < instance.spec.idle_after() => held_stretch(instance, &held),
+        _ => "spec.idle.after".to_owned(),
+    }
 }
 
 /// What is open: how many, its source, and one of them in words.
@@ -125,10 +135,19 @@ fn counted(n: usize, what: &str) -> String {
 }
 
 /// A stretch of its schedule, as people know it.
-fn stretch(instance: &Instance, index: usize, until: Option<Timestamp>) -> String {
-    let found = instance.spec.idle.schedule.get(index);
-    let until = found.zip(until).map(|(stretch, until)| format!(" (until {})", stretch.in_zone(until)));
-    format!("spec.idle.schedule[{index}]{}", until.unwrap_or_default())
+fn stretch(index: usize) -> String {
+    format!("spec.idle.schedule[{index}]")
+}
+
+/// The same with its end: that of the last one, where others follow without a gap.
+fn held_stretch(instance: &Instance, held: &Held) -> String {
+    let schedule = &instance.spec.idle.schedule;
+    let until = match (end(schedule, held), schedule.get(held.index)) {
+        (Some(end), Some(stretch)) => format!("until {}", stretch.in_zone(end)),
+        (Some(end), None) => format!("until {end}"),
+        (None, _) => "which renews itself".to_owned(),
+    };
+    format!("{} ({until})", stretch(held.index))
 }
 
 /// The latest first.
@@ -163,7 +182,7 @@ fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Tim
             Keep::Awake => "keeps it awake",
             Keep::Asleep => "wants it at rest",
         };
-        found.push(signal("schedule", now, format!("{} {keep}", stretch(instance, held.index, Some(held.until)))));
+        found.push(signal("schedule", now, format!("{} {keep}", held_stretch(instance, &held))));
     }
     found.sort_by_key(|signal| std::cmp::Reverse(signal.at));
     found
@@ -188,14 +207,14 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
         (Phase::Asleep, Wanted::Asleep) => match next_awake(&instance.spec.idle.schedule, now) {
             Some((at, index)) => NextStep {
                 at: Some(at.into()),
-                message: format!("{} wakes it, or a request before that", stretch(instance, index, None)),
+                message: format!("{} wakes it, or a request before that", stretch(index)),
             },
             None => step("the next request wakes it, or `portreeve wake`"),
         },
         (_, Wanted::Asleep) => step("it is stopped, and sleeps"),
         (Phase::Frozen, Wanted::Frozen) if let Some((begins, index)) = awake_before(instance, left, now) => NextStep {
             at: Some(begins.into()),
-            message: format!("{} lets it go on, or a request before that", stretch(instance, index, None)),
+            message: format!("{} lets it go on, or a request before that", stretch(index)),
         },
         (Phase::Frozen, Wanted::Frozen) => {
             at(left, "it is stopped, and sleeps; the next request, or `portreeve wake`, lets it go on before that")
@@ -211,10 +230,12 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
                 None => step(&format!("it falls asleep {after} after the last of them has ended")),
             }
         }
-        (Phase::Running, Wanted::Awake) if because == Because::Scheduled => NextStep {
-            at: scheduled(instance, now).map(|held| held.until.into()),
-            message: "from then on it may fall asleep".to_owned(),
-        },
+        (Phase::Running, Wanted::Awake) if because == Because::Scheduled => {
+            match scheduled(instance, now).and_then(|held| end(&instance.spec.idle.schedule, &held)) {
+                Some(end) => NextStep { at: Some(end.into()), message: "from then on it may fall asleep".to_owned() },
+                None => step("it stays awake, as its schedule renews itself before it ends"),
+            }
+        }
         (Phase::Running, Wanted::Awake) if matches!(because, Because::Busy | Because::Asking) => {
             at(Some(activity.busy.again), "it is asked again whether it is busy, and rests if it is not")
         }
@@ -224,10 +245,16 @@ fn next(instance: &Instance, wanted: Wanted, because: Because, activity: Activit
             match (awake_before(instance, frozen.or(left), now), frozen) {
                 (Some((begins, index)), _) => NextStep {
                     at: Some(begins.into()),
-                    message: format!("{} keeps it awake from then on", stretch(instance, index, None)),
+                    message: format!("{} keeps it awake from then on", stretch(index)),
                 },
                 (None, Some(_)) => at(frozen, &format!("it is frozen {unless}")),
-                (None, None) => at(left, &format!("it falls asleep {unless}")),
+                (None, None) => match laid_to_rest(instance, activity, left, now) {
+                    Some((rests, index)) => NextStep {
+                        at: Some(rests.into()),
+                        message: format!("{} lets it fall asleep {unless}", stretch(index)),
+                    },
+                    None => at(left, &format!("it falls asleep {unless}")),
+                },
             }
         }
         (Phase::Asleep | Phase::Stopped | Phase::Stopping, Wanted::Awake) => step("it is started"),
@@ -241,136 +268,20 @@ fn awake_before(instance: &Instance, rests: Option<Duration>, now: Timestamp) ->
     next_awake(&instance.spec.idle.schedule, now).filter(|(begins, _)| begins.duration_since(now) < rests)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::controllers::probes::busy::{Answer, BusySeen, Question};
-    use crate::model::{ConditionStatus, set_condition};
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + seconds).unwrap()
-    }
-
-    fn instance(phase: Phase, power: Power) -> Instance {
-        let mut instance = Instance::default();
-        instance.spec.power = power;
-        instance.spec.idle.after = Some("10m".parse::<Span>().unwrap());
-        instance.status.phase = phase;
-        instance.status.node = "worker-1".into();
-        let ready = crate::model::Condition {
-            type_: "Ready".into(),
-            status: ConditionStatus::from(phase == Phase::Running),
-            reason: "Test".into(),
-            message: "the daemon's words".into(),
-            observed_generation: 1,
-            last_transition_time: at(-7200).into(),
-        };
-        set_condition(&mut instance.status.conditions, ready);
-        instance
-    }
-
-    fn seen(idle: Option<u64>, open: usize) -> ActivitySeen {
-        ActivitySeen { idle: idle.map(Duration::from_secs), open, ..ActivitySeen::default() }
-    }
-
-    #[test]
-    fn each_state_is_told_with_its_reason_and_what_comes_next() {
-        use Phase::*;
-        for (phase, power, activity, wanted, because, next) in [
-            (Running, Power::Running, seen(None, 0), Wanted::Awake, "never sleeps", "goes on running"),
-            (Running, Power::Stopped, seen(None, 0), Wanted::Off, "nobody wakes it", "it is stopped"),
-            (Stopped, Power::Stopped, seen(None, 0), Wanted::Off, "nobody wakes it", "stays off"),
-            (Running, Power::Auto, seen(None, 2), Wanted::Awake, "2 requests", "after the last of them"),
-            (Running, Power::Auto, seen(Some(60), 0), Wanted::Awake, "within the last 10m", "unless it is used"),
-            (Running, Power::Auto, seen(Some(600), 0), Wanted::Asleep, "for 10m", "it is stopped, and sleeps"),
-            (Running, Power::Auto, seen(None, 0), Wanted::Awake, "since this server began", "unless it is used"),
-            (Asleep, Power::Auto, seen(None, 0), Wanted::Asleep, "nobody has asked", "the next request wakes it"),
-            (Asleep, Power::Auto, seen(Some(1), 0), Wanted::Awake, "within the last", "it is started"),
-            (
-                Starting,
-                Power::Auto,
-                seen(Some(1), 0),
-                Wanted::Awake,
-                "on its way up",
-                "becomes ready: the daemon's words",
-            ),
-            (Pending, Power::Auto, seen(None, 0), Wanted::Awake, "on its way up", "tried again as told: the daemon's"),
-        ] {
-            let told = explain(&instance(phase, power), activity, &[], at(0));
-            assert_eq!(told.wanted, wanted, "{phase:?} {power:?} {activity:?}");
-            assert!(told.because.contains(because), "{phase:?}: {}", told.because);
-            assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
-        }
-        for (phase, activity, wanted, because, next) in [
-            (Running, seen(Some(60), 0), Wanted::Awake, "within the last 10m", "it is frozen unless"),
-            (Running, seen(Some(60), 1), Wanted::Awake, "is open", "it is frozen 2m after"),
-            (Running, seen(Some(120), 0), Wanted::Frozen, "has used it for 2m (spec.idle.freezeAfter)", "it is frozen"),
-            (Frozen, seen(Some(120), 0), Wanted::Frozen, "nor for 10m yet", "it is stopped, and sleeps"),
-            (Frozen, seen(None, 0), Wanted::Frozen, "nobody has asked for it since", "it is stopped, and sleeps"),
-            (Frozen, seen(Some(1), 0), Wanted::Awake, "within the last", "it goes on"),
-            (Frozen, seen(Some(600), 0), Wanted::Asleep, "for 10m (spec.idle.after)", "it is stopped, and sleeps"),
-        ] {
-            let mut instance = instance(phase, Power::Auto);
-            instance.spec.idle.freeze_after = Some("2m".parse().unwrap());
-            let told = explain(&instance, activity, &[], at(0));
-            assert_eq!(told.wanted, wanted, "{phase:?} {activity:?}");
-            assert!(told.because.contains(because), "{phase:?}: {}", told.because);
-            assert!(told.next.message.contains(next), "{phase:?}: {}", told.next.message);
-        }
-        let mut going = instance(Running, Power::Auto);
-        going.metadata.deletion_timestamp = Some(at(-1).into());
-        let told = explain(&going, seen(None, 1), &[], at(0));
-        assert_eq!((told.wanted, told.because.starts_with("it is being deleted")), (Wanted::Off, true));
-    }
-
-    #[test]
-    fn the_time_of_sleep_and_the_signals_are_told() {
-        let mut used = instance(Phase::Running, Power::Auto);
-        used.metadata.annotations.insert(WAKE_ANNOTATION.into(), at(-30).to_string());
-        let told = explain(&used, seen(Some(100), 0), &[], at(0));
-        assert_eq!(told.next.at, Some(at(570).into()), "ten minutes after it was asked for");
-        let sources: Vec<_> = told.signals.iter().map(|s| (s.source.as_str(), s.at.timestamp())).collect();
-        assert_eq!(sources, [("wake", at(-30)), ("proxy", at(-100))]);
-
-        let mut before = instance(Phase::Asleep, Power::Auto);
-        before.status.last_active = Some(at(-9999).into());
-        let told = explain(&before, seen(None, 0), &[], at(0));
-        assert_eq!((told.signals[0].source.as_str(), told.signals.len()), ("record", 1));
-    }
-
-    #[test]
-    fn what_keeps_awake_is_named_with_its_source() {
-        let mut busy = instance(Phase::Running, Power::Auto);
-        busy.spec.idle.busy_cpu = Some("10%".parse().unwrap());
-        let sign = |busy| Sign { question: Question::Cpu, busy, at: at(-20), message: "37.0% of one core".into() };
-        let asked = |answer| {
-            let found = BusySeen { answer, again: Duration::from_secs(40) };
-            ActivitySeen { busy: found, ..seen(Some(600), 0) }
-        };
-        let told = explain(&busy, asked(Answer::Busy), &[sign(true)], at(0));
-        assert_eq!(told.because, "it is busy (busyCpu): 37.0% of one core");
-        assert_eq!(told.next.at, Some(at(40).into()));
-        assert_eq!((told.signals[0].source.as_str(), told.signals[0].at), ("busyCpu", at(-20).into()));
-        let told = explain(&busy, asked(Answer::Unknown), &[], at(0));
-        assert!(told.because.contains("it is being found out whether it is busy"), "{}", told.because);
-        let told = explain(&busy, asked(Answer::Idle), &[sign(false)], at(0));
-        assert_eq!(told.wanted, Wanted::Asleep);
-        assert!(told.signals[0].message.starts_with("not busy: "), "{:?}", told.signals);
-        let told = explain(&busy, seen(Some(60), 0), &[], at(0));
-        assert!(told.next.message.contains("or busy then"), "{:?}", told.next);
-
-        let used = instance(Phase::Running, Power::Auto);
-        for (sessions, open, words) in [
-            (Sessions { exec: 1, ..Sessions::default() }, 1, "an exec session is open"),
-            (Sessions { forward: 2, ..Sessions::default() }, 2, "2 forwarded connections are open"),
-            (
-                Sessions { exec: 2, attach: 1, forward: 0 },
-                5,
-                "2 requests and connections and 2 exec sessions and an attach session are open",
-            ),
-        ] {
-            let told = explain(&used, ActivitySeen { sessions, ..seen(Some(0), open) }, &[], at(0));
-            assert_eq!(told.because, words);
-        }
-    }
+/// When its schedule lets it fall asleep if nobody uses it, if that comes before its time without use is over.
+fn laid_to_rest(
+    instance: &Instance,
+    activity: ActivitySeen,
+    left: Option<Duration>,
+    now: Timestamp,
+) -> Option<(Timestamp, usize)> {
+    let (begins, index) = next_rest(&instance.spec.idle.schedule, now)?;
+    let ahead = Duration::try_from(begins.duration_since(now)).ok()?;
+    let then = ActivitySeen { idle: activity.idle.map(|idle| idle + ahead), ..activity };
+    let rests = ahead + until_sleep(instance, then, begins)?;
+    (rests < left?).then(|| Some((now + SignedDuration::try_from(rests).ok()?, index)))?
 }
+
+#[cfg(test)]
+#[path = "why/tests.rs"]
+mod tests;

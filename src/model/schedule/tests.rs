@@ -73,6 +73,49 @@ fn of_several_the_one_that_keeps_awake_holds_and_then_the_one_that_ends_last() {
     assert_eq!(next_change(&[], at("2026-01-15T20:10:00Z")), None);
 }
 
+#[test]
+fn an_end_is_that_of_the_last_stretch_which_follows_without_a_gap() {
+    let ends = |schedule: &[Stretch], now| end(schedule, &held(schedule, at(now)).unwrap());
+    let halves = [awake("0,30 8-17 * * *", "30m", "")];
+    for now in ["2026-01-15T08:00:00Z", "2026-01-15T12:10:00Z", "2026-01-15T17:59:00Z"] {
+        assert_eq!(ends(&halves, now), Some(at("2026-01-15T18:00:00Z")), "{now}: it does not slide");
+    }
+    let minutes = [awake("* 8-17 * * *", "1m", "")];
+    assert_eq!(ends(&minutes, "2026-01-15T08:00:00Z"), Some(at("2026-01-15T18:00:00Z")));
+    let gap = [awake("0,31 8-17 * * *", "30m", "")];
+    assert_eq!(ends(&gap, "2026-01-15T08:00:00Z"), Some(at("2026-01-15T08:30:00Z")));
+    let two =
+        [awake("0 8 * * *", "4h", ""), awake("0 12 * * *", "6h", ""), stretch(Keep::Asleep, "0 18 * * *", "1h", "")];
+    assert_eq!(ends(&two, "2026-01-15T09:00:00Z"), Some(at("2026-01-15T18:00:00Z")));
+    for endless in [awake("*/30 * * * *", "1h", ""), awake("@daily", "25h", ""), awake("* * * * *", "1m", "")] {
+        assert_eq!(ends(std::slice::from_ref(&endless), "2026-01-15T09:00:00Z"), None, "{endless:?}");
+    }
+    let nights = [stretch(Keep::Asleep, "@hourly", "1h", ""), awake("0 20 * * *", "1h", "")];
+    assert_eq!(ends(&nights, "2026-01-15T09:00:00Z"), Some(at("2026-01-15T20:00:00Z")), "until it is kept awake");
+    let never = [stretch(Keep::Asleep, "@hourly", "1h", "")];
+    assert_eq!(ends(&never, "2026-01-15T09:00:00Z"), None);
+}
+
+#[test]
+fn a_rest_counts_in_a_time_if_it_has_a_moment_in_it() {
+    let nights = [stretch(Keep::Asleep, "0 1 * * *", "5h", ""), awake("0 7 * * *", "1h", "")];
+    let within = |from: &str, to: &str| {
+        rests_within(&nights, at(&format!("2026-01-15T{from}Z")), at(&format!("2026-01-15T{to}Z")))
+    };
+    for (from, to, expected) in [
+        ("00:00:00", "01:00:00", false),
+        ("00:00:00", "01:00:01", true),
+        ("05:59:59", "09:00:00", true),
+        ("06:00:00", "09:00:00", false),
+        ("02:00:00", "03:00:00", true),
+        ("03:00:00", "02:00:00", false),
+        ("02:00:00", "02:00:00", false),
+    ] {
+        assert_eq!(within(from, to), expected, "{from} {to}");
+    }
+    assert_eq!(next_rest(&nights, at("2026-01-15T07:00:00Z")), Some((at("2026-01-16T01:00:00Z"), 0)));
+}
+
 fn errors(schedule: &[Stretch]) -> Vec<String> {
     let mut errors = FieldErrors::default();
     validate_schedule(schedule, &mut errors);
@@ -160,6 +203,20 @@ proptest! {
         prop_assert_eq!(stretch.until(next), Some(next + stretch.lasts.duration()));
     }
 
+    /// Until its end it holds at every moment, and at its end no longer; whenever it is asked, the end is the same.
+    #[test]
+    fn it_holds_until_its_end((stretch, now) in cases(), (other, _) in cases(), share in 0.0f64..1.0) {
+        let schedule = [stretch, other];
+        let Some(holds) = held(&schedule, now) else { return Ok(()) };
+        let Some(over) = end(&schedule, &holds) else { return Ok(()) };
+        prop_assert!(held(&schedule, over).is_none(), "{} {}", now, over);
+        let length = Duration::try_from(over.duration_since(now)).unwrap();
+        let between = now + length.mul_f64(share * 0.999_999);
+        let later = held(&schedule, between);
+        prop_assert!(later.is_some(), "{} {} {}", now, between, over);
+        prop_assert_eq!(later.and_then(|later| end(&schedule, &later)), Some(over));
+    }
+
     /// Between two changes nothing changes, and each change is one.
     #[test]
     fn nothing_changes_before_the_next_change((stretch, now) in cases(), share in 0.0f64..1.0) {
@@ -168,8 +225,9 @@ proptest! {
         prop_assert!(change > now);
         let length = Duration::try_from(change.duration_since(now)).unwrap();
         let between = now + length.mul_f64(share * 0.999_999);
-        prop_assert_eq!(held(&schedule, between), held(&schedule, now));
-        prop_assert!(held(&schedule, change) != held(&schedule, now), "{}", change);
+        let held = |at| held(&schedule, at).map(|held| (held.index, held.until));
+        prop_assert_eq!(held(between), held(now));
+        prop_assert!(held(change) != held(now), "{}", change);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::super::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO};
 use super::super::headers::{addresses, join_cookies};
+use super::obstacles::{Obstacle, shown_url};
 use super::{Asked, Denied, Fetch, Granted};
 use crate::model::ForwardAuth;
 
@@ -61,7 +62,7 @@ impl Services {
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", WITHIN.as_secs())));
         let answer = answer.map_err(|why| {
             tracing::debug!(url = %settings.url, %why, "the service that says who is let in does not answer");
-            Denied::Unavailable
+            away(&settings.url, &why)
         })?;
         if answer.status().is_success() {
             let names = settings.response_headers.iter();
@@ -70,7 +71,7 @@ impl Services {
             return Ok(Granted { spoken_for, said, ..Granted::default() });
         }
         if answer.status().is_informational() {
-            return Err(Denied::Unavailable);
+            return Err(away(&settings.url, &format!("it answered {}", answer.status())));
         }
         Err(Denied::Answer(Box::new(to_visitor(answer))))
     }
@@ -92,6 +93,14 @@ impl Services {
         places.retain(|_, found| Arc::strong_count(found) > 1);
         places.entry(url.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone()
     }
+}
+
+/// The reason of what keeps out by the absence of the service.
+pub const AWAY: &str = "ServiceUnavailable";
+
+fn away(url: &str, why: &str) -> Denied {
+    let why = format!("the service at {} gives no answer that can be used: {why}", shown_url(url));
+    Denied::Unavailable(Obstacle { reason: AWAY, field: "forwardAuth.url", why })
 }
 
 /// The request, as its service sees it. What the visitor claims in these fields is not among it.

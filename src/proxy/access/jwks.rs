@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{Request, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::Fetch;
@@ -57,6 +58,19 @@ struct State {
     asked: Option<Duration>,
     asking: bool,
     used: Duration,
+    /// Since when every question has come to nothing, by the wall clock, and what the last one came to.
+    failing: Option<(Timestamp, String)>,
+}
+
+/// An issuer whose keys cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    pub since: Timestamp,
+    pub why: String,
+    /// How long those count that are known; `None`: there are none.
+    pub counts: Option<Timestamp>,
+    /// From when on a visitor has them asked for again.
+    pub again: Timestamp,
 }
 
 impl Source {
@@ -89,6 +103,19 @@ impl KeySets {
                 Look::Wait => answered.changed().await.map_err(|_| Away)?,
             }
         }
+    }
+
+    /// What the last question at `url` came to, if it came to nothing. Asks nothing.
+    pub fn failing(&self, url: &str) -> Option<Failing> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = sources.get(url)?.clone();
+        drop(sources);
+        let (now, wall) = (self.clock.monotonic(), self.clock.now());
+        let state = source.state();
+        let (since, why) = state.failing.clone()?;
+        let ahead = |at: Duration| wall + SignedDuration::try_from(at.saturating_sub(now)).unwrap_or_default();
+        let counts = state.keys.is_some().then(|| state.fetched + KEPT).filter(|end| *end > now).map(ahead);
+        Some(Failing { since, why, counts, again: ahead(state.asked.unwrap_or_default() + ASK_EVERY) })
     }
 
     fn look(&self, source: &Arc<Source>, kid: Option<&str>) -> Look {
@@ -137,8 +164,14 @@ async fn ask(fetch: Arc<dyn Fetch>, clock: SharedClock, source: Arc<Source>) {
             let mut state = source.state();
             state.keys = Some(Arc::new(keys));
             state.fetched = clock.monotonic();
+            state.failing = None;
         }
-        Err(why) => tracing::warn!(url = %source.url, %why, "cannot fetch an issuer's keys"),
+        Err(why) => {
+            tracing::warn!(url = %source.url, %why, "cannot fetch an issuer's keys");
+            let mut state = source.state();
+            let since = state.failing.as_ref().map_or_else(|| clock.now(), |(since, _)| *since);
+            state.failing = Some((since, why));
+        }
     }
 }
 
@@ -241,8 +274,16 @@ mod tests {
         advance(KEPT - ASK_EVERY).await;
         assert_eq!(has(&sets, "a").await, Ok(true), "old, and nobody has said otherwise");
         assert_eq!(has(&sets, "b").await, Ok(false));
+        let failing = sets.failing(URL).unwrap();
+        assert_eq!((failing.why.as_str(), failing.counts), ("down", Some(sets.clock.now() + ASK_EVERY)));
+        assert_eq!((failing.since, failing.again), (sets.clock.now(), sets.clock.now() + ASK_EVERY));
         advance(ASK_EVERY).await;
         assert_eq!(has(&sets, "a").await, Err(Away), "too old");
+        let later = sets.failing(URL).unwrap();
+        assert_eq!((later.since, later.counts), (failing.since, None));
+        *issuer.kid.lock().unwrap() = Some("a");
+        advance(ASK_EVERY).await;
+        assert_eq!((has(&sets, "a").await, sets.failing(URL)), (Ok(true), None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::credentials::shown;
 use super::jwks::{Away, KeySets};
+use super::obstacles::{Obstacle, shown_url};
 use super::{Asked, Denied, Granted};
 use crate::model::JwtAuth;
 
@@ -29,7 +30,7 @@ pub async fn check(asked: &Asked<'_>, settings: &JwtAuth, sets: &KeySets, now: T
         let keys = match sets.at(&settings.jwks_url, kid.as_deref()).await {
             Ok(keys) => keys,
             Err(Away) => {
-                denied = worse(denied, Denied::Unavailable);
+                denied = worse(denied, Denied::Unavailable(no_keys(settings, sets)));
                 continue;
             }
         };
@@ -39,6 +40,7 @@ pub async fn check(asked: &Asked<'_>, settings: &JwtAuth, sets: &KeySets, now: T
                 let user = HeaderValue::from_bytes(owner.as_bytes()).ok();
                 return Ok(Granted { user, ..Granted::default() });
             }
+            Some(_) if owner.is_empty() => denied = worse(denied, Denied::Ownerless(no_owner())),
             Some(_) => denied = worse(denied, Denied::Other),
             None => {}
         }
@@ -46,12 +48,30 @@ pub async fn check(asked: &Asked<'_>, settings: &JwtAuth, sets: &KeySets, now: T
     Err(denied)
 }
 
+/// What keeps everybody out whose tokens are good.
+pub fn no_owner() -> Obstacle {
+    let why = "the instance has no owner, whose tokens would be taken".to_owned();
+    Obstacle { reason: "OwnerMissing", field: "spec.owner", why }
+}
+
+fn no_keys(settings: &JwtAuth, sets: &KeySets) -> Obstacle {
+    let url = &settings.jwks_url;
+    let why = sets.failing(url).map_or_else(|| "no answer".to_owned(), |failing| failing.why);
+    keys_away(url, &why)
+}
+
+/// The keys at this URL cannot be had.
+pub fn keys_away(url: &str, why: &str) -> Obstacle {
+    let why = format!("the keys at {} cannot be fetched: {why}", shown_url(url));
+    Obstacle { reason: "KeysUnavailable", field: "jwt.jwksURL", why }
+}
+
 /// Of two reasons the one that tells more: somebody who is known is not sent to sign in again.
 fn worse(one: Denied, other: Denied) -> Denied {
     let rank = |denied: &Denied| match denied {
-        Denied::Unknown => 0,
-        Denied::Unavailable => 1,
-        Denied::Other | Denied::Answer(_) => 2,
+        Denied::Unknown | Denied::Closed(_) => 0,
+        Denied::Unavailable(_) => 1,
+        Denied::Other | Denied::Ownerless(_) | Denied::Answer(_) => 2,
     };
     if rank(&other) > rank(&one) { other } else { one }
 }

@@ -5,6 +5,7 @@
 //! service ──head, route──▶ admit ─┬─ token    ◀── Secrets
 //!                                 ├─ jwt      ◀── key sets ◀── Fetch      ──▶ Granted: what the app is told
 //!                                 ├─ forward  ◀── Fetch                   ──▶ Refused: what the visitor is told
+//!                                 ├─ obstacles ──▶ Witness: what keeps everybody out
 //!                                 └─ throttle (for who is let through)
 //! ```
 //!
@@ -16,6 +17,8 @@ mod forward;
 mod jwks;
 mod jwt;
 mod login;
+mod obstacles;
+mod problems;
 mod throttle;
 mod token;
 
@@ -27,9 +30,11 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
+pub use obstacles::Witness;
 pub use throttle::Place;
 
 use self::credentials::Hidden;
+use self::obstacles::{Nobody, Obstacle, Obstacles};
 use self::throttle::Throttle;
 use super::forwarded::Visitor;
 use super::pages::Page;
@@ -44,11 +49,20 @@ pub const USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// Where the values of Secrets come from. `serve` implements it.
 #[async_trait]
 pub trait Secrets: Send + Sync + 'static {
-    /// One value as it is now; `None` when there is no such Secret or key.
+    /// One value as it is now.
     ///
     /// # Errors
     /// When that cannot be found out; the text says why, and holds no value.
-    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<SecretBytes>, String>;
+    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Looked, String>;
+}
+
+/// What a look for a value of a Secret came to.
+#[derive(Debug)]
+pub enum Looked {
+    Value(SecretBytes),
+    NoSecret,
+    /// The Secret is there, and has no such key.
+    NoKey,
 }
 
 /// Asks other servers. `serve` implements it.
@@ -142,6 +156,7 @@ pub struct Access {
     keys: jwks::KeySets,
     services: forward::Services,
     throttle: Throttle,
+    obstacles: Obstacles,
 }
 
 /// Why somebody is not let in.
@@ -152,7 +167,11 @@ enum Denied {
     /// Good credentials of somebody else.
     Other,
     /// It cannot be found out at present.
-    Unavailable,
+    Unavailable(Obstacle),
+    /// Nobody could be let in. As if the credentials were wrong: what is missing is none of a stranger's business.
+    Closed(Obstacle),
+    /// Good credentials, of an instance that is nobody's.
+    Ownerless(Obstacle),
     /// The word of an authentication service.
     Answer(Box<Response<Bytes>>),
 }
@@ -164,8 +183,15 @@ impl Access {
             keys: jwks::KeySets::new(fetch.clone(), clock.clone()),
             services: forward::Services::new(fetch),
             throttle: Throttle::new(clock.clone()),
+            obstacles: Obstacles::new(clock.clone(), Arc::new(Nobody)),
             clock,
         }
+    }
+
+    /// The same, with somebody who is told of what keeps everybody out.
+    #[must_use]
+    pub fn telling(self, witness: Arc<dyn Witness>) -> Access {
+        Access { obstacles: Obstacles::new(self.clock.clone(), witness), ..self }
     }
 
     /// Lets a request through, or says what its sender gets. Looks at no status of the instance.
@@ -175,8 +201,12 @@ impl Access {
     pub async fn admit(&self, asked: Asked<'_>, stats: &Stats) -> Result<Granted, Refused> {
         let Some(route) = asked.route else { return Ok(Granted::default()) };
         let mut granted = match self.known(&asked, &route.auth).await {
-            Ok(granted) => granted,
+            Ok(granted) => {
+                self.obstacles.gone(&asked);
+                granted
+            }
             Err(denied) => {
+                self.note(&asked, &denied);
                 let (outcome, refused) = refusal(denied, &asked, &route.auth);
                 stats.accessed(outcome);
                 return Err(refused);
@@ -191,6 +221,17 @@ impl Access {
             stats.accessed(Outcome::Granted);
         }
         Ok(granted)
+    }
+
+    fn note(&self, asked: &Asked<'_>, denied: &Denied) {
+        match denied {
+            Denied::Unavailable(obstacle) | Denied::Closed(obstacle) | Denied::Ownerless(obstacle) => {
+                self.obstacles.met(asked, obstacle);
+            }
+            Denied::Other | Denied::Answer(_) => self.obstacles.gone(asked),
+            // Who shows nothing, or nonsense, is turned away before anything is looked at.
+            Denied::Unknown => {}
+        }
     }
 
     async fn known(&self, asked: &Asked<'_>, auth: &RouteAuth) -> Result<Granted, Denied> {
@@ -215,15 +256,15 @@ impl Access {
 
 fn refusal(denied: Denied, asked: &Asked<'_>, auth: &RouteAuth) -> (Outcome, Refused) {
     match denied {
-        Denied::Unknown => {
+        Denied::Unknown | Denied::Closed(_) => {
             let browser = waiting::is_navigation(asked.head).then(|| login::redirect(asked, &auth.login_url)).flatten();
             match browser {
                 Some(redirect) => (Outcome::Login, Refused::Answer(Box::new(redirect))),
                 None => (Outcome::Unauthorized, Page::Unauthorized.into()),
             }
         }
-        Denied::Other => (Outcome::Forbidden, Page::Forbidden.into()),
-        Denied::Unavailable => (Outcome::Unavailable, Page::NoSignIn.into()),
+        Denied::Other | Denied::Ownerless(_) => (Outcome::Forbidden, Page::Forbidden.into()),
+        Denied::Unavailable(_) => (Outcome::Unavailable, Page::NoSignIn.into()),
         Denied::Answer(response) => (Outcome::Service, Refused::Answer(response)),
     }
 }

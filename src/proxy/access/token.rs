@@ -4,8 +4,9 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::credentials::{Hidden, shown};
-use super::{Asked, Denied, Granted, Secrets};
-use crate::model::TokenAuth;
+use super::obstacles::Obstacle;
+use super::{Asked, Denied, Granted, Looked, Secrets};
+use crate::model::{SecretBytes, SecretKey, TokenAuth};
 
 /// Looks the value up for each request that shows something: a Secret that is changed counts from the next request on.
 pub async fn check(asked: &Asked<'_>, settings: &TokenAuth, secrets: &dyn Secrets) -> Result<Granted, Denied> {
@@ -15,22 +16,27 @@ pub async fn check(asked: &Asked<'_>, settings: &TokenAuth, secrets: &dyn Secret
     if tried.is_empty() {
         return Err(Denied::Unknown);
     }
-    let namespace = &asked.instance.metadata.namespace;
-    let found = secrets.value(namespace, &secret.name, &secret.key).await.map_err(|why| {
-        tracing::warn!(%namespace, secret = %secret.name, %why, "cannot look up who is let in");
-        Denied::Unavailable
-    })?;
-    // As if it were wrong: whether the Secret is there is none of a stranger's business.
-    let Some(found) = found else {
-        tracing::debug!(%namespace, secret = %secret.name, key = %secret.key, "no such value: nobody is let in");
-        return Err(Denied::Unknown);
-    };
+    let found = expected(&asked.instance.metadata.namespace, secret, secrets).await?;
     let expected = without_line_breaks(found.expose());
-    if expected.is_empty() || !tried.iter().any(|text| is_same(text, expected)) {
+    if !tried.iter().any(|text| is_same(text, expected)) {
         return Err(Denied::Unknown);
     }
     let hidden = Hidden::of(headers, cookie, |bearer| is_same(bearer, expected));
     Ok(Granted { hidden, ..Granted::default() })
+}
+
+/// The text that lets in, which is not empty.
+pub async fn expected(namespace: &str, secret: &SecretKey, secrets: &dyn Secrets) -> Result<SecretBytes, Denied> {
+    let SecretKey { name, key } = secret;
+    let obstacle = |why| Obstacle::secret("token.secretKeyRef", why);
+    let why = match secrets.value(namespace, name, key).await {
+        Ok(Looked::Value(found)) if !without_line_breaks(found.expose()).is_empty() => return Ok(found),
+        Ok(Looked::Value(_)) => format!("the value of the key {key:?} of the Secret {name:?} is empty"),
+        Ok(Looked::NoKey) => format!("the Secret {name:?} has no key {key:?}"),
+        Ok(Looked::NoSecret) => format!("there is no Secret {name:?} in the namespace {namespace:?}"),
+        Err(why) => return Err(Denied::Unavailable(obstacle(format!("the Secret {name:?} cannot be read: {why}")))),
+    };
+    Err(Denied::Closed(obstacle(why)))
 }
 
 /// Editors end files with one, and no header can hold it.

@@ -96,6 +96,14 @@ impl Plane {
         text.lines().find_map(|l| l.strip_prefix(line)).map(|value| value.trim().to_owned())
     }
 
+    /// What `why` tells of its routes: reason, message and the time of the next try.
+    async fn problems(&self, name: &str) -> Vec<[String; 3]> {
+        let told = self.client.get(&format!("{INSTANCES}/{name}/why")).await.expect(200);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let found = told["routeProblems"].as_array().into_iter().flatten();
+        found.map(|problem| [&problem["reason"], &problem["message"], &problem["next"]].map(text)).collect()
+    }
+
     /// What the first Event about an instance's certificate tells: its reason and its message.
     async fn told(&self, name: &str) -> Option<[String; 2]> {
         let events = self.client.get("/api/v1/namespaces/default/events").await.expect(200);
@@ -194,6 +202,12 @@ async fn an_app_is_reached_by_a_certificate_that_was_ordered_and_a_restart_order
         "{told}"
     );
     assert!(told.contains("policy"), "in the ACME server's words: {told}");
+    let found = async || plane.problems("bob").await.into_iter().find(|[reason, ..]| reason == "CertificateRefused");
+    let [_, why, next] = until("problem of bob's route", &pebble, found).await;
+    assert!(why.starts_with("it has no certificate yet: ") && why.contains("policy"), "{why}");
+    let second = next.trim_end_matches('Z');
+    assert!(!second.is_empty() && told.contains(&format!("it is tried again at {second}")), "{next}: {told}");
+    assert_eq!(plane.problems("alice").await, [[""; 3]; 0], "it has one");
     let failing = async || plane.metric("portreeve_acme_names{state=\"failing\"}").await.filter(|value| value == "1");
     until("name that fails, in the metrics", &pebble, failing).await;
     assert_eq!(plane.metric("portreeve_acme_orders_total{result=\"issued\"}").await.as_deref(), Some("0"));

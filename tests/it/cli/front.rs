@@ -174,3 +174,71 @@ async fn a_socket_that_is_passed_on_for_nothing_is_told_at_the_start() {
     served.logs("where nothing is to listen").await;
     assert_eq!(served.child.wait().await.unwrap().code(), Some(1));
 }
+
+#[tokio::test]
+async fn a_route_that_is_closed_to_everybody_is_told_by_why_and_by_an_event_until_its_secret_is_there() {
+    let home = home();
+    let start = ["serve", "--store=memory", "--docker=none", "--api-listen=127.0.0.1:0", "--proxy-listen=127.0.0.1:0"];
+    let mut served = Served::spawn(portreeve(home.path(), &start));
+    let serving = served.logs("serving").await;
+    let (_, rest) = serving.split_once(" proxy=").unwrap_or_else(|| panic!("no proxy: {serving}"));
+    let proxy = rest.split(' ').next().unwrap();
+    let auth = json!({"mode": "Token", "token": {"secretKeyRef": {"name": "door", "key": "token"}}});
+    let spec = json!({"image": "app:1", "power": "Stopped", "ports": [{"name": "http", "containerPort": 80}],
+        "routes": [{"auth": auth}]});
+    let apply = async |manifest: serde_json::Value| {
+        let file = home.path().join("manifest.json");
+        std::fs::write(&file, manifest.to_string()).unwrap();
+        let applied = run(home.path(), &["apply", "-f", file.to_str().unwrap()]).await;
+        assert!(applied.status.success(), "{}", stderr(&applied));
+    };
+    let meta = json!({"name": "alice"});
+    apply(json!({"apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": meta, "spec": spec})).await;
+    let visit = async || {
+        let mut visitor = TcpStream::connect(proxy).await.unwrap();
+        let request =
+            b"GET / HTTP/1.1\r\nhost: alice.localhost\r\nauthorization: Bearer x\r\nconnection: close\r\n\r\n";
+        visitor.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        visitor.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let told = async |page: &str, wanted: bool| {
+        let found = async {
+            loop {
+                let told = run(home.path(), &["why", "alice"]).await;
+                if stdout(&told).contains(page) == wanted {
+                    return stdout(&told);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{page:?}: {wanted}"))
+    };
+    let words = "nobody is let in: there is no Secret \"door\" in the namespace \"default\"";
+    let page = told(words, true).await;
+    assert!(page.contains("Routes:") && page.contains("alice.localhost: SecretUnavailable ("), "{page}");
+    for _ in 0..5 {
+        assert!(visit().await.starts_with("HTTP/1.1 401"));
+    }
+    let admin = Client::from_kubeconfig(&home.path().join("data/admin.kubeconfig"));
+    let event = async {
+        loop {
+            let all = admin.get("/api/v1/namespaces/default/events").await.expect(200);
+            let of_it = |e: &&serde_json::Value| e["reason"] == "SecretUnavailable";
+            if let Some(found) = all["items"].as_array().unwrap().iter().find(of_it) {
+                return found.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let event = tokio::time::timeout(PATIENCE, event).await.expect("an Event");
+    assert_eq!((&event["count"], &event["type"]), (&json!(1), &json!("Warning")), "{event}");
+    assert_eq!(event["message"], format!("spec.routes[0].auth.token.secretKeyRef: {words}"));
+    assert_eq!(event["involvedObject"]["name"], "alice");
+
+    let meta = json!({"name": "door"});
+    apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"token": "x"}})).await;
+    told(words, false).await;
+    assert!(visit().await.starts_with("HTTP/1.1 503"), "let in, and told that it is stopped");
+}

@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use portreeve::model::SecretBytes;
-use portreeve::proxy::{Fetch, Secrets};
+use portreeve::model::{Instance, Resource as _};
+use portreeve::proxy::{Fetch, Looked, Secrets, Witness};
 use serde_json::{Value, json};
 
 type Answer = Arc<dyn Fn(&Request<()>) -> Result<Response<Bytes>, String> + Send + Sync>;
@@ -24,6 +24,8 @@ pub struct Beyond {
     servers: Mutex<HashMap<String, Answer>>,
     /// URL and headers of all that was asked.
     asked: Mutex<Vec<(String, HeaderMap)>>,
+    /// What was told of routes that are closed: instance, reason and message.
+    told: Mutex<Vec<[String; 3]>>,
 }
 
 impl Beyond {
@@ -55,6 +57,10 @@ impl Beyond {
         self.servers.lock().unwrap().remove(url);
     }
 
+    pub fn told(&self) -> Vec<[String; 3]> {
+        self.told.lock().unwrap().clone()
+    }
+
     pub fn asked(&self) -> Vec<(String, HeaderMap)> {
         self.asked.lock().unwrap().clone()
     }
@@ -62,9 +68,21 @@ impl Beyond {
 
 #[async_trait]
 impl Secrets for Beyond {
-    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<SecretBytes>, String> {
-        let found = self.secrets.lock().unwrap().get(&format!("{namespace}/{name}/{key}")).cloned().transpose()?;
-        Ok(found.map(|bytes| serde_json::from_value(STANDARD.encode(bytes).into()).unwrap()))
+    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Looked, String> {
+        let secrets = self.secrets.lock().unwrap();
+        let Some(found) = secrets.get(&format!("{namespace}/{name}/{key}")) else {
+            let of_it = format!("{namespace}/{name}/");
+            let is_there = secrets.keys().any(|path| path.starts_with(&of_it));
+            return Ok(if is_there { Looked::NoKey } else { Looked::NoSecret });
+        };
+        let bytes = found.clone()?;
+        Ok(Looked::Value(serde_json::from_value(STANDARD.encode(bytes).into()).unwrap()))
+    }
+}
+
+impl Witness for Beyond {
+    fn obstructed(&self, instance: &Instance, reason: &'static str, message: String) {
+        self.told.lock().unwrap().push([instance.key().name, reason.to_owned(), message]);
     }
 }
 

@@ -42,6 +42,7 @@ pub struct World {
     pub activity: Arc<Activity>,
     pub waker: Arc<FakeWaker>,
     pub beyond: Arc<Beyond>,
+    pub access: Arc<Access>,
     pub address: SocketAddr,
     /// The entrance with TLS.
     pub secure: SocketAddr,
@@ -72,6 +73,8 @@ impl World {
         let cache = Cache::new("test");
         let clock = SystemClock::new();
         let beyond = Arc::<Beyond>::default();
+        let access = Access::new(clock.clone(), beyond.clone(), beyond.clone()).telling(beyond.clone());
+        let access = Arc::new(access);
         let waker = Arc::new(FakeWaker { store: store.clone(), calls: Mutex::default(), plans: Mutex::default() });
         let (shutdown, stop_cache) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(cache.clone().run(store.clone(), stop_cache.clone()));
@@ -87,7 +90,7 @@ impl World {
             cache: cache.clone(),
             activity: activity.clone(),
             waker: waker.clone(),
-            access: Access::new(clock.clone(), beyond.clone(), beyond.clone()),
+            access: access.clone(),
             clock,
             limits,
             front,
@@ -102,6 +105,7 @@ impl World {
             activity,
             waker,
             beyond,
+            access,
             address,
             secure,
             certificates,

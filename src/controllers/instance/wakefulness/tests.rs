@@ -93,6 +93,50 @@ fn the_first_reading_is_taken_a_minute_before_and_the_question_put_when_it_count
     assert_eq!(verdict(&sent, unused(0), noon()), (Want::Sleep, Because::Sent));
 }
 
+#[test]
+fn a_wish_that_had_its_time_in_a_stretch_for_rest_wakes_nobody_at_its_end() {
+    let mut laid =
+        instance(Phase::Asleep, &json!({"after": "3h", "schedule": stretch("Asleep", "0 8 * * *", "4h")["schedule"]}));
+    let ready = crate::model::Condition {
+        type_: "Ready".into(),
+        status: false.into(),
+        reason: "Asleep".into(),
+        message: "put to sleep by spec.idle.schedule; wakes on the next request".into(),
+        observed_generation: 1,
+        last_transition_time: Time::from(noon()),
+    };
+    crate::model::set_condition(&mut laid.status.conditions, ready);
+    let ends = noon();
+    for (phase, asked, now, wanted) in [
+        // Ten minutes before the end: it is awake for a minute, and not again when the stretch is over.
+        (Phase::Asleep, -600, -599, Want::Run),
+        (Phase::Asleep, -600, -540, Want::Sleep),
+        (Phase::Asleep, -600, 0, Want::Sleep),
+        (Phase::Stopping, -600, 0, Want::Sleep),
+        (Phase::Asleep, -600, 7200, Want::Sleep),
+        // Before the stretch began.
+        (Phase::Asleep, -5 * 3600, 0, Want::Sleep),
+        // It has not had its minute, or is of after the end.
+        (Phase::Asleep, -59, 0, Want::Run),
+        (Phase::Asleep, 1, 2, Want::Run),
+        (Phase::Asleep, 1, 7200, Want::Run),
+        // By a clock that is a little ahead.
+        (Phase::Asleep, 100, 2, Want::Run),
+    ] {
+        laid.status.phase = phase;
+        let at = |seconds: i64| ends + jiff::SignedDuration::from_secs(seconds);
+        laid.metadata.annotations.insert(crate::model::WAKE_ANNOTATION.into(), at(asked).to_string());
+        let told = verdict(&laid, ActivitySeen::default(), at(now)).0;
+        assert_eq!(told, wanted, "{phase:?}, asked at {asked}, now {now}");
+    }
+    // What nobody's schedule put to sleep is woken as ever.
+    laid.status.conditions.clear();
+    laid.metadata
+        .annotations
+        .insert(crate::model::WAKE_ANNOTATION.into(), (ends - jiff::SignedDuration::from_secs(600)).to_string());
+    assert_eq!(verdict(&laid, ActivitySeen::default(), ends).0, Want::Run);
+}
+
 fn stretch(keep: &str, cron: &str, lasts: &str) -> Value {
     json!({"schedule": [{"keep": keep, "cron": cron, "for": lasts}], "after": "10m", "busyCpu": "10%"})
 }
