@@ -18,6 +18,7 @@ mod jwt;
 mod login;
 mod throttle;
 mod token;
+mod verified;
 
 use std::sync::Arc;
 
