@@ -125,7 +125,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         waker: waker.clone(),
         clock: clock.clone(),
     };
-    let secrets = Arc::new(RouteSecrets(opened.clone()));
+    let secrets = Arc::new(RouteSecrets::new(opened.clone()));
     let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
     let mut api_state =
         ApiState::new(opened, cache.clone(), clock.clone(), &credentials, Arc::new(attach), &args.domain);
