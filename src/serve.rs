@@ -126,7 +126,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         clock: clock.clone(),
     };
     let standing = Arc::<crate::acme::Standing>::default();
-    let secrets = Arc::new(RouteSecrets(opened.clone()));
+    let secrets = Arc::new(RouteSecrets::new(opened.clone()));
     let access = Access::new(clock.clone(), secrets, Arc::new(HttpFetch::new()?));
     let access = Arc::new(access.telling(Arc::new(why::Told(ctx.recorder.clone()))));
     let mut api_state =

@@ -264,6 +264,9 @@ async fn cache_equals_store(steps: Vec<Step>) {
 
     let shown: Vec<Instance> = cache.instances().iter().map(|i| (**i).clone()).collect();
     assert_eq!(shown, expected.values().cloned().collect::<Vec<_>>());
+    for key in (0..6).map(key_of) {
+        assert_eq!(cache.instance(&key).as_deref(), expected.get(&key), "{key}");
+    }
     let listing = store.list(ListRequest::default()).await.unwrap();
     for record in &listing.records {
         assert!(cache.has_record(&record.key.parse().unwrap()), "{} has no record", record.key);

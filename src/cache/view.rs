@@ -16,7 +16,10 @@ pub(super) struct View {
     domain: String,
     /// Every object in the store by the revision that last wrote it, of every kind, readable or not.
     known: HashMap<Key, Revision>,
+    /// In order. One of many is found sooner in `by_key`.
     instances: BTreeMap<Key, Arc<Instance>>,
+    /// The same: each request looks its instance up, and a tree of many is searched through one cold name after another.
+    by_key: HashMap<Key, Arc<Instance>>,
     hosts: BTreeMap<String, Arc<DockerHost>>,
     /// The names of the values of Secrets and ConfigMaps: what is needed to know whether a reference leads somewhere.
     sources: HashMap<Key, Arc<BTreeSet<String>>>,
@@ -104,6 +107,7 @@ impl View {
             domain: domain.to_owned(),
             known: HashMap::new(),
             instances: BTreeMap::new(),
+            by_key: HashMap::new(),
             hosts: BTreeMap::new(),
             sources: HashMap::new(),
             by_node: HashMap::new(),
@@ -115,7 +119,7 @@ impl View {
     }
 
     pub fn instance(&self, key: &Key) -> Option<Arc<Instance>> {
-        self.instances.get(key).cloned()
+        self.by_key.get(key).cloned()
     }
 
     pub fn instances(&self) -> Vec<Arc<Instance>> {
@@ -124,12 +128,12 @@ impl View {
 
     pub fn on_node(&self, node: &str) -> Vec<Arc<Instance>> {
         let keys = self.by_node.get(node).into_iter().flatten();
-        keys.filter_map(|key| self.instances.get(key).cloned()).collect()
+        keys.filter_map(|key| self.instance(key)).collect()
     }
 
     pub fn users_of(&self, source: &Key) -> Vec<Arc<Instance>> {
         let keys = self.by_source.get(source).into_iter().flatten();
-        keys.filter_map(|key| self.instances.get(key).cloned()).collect()
+        keys.filter_map(|key| self.instance(key)).collect()
     }
 
     pub fn host(&self, name: &str) -> Option<Arc<DockerHost>> {
@@ -151,9 +155,8 @@ impl View {
     }
 
     pub fn routes(&self) -> BTreeMap<String, Arc<Instance>> {
-        let first = |(host, claims): (&String, &BTreeSet<Claim>)| {
-            Some((host.clone(), self.instances.get(&claims.first()?.key)?.clone()))
-        };
+        let first =
+            |(host, claims): (&String, &BTreeSet<Claim>)| Some((host.clone(), self.instance(&claims.first()?.key)?));
         self.by_route.iter().filter_map(first).collect()
     }
 
@@ -232,7 +235,7 @@ impl View {
 
     /// Brings over from an older view the last readable versions of objects that this one has but cannot read.
     pub fn inherit(&mut self, older: &View) {
-        let missing = |key: &&Key| key.kind == Kind::Instance && !self.instances.contains_key(key);
+        let missing = |key: &&Key| key.kind == Kind::Instance && !self.by_key.contains_key(key);
         let lost: Vec<Key> = self.known.keys().filter(missing).cloned().collect();
         for key in lost {
             self.set_instance(&key, older.instance(&key));
@@ -250,7 +253,8 @@ impl View {
     }
 
     fn set_instance(&mut self, key: &Key, now: Option<Arc<Instance>>) {
-        if let Some(old) = self.instances.remove(key) {
+        self.instances.remove(key);
+        if let Some(old) = self.by_key.remove(key) {
             remove(&mut self.by_node, &old.status.node, key);
             for source in sources(&old) {
                 remove(&mut self.by_source, &source, key);
@@ -269,7 +273,8 @@ impl View {
         for host in claimed_hosts(&now, &self.domain) {
             self.by_route.entry(host).or_default().insert(Claim::of(&now, key));
         }
-        self.instances.insert(key.clone(), now);
+        self.instances.insert(key.clone(), now.clone());
+        self.by_key.insert(key.clone(), now);
     }
 }
 

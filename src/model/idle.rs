@@ -1,17 +1,15 @@
 //! When an Instance goes to sleep: the fields, their defaults and rules.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::probes::{bounded, validate_check};
 use super::schedule::validate_schedule;
 use super::validate::quoted;
+use super::written::{Meaning, Written};
 use super::{Check, FieldError, FieldErrors, HttpProbe, Instance, InstanceSpec, Span, Stretch};
 
 /// When an instance with power Auto goes to sleep.
@@ -78,76 +76,35 @@ impl BusyCheck {
 }
 
 /// A share of one core: `10%`, `2.5%`, `150%`. Keeps the text it was written as; compares by value.
-#[derive(Clone)]
-pub struct CpuShare {
-    text: String,
-    milli: u32,
-}
+pub type CpuShare = Written<Share>;
 
-const SHARE: &str = "a share of one core such as 10%, 2.5% or 150%";
+/// Thousandths of a core.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Share(u32);
 
 impl CpuShare {
     /// Thousandths of a core.
     pub fn milli(&self) -> u32 {
-        self.milli
+        self.meaning().0
     }
 }
 
-impl FromStr for CpuShare {
-    type Err = String;
+impl Meaning for Share {
+    const EXPECTED: &'static str = "a share of one core such as 10%, 2.5% or 150%";
+    const SCHEMA_NAME: &'static str = "CpuShare";
 
-    fn from_str(text: &str) -> Result<CpuShare, String> {
-        let error = || format!("{text:?} is not {SHARE}");
-        let number = text.strip_suffix('%').ok_or_else(error)?;
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "format": "cpu-share", "pattern": r"^[0-9]{1,6}(\.[0-9])?%$"})
+    }
+
+    fn read(text: &str) -> Option<Share> {
+        let number = text.strip_suffix('%')?;
         let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
         let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole, 6) || !digits(tenth, 1) {
-            return Err(error());
+            return None;
         }
-        let milli = format!("{whole}{tenth}").parse().map_err(|_| error())?;
-        Ok(CpuShare { text: text.to_owned(), milli })
-    }
-}
-
-impl PartialEq for CpuShare {
-    fn eq(&self, other: &CpuShare) -> bool {
-        self.milli == other.milli
-    }
-}
-
-impl fmt::Display for CpuShare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for CpuShare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Serialize for CpuShare {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for CpuShare {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<CpuShare, D::Error> {
-        String::deserialize(d)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl JsonSchema for CpuShare {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "CpuShare".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "cpu-share", "pattern": r"^[0-9]{1,6}(\.[0-9])?%$"})
+        Some(Share(format!("{whole}{tenth}").parse().ok()?))
     }
 }
 

@@ -34,6 +34,7 @@ mod taint;
 mod time;
 mod validate;
 mod validate_taints;
+mod written;
 
 pub use access_token::{AccessToken, AccessTokenSpec, AccessTokenStatus, Role, validate_access_token};
 pub use adoption::{Adopt, Adopted, HostContainer, HostContainerList, RELEASE_ANNOTATION};
@@ -59,7 +60,7 @@ pub use namespace::{
 };
 pub use placement::{OnHostLoss, Placement};
 pub use probes::{Check, ExecProbe, HttpProbe, Probe, Probes, StartupProbe, TcpProbe};
-pub use quantity::{ParseError, Quantity, Span};
+pub use quantity::{Quantity, Span};
 pub use route::{Route, RoutePath};
 pub use route_auth::{
     AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
@@ -73,6 +74,7 @@ pub use subnet::{Subnet, SubnetPool, SubnetSet};
 pub use taint::{OUT_OF_SERVICE, Operator, Taint, TaintEffect, Toleration, untolerated};
 pub use time::{MicroTime, Time};
 pub use validate::{validate_docker_host, validate_host_name, validate_instance, validate_name};
+pub use written::{Meaning, ParseError, Written};
 
 /// The largest object that is stored, serialised, in bytes.
 pub const MAX_OBJECT_BYTES: usize = 256 * 1024;

@@ -31,15 +31,8 @@ pub struct Probes {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartupProbe {
-    /// Passes when a GET is answered with a status below 400.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpProbe>,
-    /// Passes when the port accepts a connection and keeps it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<TcpProbe>,
-    /// Passes when a command inside the container ends with 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec: Option<ExecProbe>,
+    #[serde(flatten)]
+    pub own: Check,
     /// Time between two attempts, from 50ms to 60s. Default: from 1ms right after the start to 250ms later; for exec 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Span>,
@@ -55,15 +48,8 @@ pub struct StartupProbe {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
-    /// Passes when a GET is answered with a status below 400.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpProbe>,
-    /// Passes when the port accepts a connection and keeps it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<TcpProbe>,
-    /// Passes when a command inside the container ends with 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec: Option<ExecProbe>,
+    #[serde(flatten)]
+    pub own: Check,
     /// Several of them, made at once: an attempt passes when each does. So a dead port beside a live one is found.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -147,23 +133,27 @@ impl InstanceSpec {
     pub fn startup_period(&self) -> Option<Duration> {
         let probe = self.probes.startup.as_ref()?;
         let own = probe.period.as_ref().map(Span::duration);
-        own.or_else(|| probe.exec.is_some().then_some(STARTUP_EXEC))
+        own.or_else(|| probe.own.exec.is_some().then_some(STARTUP_EXEC))
+    }
+}
+
+impl Check {
+    fn is_set(&self) -> bool {
+        *self != Check::default()
     }
 }
 
 impl StartupProbe {
     /// `None`: a connection to the first port.
-    pub fn check(&self) -> Option<Check> {
-        let check = Check { http: self.http.clone(), tcp: self.tcp.clone(), exec: self.exec.clone() };
-        (check != Check::default()).then_some(check)
+    pub fn check(&self) -> Option<&Check> {
+        self.own.is_set().then_some(&self.own)
     }
 }
 
 impl Probe {
     /// All that an attempt makes.
     pub fn all(&self) -> Vec<Check> {
-        let own = Check { http: self.http.clone(), tcp: self.tcp.clone(), exec: self.exec.clone() };
-        let own = Some(own).filter(|own| *own != Check::default());
+        let own = self.own.is_set().then(|| self.own.clone());
         own.into_iter().chain(self.checks.iter().cloned()).collect()
     }
 
@@ -189,7 +179,7 @@ pub fn validate_probes(instance: &Instance, errors: &mut FieldErrors) {
     if let Some(startup) = &probes.startup {
         let path = "spec.probes.startup";
         if let Some(check) = startup.check() {
-            validate_check(instance, path, &check, errors);
+            validate_check(instance, path, check, errors);
         } else if *startup == StartupProbe::default() {
             errors.push(FieldError::required(path, "one of http, tcp and exec"));
         }
@@ -213,12 +203,11 @@ pub fn validate_probes(instance: &Instance, errors: &mut FieldErrors) {
 }
 
 fn validate_probe(instance: &Instance, path: &str, probe: &Probe, errors: &mut FieldErrors) {
-    let own = Probe { checks: vec![], ..probe.clone() }.all().pop();
-    match (&own, probe.checks.is_empty()) {
-        (Some(own), true) => validate_check(instance, path, own, errors),
-        (None, false) => {}
-        (None, true) => errors.push(FieldError::required(path, "one of http, tcp, exec and checks")),
-        (Some(_), false) => {
+    match (probe.own.is_set(), probe.checks.is_empty()) {
+        (true, true) => validate_check(instance, path, &probe.own, errors),
+        (false, false) => {}
+        (false, true) => errors.push(FieldError::required(path, "one of http, tcp, exec and checks")),
+        (true, false) => {
             errors
                 .push(FieldError::forbidden(path, "checks take the place of http, tcp and exec: only one may be set"));
         }

@@ -1,44 +1,31 @@
 //! Quantities (`256Mi`, `500m`) and durations (`30m`, `1h30m`, `250ms`), parsed as Kubernetes and Go parse them.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::{Schema, json_schema};
 
-/// A text that is no quantity or duration, and what was expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {expected}")]
-pub struct ParseError {
-    text: String,
-    expected: &'static str,
-}
-
-const QUANTITY: &str = "a quantity such as 500m, 2, 256Mi or 1.5G";
-const DURATION: &str = "a duration such as 250ms, 30s, 30m or 1h30m";
+use super::written::{Meaning, Written};
 
 /// A fixed-point number with a Kubernetes suffix. Keeps the text it was written as; compares by value.
 ///
 /// Source: `k8s.io/apimachinery/pkg/api/resource` (suffixes `n u m k M G T P E`, `Ki Mi Gi Ti Pi Ei`, exponents).
-#[derive(Clone)]
-pub struct Quantity {
-    text: String,
-    /// Thousandths, rounded up, as Kubernetes rounds at its finest supported scale for our uses.
-    milli: i128,
-}
+pub type Quantity = Written<Thousandths>;
+
+/// Rounded up, as Kubernetes rounds at its finest supported scale for our uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Thousandths(i128);
 
 impl Quantity {
     /// Thousandths of the unit: millicores of CPU.
     pub fn milli(&self) -> i64 {
-        self.milli.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+        self.meaning().0.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
     /// Whole units, rounded up: bytes of memory.
     pub fn value(&self) -> i64 {
-        (self.milli.div_euclid(1000) + i128::from(self.milli.rem_euclid(1000) != 0))
-            .clamp(i64::MIN.into(), i64::MAX.into()) as i64
+        let Thousandths(milli) = *self.meaning();
+        (milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) != 0)).clamp(i64::MIN.into(), i64::MAX.into())
+            as i64
     }
 
     /// A quantity of whole units, written with the largest binary suffix that divides it.
@@ -52,29 +39,34 @@ impl Quantity {
             n /= 1024;
             suffix = s;
         }
-        Quantity { text: format!("{n}{suffix}"), milli: i128::from(bytes) * 1000 }
+        Quantity::new(format!("{n}{suffix}"), Thousandths(i128::from(bytes) * 1000))
     }
 
     /// A quantity of thousandths, written in whole units where it is whole.
     pub fn from_milli(milli: i64) -> Quantity {
         let text = if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") };
-        Quantity { text, milli: milli.into() }
+        Quantity::new(text, Thousandths(milli.into()))
     }
 }
 
-impl FromStr for Quantity {
-    type Err = ParseError;
+impl Meaning for Thousandths {
+    const EXPECTED: &'static str = "a quantity such as 500m, 2, 256Mi or 1.5G";
+    const TAKES_NUMBERS: bool = true;
+    const SCHEMA_NAME: &'static str = "Quantity";
 
-    fn from_str(text: &str) -> Result<Quantity, ParseError> {
-        let error = || ParseError { text: text.to_owned(), expected: QUANTITY };
+    fn schema() -> Schema {
+        json_schema!({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true, "format": "quantity"})
+    }
+
+    fn read(text: &str) -> Option<Thousandths> {
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
         let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() + fraction.len() > 18 {
-            return Err(error());
+            return None;
         }
-        let digits: i128 = format!("{whole}{fraction}").parse().map_err(|_| error())?;
+        let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
         // value = digits * factor / (10^fraction * divisor)
         let (factor, divisor): (i128, i128) = match suffix {
             "" => (1, 1),
@@ -94,97 +86,31 @@ impl FromStr for Quantity {
             "Pi" => (1 << 50, 1),
             "Ei" => (1 << 60, 1),
             _ => {
-                let exponent: i32 = suffix.strip_prefix(['e', 'E']).and_then(|e| e.parse().ok()).ok_or_else(error)?;
+                let exponent: i32 = suffix.strip_prefix(['e', 'E']).and_then(|e| e.parse().ok())?;
                 match exponent {
                     0..=18 => (10i128.pow(exponent as u32), 1),
                     -18..=-1 => (1, 10i128.pow(exponent.unsigned_abs())),
-                    _ => return Err(error()),
+                    _ => return None,
                 }
             }
         };
-        let denominator = 10i128.pow(fraction.len() as u32).checked_mul(divisor).ok_or_else(error)?;
-        let numerator = digits.checked_mul(factor).and_then(|n| n.checked_mul(1000)).ok_or_else(error)?;
+        let denominator = 10i128.pow(fraction.len() as u32).checked_mul(divisor)?;
+        let numerator = digits.checked_mul(factor).and_then(|n| n.checked_mul(1000))?;
         let magnitude = numerator / denominator + i128::from(numerator % denominator != 0);
         if magnitude > i128::from(i64::MAX) * 1000 {
-            return Err(error());
+            return None;
         }
         let milli = if text.starts_with('-') { -magnitude } else { magnitude };
-        Ok(Quantity { text: text.to_owned(), milli })
-    }
-}
-
-impl PartialEq for Quantity {
-    fn eq(&self, other: &Quantity) -> bool {
-        self.milli == other.milli
-    }
-}
-impl Eq for Quantity {}
-
-impl fmt::Display for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Serialize for Quantity {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Quantity {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Quantity, D::Error> {
-        struct TextOrNumber;
-        impl Visitor<'_> for TextOrNumber {
-            type Value = Quantity;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(QUANTITY)
-            }
-            fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Quantity, E> {
-                v.parse().map_err(E::custom)
-            }
-            fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Quantity, E> {
-                self.visit_str(&v.to_string())
-            }
-            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Quantity, E> {
-                self.visit_str(&v.to_string())
-            }
-            fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Quantity, E> {
-                self.visit_str(&v.to_string())
-            }
-        }
-        d.deserialize_any(TextOrNumber)
-    }
-}
-
-impl JsonSchema for Quantity {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Quantity".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true, "format": "quantity"})
+        Some(Thousandths(milli))
     }
 }
 
 /// A length of time in Go's notation: decimal numbers with a unit each, `ns us µs ms s m h`, and days as `d`.
-#[derive(Clone)]
-pub struct Span {
-    text: String,
-    duration: Duration,
-}
+pub type Span = Written<Duration>;
 
 impl Span {
     pub fn duration(&self) -> Duration {
-        self.duration
+        *self.meaning()
     }
 }
 
@@ -198,25 +124,29 @@ impl From<Duration> for Span {
             n if n % 1000 == 0 => format!("{}s", n / 1000),
             n => format!("{n}ms"),
         };
-        Span { text, duration }
+        Span::new(text, duration)
     }
 }
 
-impl FromStr for Span {
-    type Err = ParseError;
+impl Meaning for Duration {
+    const EXPECTED: &'static str = "a duration such as 250ms, 30s, 30m or 1h30m";
+    const SCHEMA_NAME: &'static str = "Duration";
 
-    fn from_str(text: &str) -> Result<Span, ParseError> {
-        let error = || ParseError { text: text.to_owned(), expected: DURATION };
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "format": "duration"})
+    }
+
+    fn read(text: &str) -> Option<Duration> {
         if text == "0" {
-            return Ok(Span { text: text.to_owned(), duration: Duration::ZERO });
+            return Some(Duration::ZERO);
         }
         let mut rest = text;
         let mut nanos: u128 = 0;
         if rest.is_empty() || rest.len() > 40 {
-            return Err(error());
+            return None;
         }
         while !rest.is_empty() {
-            let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
+            let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
             let (number, tail) = rest.split_at(end);
             let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
             let (unit, next) = tail.split_at(unit_end);
@@ -228,62 +158,19 @@ impl FromStr for Span {
                 "m" => 60 * 1_000_000_000,
                 "h" => 3_600 * 1_000_000_000,
                 "d" => 86_400 * 1_000_000_000,
-                _ => return Err(error()),
+                _ => return None,
             };
             let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
             if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() + fraction.len() > 15
             {
-                return Err(error());
+                return None;
             }
-            let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| error())?;
+            let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
             nanos += digits * unit / 10u128.pow(fraction.len() as u32);
             rest = next;
         }
-        let nanos = u64::try_from(nanos).map_err(|_| error())?;
-        Ok(Span { text: text.to_owned(), duration: Duration::from_nanos(nanos) })
-    }
-}
-
-impl PartialEq for Span {
-    fn eq(&self, other: &Span) -> bool {
-        self.duration == other.duration
-    }
-}
-impl Eq for Span {}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Span, D::Error> {
-        String::deserialize(d)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl JsonSchema for Span {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Duration".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "duration"})
+        let nanos = u64::try_from(nanos).ok()?;
+        Some(Duration::from_nanos(nanos))
     }
 }
 

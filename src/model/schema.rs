@@ -269,7 +269,7 @@ fn check_text(schema: &Value, text: &str, path: &str, found: &mut Checked) {
             None
         }
         Some("duration") => text.parse::<Span>().err().map(|e| e.to_string()),
-        Some("cpu-share") => text.parse::<CpuShare>().err(),
+        Some("cpu-share") => text.parse::<CpuShare>().err().map(|e| e.to_string()),
         Some("date-time") => text.parse::<jiff::Timestamp>().err().map(|_| "must be an RFC 3339 time".to_owned()),
         _ => None,
     };

@@ -18,15 +18,21 @@ impl SecretSource for HostSecrets {
 }
 
 /// A Secret as it is now. The error holds no value.
-pub(super) async fn read(store: &dyn Store, key: &Key) -> Result<Option<Secret>, String> {
-    let record = match store.get(&key.to_string()).await {
-        Ok(record) => record,
-        Err(StoreError::Sealed { why, .. }) => return Err(why),
-        Err(e) => return Err(format!("the store does not give it: {e}")),
-    };
-    // The reader's own words could repeat a part of what it read.
-    let read = |record: Record| serde_json::from_slice(&record.value);
-    record.map(read).transpose().map_err(|_| "what is stored of it cannot be read".to_owned())
+async fn read(store: &dyn Store, key: &Key) -> Result<Option<Secret>, String> {
+    store.get(&key.to_string()).await.map_err(refusal)?.map(|record| decoded(&record)).transpose()
+}
+
+/// Why the store does not give it.
+pub(super) fn refusal(error: StoreError) -> String {
+    match error {
+        StoreError::Sealed { why, .. } => why,
+        e => format!("the store does not give it: {e}"),
+    }
+}
+
+/// The Secret of an opened record. The error holds no value: the reader's own words could repeat a part of what it read.
+pub(super) fn decoded(record: &Record) -> Result<Secret, String> {
+    serde_json::from_slice(&record.value).map_err(|_| "what is stored of it cannot be read".to_owned())
 }
 
 #[cfg(test)]

@@ -194,6 +194,21 @@ async fn converged(world: &World, limit: Duration) {
     tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
+/// A control plane that has begun, with these instances, all of which are as they are to be.
+async fn begun(hosts: &[&str], seed: u64, instances: &[(&str, Value)]) -> World {
+    let mut world = World::new(hosts, seed).await;
+    world.start();
+    for (name, spec) in instances {
+        world.apply(name, spec.clone()).await;
+    }
+    converged(&world, MINUTE).await;
+    world
+}
+
+async fn until_phase(world: &World, name: &str, phase: Phase, limit: Duration) {
+    world.until(&format!("{name} is {phase:?}"), limit, async |w| w.phase(name).await == Some(phase)).await;
+}
+
 /// One user's story, step by step; each step is awaited before the next.
 const STORY: [&str; 8] = ["create", "upgrade", "limits", "stop", "start", "recreate", "pulled", "delete"];
 

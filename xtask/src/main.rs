@@ -70,7 +70,8 @@ cargo xtask <command>
                         placement decisions on 1,000 hosts, beside a bare search
   bench proxy [--cycles N] [--only PART] [-o json]
                         requests and WebSockets through the proxy, beside Debian's nginx, HAProxy
-                        and Caddy (--sim PATH, --load PATH instead of the release builds)
+                        and Caddy; with each mode of access, and with few and many routes
+                        (--sim PATH, --load PATH instead of the release builds)
                         (all but bench place: --binary PATH instead of the release build)
 
   fleet up N [--name NAME] [--disk SIZE|HOST=SIZE]... [--registry] [--volatile] [--bare]

@@ -74,7 +74,7 @@ fn startup(spec: &InstanceSpec) -> Option<Value> {
     let check = spec.probes.startup.as_ref()?.check()?;
     let period = seconds(spec.startup_period().unwrap_or_default());
     let failures = seconds(spec.startup_timeout()).div_ceil(period);
-    let mut shown = shown(&check, spec.startup_attempt_timeout());
+    let mut shown = shown(check, spec.startup_attempt_timeout());
     shown["periodSeconds"] = period.into();
     shown["successThreshold"] = 1.into();
     shown["failureThreshold"] = failures.into();

@@ -46,7 +46,7 @@ impl ProbeTarget {
     pub fn startup(instance: &Instance) -> Option<ProbeTarget> {
         let own = instance.spec.probes.startup.as_ref().and_then(|probe| probe.check());
         match own {
-            Some(check) => ProbeTarget::of(instance, &check),
+            Some(check) => ProbeTarget::of(instance, check),
             None => {
                 let port = instance.spec.ports.first()?.name.clone();
                 ProbeTarget::of(instance, &Check { tcp: Some(crate::model::TcpProbe { port }), ..Check::default() })

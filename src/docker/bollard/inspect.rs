@@ -23,30 +23,27 @@ pub fn sorted(labels: Option<HashMap<String, String>>) -> BTreeMap<String, Strin
     labels.unwrap_or_default().into_iter().collect()
 }
 
+/// The library has two types of the same states, one for a container and one for a list of them.
+macro_rules! run_state {
+    ($api:ident, $status:expr) => {
+        match $status {
+            $api::RUNNING | $api::STOPPING => RunState::Running,
+            $api::PAUSED => RunState::Paused,
+            $api::RESTARTING => RunState::Restarting,
+            $api::REMOVING => RunState::Removing,
+            $api::EXITED => RunState::Exited,
+            $api::DEAD => RunState::Dead,
+            $api::CREATED | $api::EMPTY => RunState::Created,
+        }
+    };
+}
+
 fn state(status: ContainerStateStatusEnum) -> RunState {
-    use ContainerStateStatusEnum as Api;
-    match status {
-        Api::RUNNING | Api::STOPPING => RunState::Running,
-        Api::PAUSED => RunState::Paused,
-        Api::RESTARTING => RunState::Restarting,
-        Api::REMOVING => RunState::Removing,
-        Api::EXITED => RunState::Exited,
-        Api::DEAD => RunState::Dead,
-        Api::CREATED | Api::EMPTY => RunState::Created,
-    }
+    run_state!(ContainerStateStatusEnum, status)
 }
 
 fn listed_state(status: ContainerSummaryStateEnum) -> RunState {
-    use ContainerSummaryStateEnum as Api;
-    match status {
-        Api::RUNNING | Api::STOPPING => RunState::Running,
-        Api::PAUSED => RunState::Paused,
-        Api::RESTARTING => RunState::Restarting,
-        Api::REMOVING => RunState::Removing,
-        Api::EXITED => RunState::Exited,
-        Api::DEAD => RunState::Dead,
-        Api::CREATED | Api::EMPTY => RunState::Created,
-    }
+    run_state!(ContainerSummaryStateEnum, status)
 }
 
 /// As configured. A published port that is not TCP is none of ours.

@@ -1,7 +1,7 @@
 //! The keys of issuers, as far as they are known: fetched when they are needed, and kept.
 //!
 //! ```text
-//! jwt ──url, kid──▶ KeySets ──known and fresh──▶ at once
+//! jwt ──url, kid──▶ KeySets ──known and fresh──▶ at once   (each set with the tokens that it was found to have signed)
 //!                      ├──known, older──▶ at once, and asked for anew meanwhile
 //!                      └──not known──▶ asked for, at most once a minute; then what is there
 //! ```
@@ -116,6 +116,15 @@ impl KeySets {
         let ahead = |at: Duration| wall + SignedDuration::try_from(at.saturating_sub(now)).unwrap_or_default();
         let counts = state.keys.is_some().then(|| state.fetched + KEPT).filter(|end| *end > now).map(ahead);
         Some(Failing { since, why, counts, again: ahead(state.asked.unwrap_or_default() + ASK_EVERY) })
+    }
+
+    /// The keys at `url`, if nobody needs to be asked for them.
+    pub fn fresh(&self, url: &str) -> Option<Arc<Keys>> {
+        let now = self.clock.monotonic();
+        let source = self.sources.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()?;
+        let mut state = source.state();
+        state.used = now;
+        state.keys.clone().filter(|_| now.saturating_sub(state.fetched) < FRESH)
     }
 
     fn look(&self, source: &Arc<Source>, kid: Option<&str>) -> Look {

@@ -21,6 +21,7 @@ mod obstacles;
 mod problems;
 mod throttle;
 mod token;
+mod verified;
 
 use std::sync::Arc;
 

@@ -197,3 +197,42 @@ async fn an_issuer_that_is_away_lets_nobody_in_and_strangers_cannot_have_it_aske
     }
     assert_eq!(world.beyond.asked().len(), 1);
 }
+
+#[tokio::test]
+async fn a_token_that_is_remembered_opens_what_it_is_for_and_nothing_else() {
+    let (world, app) = (World::new().await, mirror().await);
+    let (ec, stranger) = (Signer::ec("ec"), Signer::ec("ec"));
+    let elsewhere = "https://elsewhere.test/jwks";
+    world.beyond.serve_keys(JWKS, &[ec.jwk()]);
+    world.beyond.serve_keys(elsewhere, &[stranger.jwk()]);
+    let door = |name: &str, owner: &str, change: Value| {
+        let mut auth = jwt_auth();
+        json_patch::merge(&mut auth["jwt"], &change);
+        let mut inst = with_auth(awake(name, app.address), auth);
+        inst.spec.owner = owner.into();
+        inst
+    };
+    world.put(&door("alice", "user_alice", json!({}))).await;
+    world.put(&door("bob", "user_bob", json!({}))).await;
+    world.put(&door("audience", "user_alice", json!({"audience": "others"}))).await;
+    world.put(&door("issuer", "user_alice", json!({"issuer": "https://other.test"}))).await;
+    world.put(&door("claim", "user_alice", json!({"subjectClaim": "email"}))).await;
+    world.put(&door("keys", "user_alice", json!({"jwksURL": elsewhere}))).await;
+    let bearer = format!("Bearer {}", ec.token(&claims(json!({"email": "user_bob"}))));
+    let at = async |name: &str| {
+        let host = format!("{name}.test");
+        world.connect().await.send(get(&host, &[("authorization", &bearer)])).await.status.as_u16()
+    };
+    for _ in 0..3 {
+        assert_eq!(at("alice").await, 200);
+        for (name, status) in [("bob", 403), ("audience", 401), ("issuer", 401), ("claim", 403), ("keys", 401)] {
+            assert_eq!(at(name).await, status, "{name}");
+        }
+    }
+    world.put(&door("alice", "user_carol", json!({}))).await;
+    assert_eq!(at("alice").await, 403, "it is somebody else's now");
+    world.put(&door("alice", "user_alice", json!({"audience": "others"}))).await;
+    assert_eq!(at("alice").await, 401, "it takes others now");
+    world.put(&door("alice", "user_alice", json!({}))).await;
+    assert_eq!(at("alice").await, 200);
+}

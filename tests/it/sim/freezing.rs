@@ -40,10 +40,6 @@ pub async fn come_by(world: &World, name: &str, patience: Duration) {
     }
 }
 
-async fn until_phase(world: &World, name: &str, phase: Phase, limit: Duration) {
-    world.until(&format!("{name} is {phase:?}"), limit, async |w| w.phase(name).await == Some(phase)).await;
-}
-
 async fn frozen(seed: u64, spec: Value) -> World {
     let mut world = World::new(&["h1"], seed).await;
     world.start();
@@ -198,10 +194,7 @@ fn a_crowd_at_the_door_of_one_that_is_frozen_ends_its_pause_once() {
 #[test]
 fn what_somebody_else_freezes_goes_on_and_what_they_let_go_on_is_frozen_again() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1"], 44).await;
-        world.start();
-        world.apply("alice", spec("app:1")).await;
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1"], 44, &[("alice", spec("app:1"))]).await;
         let before = world.get("alice").await.unwrap();
         let engine = world.fleet.host("h1").clone();
         engine.pause_by_hand(NAME, true);

@@ -10,7 +10,7 @@ use portreeve::store::typed;
 use serde_json::{Value, json};
 
 use super::moving::change_host;
-use super::{MINUTE, converged, disagreement, in_virtual_time};
+use super::{MINUTE, begun, converged, disagreement, in_virtual_time};
 use crate::support::sim_engine::fault::CrashPoint;
 use crate::support::world::World;
 
@@ -62,10 +62,7 @@ async fn events(world: &World, reason: &str) -> Vec<Event> {
 #[test]
 fn what_may_be_made_anew_is_after_a_minute_and_what_is_left_behind_goes() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1", "h2"], 31).await;
-        world.start();
-        world.apply("alice", mobile()).await;
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1", "h2"], 31, &[("alice", mobile())]).await;
         let before = named(&world, "alice").await;
         let old = before.status.node.clone();
         let host = world.fleet.host(&old).clone();
@@ -115,12 +112,7 @@ fn what_may_be_made_anew_is_after_a_minute_and_what_is_left_behind_goes() {
 #[test]
 fn what_waits_is_adopted_as_it_is_and_a_host_that_flaps_moves_nothing() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1", "h2"], 32).await;
-        world.start();
-        for name in ["alice", "waits"] {
-            world.apply(name, if name == "alice" { mobile() } else { waiting() }).await;
-        }
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1", "h2"], 32, &[("alice", mobile()), ("waits", waiting())]).await;
         let before = [named(&world, "alice").await, named(&world, "waits").await];
         for _ in 0..20 {
             for (_, engine) in world.fleet.all() {
@@ -156,10 +148,7 @@ fn what_waits_is_adopted_as_it_is_and_a_host_that_flaps_moves_nothing() {
 #[test]
 fn a_change_of_mind_while_the_host_is_lost_counts_at_once() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1", "h2"], 33).await;
-        world.start();
-        world.apply("alice", waiting()).await;
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1", "h2"], 33, &[("alice", waiting())]).await;
         let old = named(&world, "alice").await.status.node;
         world.fleet.host(&old).go_away(600 * MINUTE);
         tokio::time::sleep(10 * MINUTE).await;
@@ -209,10 +198,7 @@ fn when_all_or_most_hosts_are_lost_nothing_moves_and_the_reason_is_told() {
 #[test]
 fn where_no_other_host_fits_it_waits_and_says_so_until_one_does() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1", "h2"], 35).await;
-        world.start();
-        world.apply("alice", mobile()).await;
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1", "h2"], 35, &[("alice", mobile())]).await;
         let old = named(&world, "alice").await.status.node;
         let other = if old == "h1" { "h2" } else { "h1" };
         change_host(&world, other, |h| h.spec.unschedulable = true).await;
@@ -234,10 +220,7 @@ fn where_no_other_host_fits_it_waits_and_says_so_until_one_does() {
 /// Loses alice's host, with a crash of the control plane after so many writes, or so long after the loss; returns how
 /// many writes there were until what was left behind is gone.
 async fn lose_with_crash(crash_after: Option<u64>, at: Duration) -> u64 {
-    let mut world = World::new(&["h1", "h2"], 36).await;
-    world.start();
-    world.apply("alice", mobile()).await;
-    converged(&world, MINUTE).await;
+    let mut world = begun(&["h1", "h2"], 36, &[("alice", mobile())]).await;
     let old = named(&world, "alice").await.status.node;
     let host = world.fleet.host(&old).clone();
     let writes = world.fleet.writes();
@@ -308,10 +291,7 @@ fn a_crash_at_any_point_of_a_loss_leads_to_one_container_elsewhere() {
 #[test]
 fn a_control_plane_that_begins_while_a_host_is_lost_looks_for_a_minute_first() {
     in_virtual_time(|| async {
-        let mut world = World::new(&["h1", "h2"], 37).await;
-        world.start();
-        world.apply("alice", mobile()).await;
-        converged(&world, MINUTE).await;
+        let mut world = begun(&["h1", "h2"], 37, &[("alice", mobile())]).await;
         let before = named(&world, "alice").await;
         let host = world.fleet.host(&before.status.node).clone();
         host.go_away(600 * MINUTE);
@@ -359,10 +339,7 @@ fn one_that_sleeps_stays_until_it_is_asked_for() {
 fn one_that_is_deleted_while_its_host_is_lost_goes_when_the_host_is_back() {
     for recreated in [false, true] {
         in_virtual_time(|| async {
-            let mut world = World::new(&["h1", "h2"], 39).await;
-            world.start();
-            world.apply("alice", mobile()).await;
-            converged(&world, MINUTE).await;
+            let mut world = begun(&["h1", "h2"], 39, &[("alice", mobile())]).await;
             let old = named(&world, "alice").await.status.node;
             let host = world.fleet.host(&old).clone();
             host.go_away(600 * MINUTE);

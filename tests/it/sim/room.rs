@@ -24,10 +24,6 @@ async fn is_because(world: &World, name: &str, reason: &str) -> bool {
     ready(world, name).await.is_some_and(|c| c.reason == reason)
 }
 
-async fn until_phase(world: &World, name: &str, phase: Phase, limit: Duration) {
-    world.until(&format!("{name} is {phase:?}"), limit, async |w| w.phase(name).await == Some(phase)).await;
-}
-
 /// Puts it to sleep as `portreeve sleep` does.
 async fn send_to_sleep(world: &World, name: &str) {
     world.change(name, |i| drop(i.metadata.annotations.insert(SLEEP_ANNOTATION.into(), i.run().unwrap()))).await;

@@ -102,7 +102,10 @@ fn main() -> Result<()> {
             println!("{}", runtime()?.block_on(proxy::run(job))?);
             Ok(())
         }
-        [_, "upstream", address] => runtime()?.block_on(proxy::upstream::serve(address.parse()?)),
+        [_, "upstream", address, ports] => {
+            runtime()?.block_on(proxy::upstream::serve(address.parse()?, ports.parse()?))
+        }
+        [_, "issuer", claims] => runtime()?.block_on(proxy::issuer::serve(claims)),
         [_, "limit", watchers] => limit::serve(watchers.parse()?, EVENT),
         [_, job] => {
             let job: Job = serde_json::from_str(job).context("reading the job")?;

@@ -62,10 +62,19 @@ impl Server {
         domain: &str,
         more: &[String],
     ) -> Result<Server> {
+        Server::start_at(program, (place.data(), place.log()), engine, domain, more)
+    }
+
+    /// With this data directory and log.
+    pub fn start_at(
+        program: &Path,
+        (data, log): (PathBuf, PathBuf),
+        engine: Option<&Engine>,
+        domain: &str,
+        more: &[String],
+    ) -> Result<Server> {
         let (api, proxy) = (listen_address(7443)?, listen_address(7080)?);
-        let data = place.data();
         fs::create_dir_all(&data)?;
-        let log = place.log();
         let file = File::create(&log)?;
         let mut command = own(program);
         command.arg("serve").arg("--data-dir").arg(&data);

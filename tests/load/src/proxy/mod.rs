@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! visitors (this) ─► the proxy that is measured ─► upstream (this program once more)
+//!                                └── keys ◄─────── issuer (and once more), which signs the visitors' tokens
 //! ```
 //!
 //! HTTP/1.1 is done by hand, so that what a visitor costs is taken from what it measures only once for all proxies.
 
+pub mod issuer;
 mod sockets;
 pub mod upstream;
 mod visitor;
@@ -23,10 +25,12 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::clock::{Latency, micros, now};
 use crate::process;
-use visitor::Door;
+use visitor::{Asked, Door};
 
 /// Not counted, before a measure.
 const WARM: Duration = Duration::from_millis(300);
+/// Hosts between that of one visitor and that of the next.
+const APART: usize = 31;
 
 /// What xtask says, as one JSON argument.
 #[derive(Debug, Deserialize)]
@@ -34,6 +38,11 @@ pub struct Job {
     /// Where the proxy listens.
     address: SocketAddr,
     host: String,
+    /// Those that requests are for, one after the other by each visitor; none: `host` alone.
+    #[serde(default)]
+    hosts: Vec<String>,
+    /// What each request shows.
+    bearer: Option<String>,
     /// TLS, and the certificate to trust.
     ca: Option<PathBuf>,
     /// The proxy's first process; its children count as well.
@@ -45,13 +54,25 @@ pub struct Job {
 #[serde(rename_all = "camelCase")]
 enum What {
     /// As fast as it answers.
-    Closed { path: String, bytes: usize, connections: usize, seconds: u64 },
+    Closed {
+        path: String,
+        /// `None`: as many as are announced.
+        bytes: Option<usize>,
+        #[serde(default = "ok")]
+        status: u16,
+        connections: usize,
+        seconds: u64,
+    },
     /// So many a second, whether it answers or not: a delay is from when the request was to be made.
     Paced { path: String, bytes: usize, connections: usize, seconds: u64, rate: u32 },
     /// Messages to and fro over WebSockets.
     Echo { connections: usize, bytes: usize, seconds: u64 },
     /// WebSockets over which nothing is said.
     Idle { connections: usize },
+}
+
+fn ok() -> u16 {
+    200
 }
 
 /// One measure.
@@ -67,13 +88,15 @@ struct Told {
 pub async fn run(job: &str) -> Result<Value> {
     let job: Job = serde_json::from_str(job).context("reading the job")?;
     let door = Arc::new(Door::new(job.address, &job.host, job.ca.as_deref())?);
+    let hosts = if job.hosts.is_empty() { vec![job.host] } else { job.hosts };
+    let asked = |path: &str, status, bytes| Arc::new(Asked::new(&hosts, path, job.bearer.as_deref(), status, bytes));
     match job.what {
-        What::Closed { path, bytes, connections, seconds } => {
-            closed(door, job.pid, &path, bytes, connections, Duration::from_secs(seconds)).await
+        What::Closed { path, bytes, status, connections, seconds } => {
+            closed(door, job.pid, asked(&path, status, bytes), connections, Duration::from_secs(seconds)).await
         }
         What::Paced { path, bytes, connections, seconds, rate } => {
             let pace = Pace { rate, lasts: Duration::from_secs(seconds) };
-            paced(door, job.pid, &path, bytes, connections, pace).await
+            paced(door, job.pid, asked(&path, ok(), Some(bytes)), connections, pace).await
         }
         What::Echo { connections, bytes, seconds } => {
             let mut sockets = sockets::open(&door, connections).await?;
@@ -104,19 +127,13 @@ fn told(delays: Vec<u32>, begin: Instant, cpu: u64) -> Result<Value> {
     Ok(serde_json::to_value(Told { per_second, delay: Latency::of(delays), cpu_us: cpu as f64 / count as f64 })?)
 }
 
-async fn closed(
-    door: Arc<Door>,
-    pid: u32,
-    path: &str,
-    bytes: usize,
-    connections: usize,
-    lasts: Duration,
-) -> Result<Value> {
+async fn closed(door: Arc<Door>, pid: u32, asked: Arc<Asked>, connections: usize, lasts: Duration) -> Result<Value> {
     let (counts, over, ready) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = vec![];
-    for _ in 0..connections {
-        let mut visitor = door.visit(path, bytes).await?;
+    for number in 0..connections {
+        // Far from each other, so that they do not ask for the same in step.
+        let mut visitor = door.visit(&asked, number * APART).await?;
         let (counts, over, ready) = (counts.clone(), over.clone(), ready.clone());
         tasks.push(tokio::spawn(async move {
             let mut delays = vec![];
@@ -154,12 +171,12 @@ struct Pace {
     lasts: Duration,
 }
 
-async fn paced(door: Arc<Door>, pid: u32, path: &str, bytes: usize, connections: usize, pace: Pace) -> Result<Value> {
+async fn paced(door: Arc<Door>, pid: u32, asked: Arc<Asked>, connections: usize, pace: Pace) -> Result<Value> {
     let (plan, due) = mpsc::unbounded_channel::<Instant>();
     let due = Arc::new(Mutex::new(due));
     let mut tasks = vec![];
-    for _ in 0..connections {
-        let mut visitor = door.visit(path, bytes).await?;
+    for number in 0..connections {
+        let mut visitor = door.visit(&asked, number * APART).await?;
         visitor.exchange().await?;
         let due = due.clone();
         tasks.push(tokio::spawn(async move {

@@ -8,23 +8,31 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::sockets::ACCEPT;
 
-/// Serves on this address until standard input ends; tells its port first.
-pub async fn serve(address: Ipv4Addr) -> Result<()> {
-    let listener = TcpListener::bind((address, 0)).await?;
-    println!("{}", listener.local_addr()?.port());
+/// Serves on so many ports of this address until standard input ends; tells the ports first.
+pub async fn serve(address: Ipv4Addr, ports: usize) -> Result<()> {
     let answers = Answers { small: answer(1 << 10), large: answer(1 << 20) };
     let answers: &'static Answers = Box::leak(Box::new(answers));
-    tokio::spawn(async move {
-        loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(one(stream, answers));
+    let mut told = vec![];
+    for _ in 0..ports {
+        let listener = TcpListener::bind((address, 0)).await?;
+        told.push(listener.local_addr()?.port().to_string());
+        tokio::spawn(async move {
+            loop {
+                if let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(one(stream, answers));
+                }
             }
-        }
-    });
-    // Whoever started it holds the other end.
+        });
+    }
+    println!("{}", told.join(" "));
+    until_left().await;
+    Ok(())
+}
+
+/// Waits until whoever started this program ends, or lets go of its standard input.
+pub async fn until_left() {
     let mut byte = [0];
     while tokio::io::stdin().read(&mut byte).await.unwrap_or_default() > 0 {}
-    Ok(())
 }
 
 struct Answers {

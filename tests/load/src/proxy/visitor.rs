@@ -1,4 +1,4 @@
-//! One connection to a proxy, plain or with TLS, over which the same request is made again and again.
+//! One connection to a proxy, plain or with TLS, over which the same requests are made again and again.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -55,29 +55,61 @@ impl Door {
         }
     }
 
-    /// For requests of this path, whose answers have so many bytes.
-    pub async fn visit(&self, path: &str, bytes: usize) -> Result<Visitor> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\n\r\n", self.host).into_bytes();
-        Ok(Visitor { stream: self.enter().await?, buffer: vec![0; 256 << 10], request, bytes })
+    /// For these requests, beginning with number `first`.
+    pub async fn visit(&self, asked: &Arc<Asked>, first: usize) -> Result<Visitor> {
+        let next = first % asked.requests.len();
+        Ok(Visitor { stream: self.enter().await?, buffer: vec![0; 256 << 10], asked: asked.clone(), next })
+    }
+}
+
+/// What is asked for, and how it is answered.
+pub struct Asked {
+    /// Of each host one.
+    requests: Vec<Vec<u8>>,
+    status: u16,
+    /// `None`: as many as are announced.
+    bytes: Option<usize>,
+}
+
+impl Asked {
+    /// `hosts`: at least one. `bearer`: a token that goes with each request.
+    pub fn new(hosts: &[String], path: &str, bearer: Option<&str>, status: u16, bytes: Option<usize>) -> Asked {
+        let bearer = bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let of = |host: &String| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n{bearer}\r\n");
+        Asked { requests: hosts.iter().map(|host| of(host).into_bytes()).collect(), status, bytes }
+    }
+
+    /// The length of the body of an answer with this head.
+    fn body_of(&self, head: &str) -> Result<usize> {
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+        match length.filter(|length| status == Some(self.status) && self.bytes.is_none_or(|bytes| bytes == *length)) {
+            Some(length) => Ok(length),
+            None => bail!("not the answer that was asked for: {head}"),
+        }
     }
 }
 
 pub struct Visitor {
     stream: Box<dyn Duplex>,
     buffer: Vec<u8>,
-    request: Vec<u8>,
-    bytes: usize,
+    asked: Arc<Asked>,
+    next: usize,
 }
 
 impl Visitor {
     /// One request and its answer.
     pub async fn exchange(&mut self) -> Result<()> {
-        self.stream.write_all(&self.request).await?;
+        self.stream.write_all(&self.asked.requests[self.next]).await?;
+        self.next = (self.next + 1) % self.asked.requests.len();
         self.stream.flush().await?;
         let (head, have) = head(&mut self.stream, &mut self.buffer).await?;
         let text = std::str::from_utf8(&self.buffer[..head]).context("a head that is no text")?;
-        check(text, self.bytes)?;
-        let mut left = (head + self.bytes).checked_sub(have).context("more than was announced")?;
+        let body = self.asked.body_of(text)?;
+        let mut left = (head + body).checked_sub(have).context("more than was announced")?;
         while left > 0 {
             match self.stream.read(&mut self.buffer).await? {
                 0 => bail!("the answer broke off"),
@@ -104,26 +136,28 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> R
     }
 }
 
-fn check(head: &str, bytes: usize) -> Result<()> {
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    if !head.starts_with("HTTP/1.1 200") || length != Some(bytes) {
-        bail!("not the answer that was asked for: {head}");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_the_whole_answer_counts() {
-        assert!(check("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", 7).is_ok());
-        assert!(check("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n", 7).is_err());
-        assert!(check("HTTP/1.1 200 OK\r\n\r\n", 7).is_err());
-        assert!(check("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\n\r\n", 7).is_err());
+        let asked = |status, bytes| Asked::new(&["a.test".into()], "/", None, status, bytes);
+        let seven = asked(200, Some(7));
+        assert_eq!(seven.body_of("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n").unwrap(), 7);
+        assert!(seven.body_of("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n").is_err());
+        assert!(seven.body_of("HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(seven.body_of("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\n\r\n").is_err());
+        let nowhere = asked(404, None);
+        assert_eq!(nowhere.body_of("HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n").unwrap(), 9);
+        assert!(nowhere.body_of("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn each_host_is_asked_with_the_token() {
+        let asked = Asked::new(&["a.test".into(), "b.test".into()], "/1k", Some("secret"), 200, None);
+        let texts: Vec<_> = asked.requests.iter().map(|request| String::from_utf8(request.clone()).unwrap()).collect();
+        assert!(texts[0].starts_with("GET /1k HTTP/1.1\r\nHost: a.test\r\n") && texts[1].contains("Host: b.test\r\n"));
+        assert!(texts.iter().all(|text| text.ends_with("\r\nAuthorization: Bearer secret\r\n\r\n")), "{texts:?}");
     }
 }

@@ -54,16 +54,16 @@ pub struct Options {
 
 /// What `/metrics` tells, and the kernel.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+pub struct Look {
     at: std::time::Instant,
-    running: u64,
+    pub running: u64,
     hosts_ready: u64,
     revision: u64,
     reconciles: u64,
     failures: u64,
     /// Microseconds.
     cpu: u64,
-    resident_kib: u64,
+    pub resident_kib: u64,
 }
 
 pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
@@ -147,7 +147,8 @@ fn programs(options: &Options) -> Result<(PathBuf, PathBuf)> {
     Ok((of(&options.sim, "portreeve-sim"), of(&options.load, "portreeve-load")))
 }
 
-fn docker_hosts(sim: &Sim) -> Result<String> {
+/// One a line.
+pub fn docker_hosts(sim: &Sim) -> Result<String> {
     let mut lines = String::new();
     for host in sim.hosts()? {
         let socket = host["socket"].as_str().context("a host without a socket")?;
@@ -180,7 +181,7 @@ fn instances(count: usize, ports: bool) -> String {
     lines
 }
 
-fn look(load: &Load, pid: i32) -> Result<Look> {
+pub fn look(load: &Load, pid: i32) -> Result<Look> {
     let told = load.ask(&json!({"get": {"path": "/metrics"}}))?;
     let text = told["text"].as_str().context("no metrics")?;
     let (cpu, resident_kib) = (sys::cpu_micros(pid)?, super::memory::resident(pid)?);
@@ -206,7 +207,7 @@ impl Look {
 }
 
 /// Waits until what is looked at is as much as wanted.
-fn until(load: &Load, pid: i32, limit: Duration, what: &str, seen: impl Fn(&Look) -> (u64, u64)) -> Result<Look> {
+pub fn until(load: &Load, pid: i32, limit: Duration, what: &str, seen: impl Fn(&Look) -> (u64, u64)) -> Result<Look> {
     clock::wait_unless_interrupted(what, limit, || {
         let look = match look(load, pid) {
             Ok(look) => look,
@@ -223,7 +224,7 @@ fn until(load: &Load, pid: i32, limit: Duration, what: &str, seen: impl Fn(&Look
 }
 
 /// Waits until nothing was written for a while, neither to the store nor to a daemon: two checks of every host.
-fn settled(load: &Load, pid: i32, sim: &Sim) -> Result<()> {
+pub fn settled(load: &Load, pid: i32, sim: &Sim) -> Result<()> {
     let mut last = (clock::now(), look(load, pid)?.revision, sim.calls()?.writes());
     clock::wait_unless_interrupted("the fleet coming to rest", PATIENCE, || {
         if last.0.elapsed() < Duration::from_secs(10) {

@@ -8,9 +8,13 @@
 //! ```
 //!
 //! One is measured at a time, while the others rest. Each cycle measures all of them in turn; the ratios compare those of a cycle.
+//! Two parts compare the proxy with itself: [`routes`], with few and with many of them, and [`access`], with each mode of it.
 
+mod access;
+mod own;
 mod peers;
 mod report;
+mod routes;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -25,9 +29,9 @@ use serde_json::{Value, json};
 use super::api::load_average;
 use super::fleet::sim::Sim;
 use super::{Bench, Out};
-use crate::demo::server::Server;
-use crate::{build, clock, process, sys};
+use crate::{build, process, sys};
 use peers::{Peer, Root, Site};
+use report::Ratio;
 
 const IMAGE: &str = "portreeve/app:1";
 const DOMAIN: &str = "bench.test";
@@ -37,6 +41,8 @@ const APP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Of one measure.
 const SECONDS: u64 = 2;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Of the requests that are made as fast as they are answered.
+const CONNECTIONS: usize = 32;
 /// Two for each WebSocket through one process, of the 20,000 that a machine like ours gives to it.
 const DESCRIPTORS: u64 = 20_000;
 const SOCKETS: usize = 9_000;
@@ -50,8 +56,22 @@ pub struct Options {
     pub sim: Option<PathBuf>,
 }
 
-pub const PARTS: [&str; 9] =
-    ["http-1k", "http-1m", "https-1k", "https-1m", "paced-1k", "paced-https-1k", "websocket", "h2-1k", "idle"];
+pub const PARTS: [&str; 11] = [
+    "http-1k",
+    "http-1m",
+    "https-1k",
+    "https-1m",
+    "paced-1k",
+    "paced-https-1k",
+    "websocket",
+    "h2-1k",
+    "idle",
+    ACCESS,
+    ROUTES,
+];
+/// These two with servers of their own.
+const ACCESS: &str = "jwt-1k";
+const ROUTES: &str = "routes";
 
 /// A proxy as the measures see it.
 struct Entry {
@@ -69,25 +89,55 @@ struct Visitors<'a> {
     certificate: PathBuf,
 }
 
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
+/// The programs that a measure runs, and where it may write.
+struct Tools {
+    dir: PathBuf,
+    portreeve: PathBuf,
+    load: PathBuf,
+    sim: PathBuf,
+}
+
 pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
     sys::raise_descriptors(DESCRIPTORS)?;
     let (sim, load) = programs(options)?;
-    let (out, dir) = (bench.out, bench.place.dir.clone());
-    let root = Root::fetch(&dir)?;
-    let upstream = Upstream::start(&load)?;
+    let tools = Tools { dir: bench.place.dir.clone(), portreeve: bench.program.clone(), load, sim };
+    let mut result = json!({});
+    if PARTS.iter().any(|part| ![ACCESS, ROUTES].contains(part) && options.wants(part)) {
+        result = beside(bench, options, &tools)?;
+    }
+    if options.wants(ACCESS) {
+        result[ACCESS] = access::measure(bench.out, &tools, options.cycles)?;
+    }
+    if options.wants(ROUTES) {
+        result[ROUTES] = routes::measure(bench.out, &tools, options.cycles)?;
+    }
+    Ok(result)
+}
+
+/// The parts that all proxies have.
+fn beside(bench: &mut Bench, options: &Options, tools: &Tools) -> Result<Value> {
+    let (out, dir, load) = (bench.out, &tools.dir, &tools.load);
+    let root = Root::fetch(dir)?;
+    let upstream = Upstream::start(load, 1)?;
     let host = format!("{INSTANCE}.{DOMAIN}");
-    let (certificate, key) = certificate(&dir, &host)?;
-    let site = Site { dir: &dir, upstream: upstream.address, host: &host, certificate: &certificate, key: &key };
+    let (certificate, key) = certificate(dir, &host)?;
+    let site = Site { dir, upstream: upstream.apps[0], host: &host, certificate: &certificate, key: &key };
     let peers = Peer::all(&root, &site)?;
 
     let sockets = dir.join("hosts");
     fs::create_dir_all(&sockets)?;
-    let sim = Sim::start(&sim, &sockets, 1, IMAGE, false, false)?;
+    let sim = Sim::start(&tools.sim, &sockets, 1, IMAGE, false, false)?;
     let https = peers::free_address()?;
     let certificates = certificate.parent().context("the certificate's directory")?.display().to_string();
     let more = ["--proxy-tls-listen".to_owned(), https.to_string(), "--proxy-certs".to_owned(), certificates];
     let server = bench.serve_with(None, DOMAIN, &more)?;
-    instance(server, &sim, &dir, upstream.address)?;
+    own::apply(server, &sim, dir, &[own::instance(INSTANCE, Some(upstream.apps[0]), &json!([]))])?;
     let pid = server.identity().context("the server has ended")?.pid;
     let mut entries = vec![Entry { name: "portreeve", pid, http: server.proxy, https }];
     entries.extend(peers.iter().map(|p| Entry { name: p.name, pid: p.pid(), http: p.http, https: p.https }));
@@ -96,14 +146,14 @@ pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
     let machine = format!("{} processors; {}", std::thread::available_parallelism()?, versions.join(", "));
     let before = load_average();
     out.line(&format!("{machine}; load {before}\n"));
-    let visitors = Visitors { load: &load, root: &root, host: host.clone(), certificate: certificate.clone() };
-    let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    let visitors = Visitors { load, root: &root, host: host.clone(), certificate: certificate.clone() };
     let mut result = json!({"machine": machine, "loadBefore": before});
     // First, while all are as they begin.
-    if wanted("idle") {
+    if options.wants("idle") {
         result["idle"] = idle(out, &visitors, &entries)?;
     }
-    let parts: Vec<&str> = PARTS.into_iter().filter(|p| *p != "idle" && wanted(p)).collect();
+    let others = ["idle", ACCESS, ROUTES];
+    let parts: Vec<&str> = PARTS.into_iter().filter(|p| !others.contains(p) && options.wants(p)).collect();
     let mut rounds = vec![];
     for cycle in 0..options.cycles {
         if parts.is_empty() {
@@ -126,7 +176,7 @@ pub fn measure(bench: &mut Bench, options: &Options) -> Result<Value> {
     }
     eprintln!();
     let names: Vec<&str> = entries.iter().map(|e| e.name).collect();
-    result["parts"] = report::say(out, &parts, &names, &rounds)?;
+    result["parts"] = report::say(out, &parts, &names, Ratio::FirstByEach, &rounds)?;
     result["rounds"] = rounds.into();
     result["loadAfter"] = load_average().into();
     bench.stop()?;
@@ -139,9 +189,9 @@ impl Visitors<'_> {
         let paced =
             json!({"paced": {"path": "/1k", "bytes": 1 << 10, "connections": 64, "seconds": SECONDS, "rate": RATE}});
         match part {
-            "http-1k" => self.ask(entry, false, &closed("/1k", 1 << 10, 32)),
+            "http-1k" => self.ask(entry, false, &closed("/1k", 1 << 10, CONNECTIONS)),
             "http-1m" => self.ask(entry, false, &closed("/1m", 1 << 20, 8)),
-            "https-1k" => self.ask(entry, true, &closed("/1k", 1 << 10, 32)),
+            "https-1k" => self.ask(entry, true, &closed("/1k", 1 << 10, CONNECTIONS)),
             "https-1m" => self.ask(entry, true, &closed("/1m", 1 << 20, 8)),
             "paced-1k" => self.ask(entry, false, &paced),
             "paced-https-1k" => self.ask(entry, true, &paced),
@@ -157,10 +207,7 @@ impl Visitors<'_> {
         let address = if tls { entry.https } else { entry.http };
         let ca = tls.then_some(&self.certificate);
         let job = json!({"address": address, "host": self.host, "ca": ca, "pid": entry.pid, "what": what});
-        let mut command = Command::new(self.load);
-        command.args(["proxy", &job.to_string()]).stdin(Stdio::null()).stderr(Stdio::inherit());
-        sys::end_with_parent(&mut command);
-        serde_json::from_str(&process::output(&mut command)?).context("reading what the load generator told")
+        ask(self.load, &job)
     }
 
     /// HTTP/2: four connections of sixteen requests at a time, by the tool that nginx's and HAProxy's own people use.
@@ -175,6 +222,14 @@ impl Visitors<'_> {
         let cpu = tree_cpu(entry.pid)? - before;
         report::h2load(&text, cpu).with_context(|| format!("h2load said {text}"))
     }
+}
+
+/// One measure by the load generator.
+fn ask(load: &Path, job: &Value) -> Result<Value> {
+    let mut command = Command::new(load);
+    command.args(["proxy", &job.to_string()]).stdin(Stdio::null()).stderr(Stdio::inherit());
+    sys::end_with_parent(&mut command);
+    serde_json::from_str(&process::output(&mut command)?).context("reading what the load generator told")
 }
 
 /// What idle WebSockets take. Afterwards they are gone, but not all of what they took.
@@ -239,58 +294,41 @@ fn certificate(dir: &Path, host: &str) -> Result<(PathBuf, PathBuf)> {
     Ok((certificate, key))
 }
 
-/// One host with a simulated daemon, and one instance, whose fixed port is the app's.
-fn instance(server: &mut Server, sim: &Sim, dir: &Path, app: SocketAddr) -> Result<()> {
-    let host = sim.hosts()?.into_iter().next().context("no simulated host")?;
-    if host["address"].as_str() != Some(&app.ip().to_string()) {
-        bail!("the simulated host is at {}, not where the app is", host["address"]);
-    }
-    let socket = host["socket"].as_str().context("a host without a socket")?;
-    let objects = [
-        json!({
-            "apiVersion": "portreeve.dev/v1", "kind": "DockerHost", "metadata": {"name": host["name"]},
-            "spec": {"endpoint": format!("unix://{socket}"), "address": host["address"], "capacity": {"cpu": "64"}},
-        }),
-        json!({
-            "apiVersion": "portreeve.dev/v1", "kind": "Instance", "metadata": {"name": INSTANCE},
-            "spec": {
-                "owner": INSTANCE, "power": "Running", "image": IMAGE,
-                "ports": [{"name": "http", "containerPort": 8080, "hostPort": app.port()}],
-                "resources": {"memory": "32Mi", "cpu": "50m"},
-            },
-        }),
-    ];
-    let file = dir.join("objects.yaml");
-    fs::write(&file, objects.map(|o| o.to_string()).join("\n---\n"))?;
-    server.cli(&["apply", "-f", file.to_str().context("the manifest's path is not UTF-8")?])?;
-    clock::wait_unless_interrupted("the instance", PATIENCE, || {
-        let seen = server.instances().map_err(|e| format!("{e:#}"))?;
-        if seen.iter().any(|i| i.ready) { Ok(()) } else { Err(format!("{seen:?}")) }
-    })
-}
-
 struct Upstream {
-    child: Child,
-    address: SocketAddr,
+    _child: Helper,
+    apps: Vec<SocketAddr>,
 }
 
 impl Upstream {
-    fn start(load: &Path) -> Result<Upstream> {
-        let mut command = Command::new(load);
-        command.args(["upstream", &APP.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        sys::end_with_parent(&mut command);
-        let mut child = command.spawn().with_context(|| format!("running {}", load.display()))?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let port = line.trim().parse().context("the app did not start")?;
-        Ok(Upstream { child, address: (APP, port).into() })
+    /// So many apps, each with a port of its own.
+    fn start(load: &Path, apps: usize) -> Result<Upstream> {
+        let (child, line) = Helper::start(load, &["upstream", &APP.to_string(), &apps.to_string()])?;
+        let ports = line.split_whitespace().map(str::parse::<u16>);
+        let ports = ports.collect::<Result<Vec<_>, _>>().context("the app did not start")?;
+        Ok(Upstream { _child: child, apps: ports.into_iter().map(|port| (APP, port).into()).collect() })
     }
 }
 
-impl Drop for Upstream {
+/// The load generator in another part: it serves until it is killed, and keeps nothing.
+struct Helper(Child);
+
+impl Helper {
+    /// With the line that it tells first.
+    fn start(load: &Path, args: &[&str]) -> Result<(Helper, String)> {
+        let mut command = Command::new(load);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        sys::end_with_parent(&mut command);
+        let child = command.spawn().with_context(|| format!("running {}", load.display()))?;
+        let mut helper = Helper(child);
+        let mut line = String::new();
+        BufReader::new(helper.0.stdout.take().context("no output")?).read_line(&mut line)?;
+        Ok((helper, line))
+    }
+}
+
+impl Drop for Helper {
     fn drop(&mut self) {
-        // It keeps nothing.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -54,6 +54,7 @@ impl Root {
 pub struct Site<'a> {
     pub dir: &'a Path,
     pub upstream: SocketAddr,
+    /// nginx takes several, with spaces between them.
     pub host: &'a str,
     pub certificate: &'a Path,
     pub key: &'a Path,
@@ -69,11 +70,9 @@ pub struct Peer {
 
 impl Peer {
     pub fn all(root: &Root, site: &Site) -> Result<Vec<Peer>> {
-        let (nginx, haproxy, caddy) = ("sbin/nginx", "sbin/haproxy", "bin/caddy");
+        let (haproxy, caddy) = ("sbin/haproxy", "bin/caddy");
         Ok(vec![
-            Peer::start("nginx", root, site, (nginx, NGINX, "nginx.conf"), |file| {
-                vec!["-c".into(), file, "-p".into(), show(site.dir), "-e".into(), show(&site.dir.join("nginx.log"))]
-            })?,
+            Peer::nginx(root, site)?,
             Peer::start("haproxy", root, site, (haproxy, HAPROXY, "haproxy.cfg"), |file| {
                 vec!["-db".into(), "-f".into(), file]
             })?,
@@ -81,6 +80,12 @@ impl Peer {
                 vec!["run".into(), "--adapter".into(), "caddyfile".into(), "--config".into(), file]
             })?,
         ])
+    }
+
+    pub fn nginx(root: &Root, site: &Site) -> Result<Peer> {
+        Peer::start("nginx", root, site, ("sbin/nginx", NGINX, "nginx.conf"), |file| {
+            vec!["-c".into(), file, "-p".into(), show(site.dir), "-e".into(), show(&site.dir.join("nginx.log"))]
+        })
     }
 
     fn start(

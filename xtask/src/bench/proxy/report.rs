@@ -1,4 +1,4 @@
-//! From rounds to tables: medians of each proxy, and of the ratios within a cycle, ours by the other's.
+//! From rounds to tables: medians of each that was measured, and of the ratios within a cycle.
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -14,7 +14,32 @@ const FIELDS: [(&str, &str, f64); 4] = [
     ("CPU of each, us", "/cpu_us", 1.0),
 ];
 
-pub fn say(out: Out, parts: &[&str], names: &[&str], rounds: &[Value]) -> Result<Value> {
+/// What a ratio is of.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ratio {
+    /// The first by each of the others.
+    FirstByEach,
+    /// Each of the others by the first.
+    EachByFirst,
+}
+
+impl Ratio {
+    fn title(self, first: &str, other: &str) -> String {
+        match self {
+            Ratio::FirstByEach => format!("by {other}"),
+            Ratio::EachByFirst => format!("{other} by {first}"),
+        }
+    }
+
+    fn of(self, first: f64, other: f64) -> f64 {
+        match self {
+            Ratio::FirstByEach => first / other,
+            Ratio::EachByFirst => other / first,
+        }
+    }
+}
+
+pub fn say(out: Out, parts: &[&str], names: &[&str], ratio: Ratio, rounds: &[Value]) -> Result<Value> {
     let mut told = Map::new();
     for part in parts {
         let mut line = format!("{part:<18}");
@@ -22,12 +47,12 @@ pub fn say(out: Out, parts: &[&str], names: &[&str], rounds: &[Value]) -> Result
             line.push_str(&format!("{name:>11}"));
         }
         for name in &names[1..] {
-            line.push_str(&format!("   {:<21}", format!("by {name}")));
+            line.push_str(&format!("   {:<21}", ratio.title(names[0], name)));
         }
         out.line(line.trim_end());
         let mut rows = Map::new();
         for (title, field, unit) in FIELDS {
-            if let Some((row, line)) = row(rounds, part, names, (title, field, unit))? {
+            if let Some((row, line)) = row(rounds, part, names, ratio, (title, field, unit))? {
                 out.line(&line);
                 rows.insert(title.to_owned(), row);
             }
@@ -43,6 +68,7 @@ fn row(
     rounds: &[Value],
     part: &str,
     names: &[&str],
+    ratio: Ratio,
     (title, field, unit): (&str, &str, f64),
 ) -> Result<Option<(Value, String)>> {
     let value = |round: &Value, name: &str| round[part][name].pointer(field).and_then(Value::as_f64);
@@ -57,7 +83,7 @@ fn row(
         row[*name] = json!({"median": median});
     }
     for name in &names[1..] {
-        let ratios = rounds.iter().filter_map(|round| Some(value(round, names[0])? / value(round, name)?));
+        let ratios = rounds.iter().filter_map(|round| Some(ratio.of(value(round, names[0])?, value(round, name)?)));
         let by = Summary::of(ratios.filter(|r| r.is_finite())).context("no ratio")?;
         line.push_str(&format!("   {:<21}", format!("{:.2} [{:.2} .. {:.2}]", by.median, by.min, by.max)));
         row[*name]["ratio"] = json!(by);
@@ -100,10 +126,13 @@ mod tests {
     fn a_ratio_is_of_one_cycle() {
         let round = |a: f64, b: f64| json!({"x": {"portreeve": {"cpu_us": a}, "nginx": {"cpu_us": b}}});
         let rounds = [round(1.0, 2.0), round(30.0, 20.0), round(4.0, 4.0)];
-        let (row, line) = row(&rounds, "x", &["portreeve", "nginx"], FIELDS[3]).unwrap().unwrap();
+        let names = ["portreeve", "nginx"];
+        let (row, line) = row(&rounds, "x", &names, Ratio::FirstByEach, FIELDS[3]).unwrap().unwrap();
         assert_eq!(row["nginx"]["ratio"]["median"], 1.0);
         assert_eq!((row["nginx"]["median"].as_f64(), row["portreeve"]["median"].as_f64()), (Some(4.0), Some(4.0)));
         assert!(line.ends_with("1.00 [0.50 .. 1.50]"), "{line}");
-        assert!(super::row(&rounds, "x", &["portreeve", "nginx"], FIELDS[0]).unwrap().is_none());
+        assert!(super::row(&rounds, "x", &names, Ratio::FirstByEach, FIELDS[0]).unwrap().is_none());
+        let (_, line) = super::row(&rounds[..1], "x", &names, Ratio::EachByFirst, FIELDS[3]).unwrap().unwrap();
+        assert!(line.ends_with("2.00 [2.00 .. 2.00]"), "{line}");
     }
 }
