@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn it_is_told_in_sentences() {
         let told = serde_json::from_value(json!({
-            "phase": "Running", "node": "worker-1", "wanted": "Awake", "because": "it was used within the last 30m",
+            "phase": "Running", "node": "worker-1", "wanted": "Awake", "because": "it was used, or first seen, within the last 30m",
             "signals": [{"source": "proxy", "at": "2026-01-01T10:00:00Z", "message": "the last request"}],
             "next": {"at": "2026-01-01T10:30:00Z", "message": "it falls asleep unless it is used"},
             "routeProblems": [
@@ -121,7 +121,7 @@ mod tests {
         let page = page("alice", &told.unwrap(), "2026-01-01T10:05:00Z".parse::<jiff::Timestamp>().unwrap().into());
         assert_eq!(
             page,
-            "alice is Running on worker-1 and is to be awake: it was used within the last 30m.\n\
+            "alice is Running on worker-1 and is to be awake: it was used, or first seen, within the last 30m.\n\
              Next:      it falls asleep unless it is used, 2026-01-01T10:30:00Z (in 25m)\n\
              Signals:   proxy: the last request, 2026-01-01T10:00:00Z (5m ago)\n\
              Routes:    a.test: SecretUnavailable (nobody is let in: there is no Secret \"door\"; spec.routes[0].auth.token.secretKeyRef), since 2026-01-01T10:01:00Z (4m ago)\n\

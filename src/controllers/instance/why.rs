@@ -76,7 +76,9 @@ fn in_words(instance: &Instance, because: Because, activity: ActivitySeen, signs
         Because::OnItsWay => "it is on its way up, and whoever asked for it is to see it".to_owned(),
         Because::Sent => "it was sent to sleep by hand, and nobody uses it".to_owned(),
         Because::Yields => "its memory is wanted for another on its host, and nobody uses it".to_owned(),
-        Because::Used => format!("it was used within the last {after}, its time without use ({source})"),
+        Because::Used => {
+            format!("it was used, or first seen, within the last {after}, its time without use ({source})")
+        }
         Because::Still => {
             let still = instance.spec.idle.freeze_after.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("nobody has used it for {still} (spec.idle.freezeAfter), nor for {after} yet (spec.idle.after)")
@@ -161,7 +163,9 @@ fn signals(instance: &Instance, activity: ActivitySeen, signs: &[Sign], now: Tim
             found.push(signal(source, now, format!("{n} open now")));
         }
     } else if let Some(idle) = activity.idle {
-        found.push(signal("proxy", ago(idle), "the last request, or the end of the last connection or session".into()));
+        let last =
+            "the last request, or end of a connection or session; if nobody came yet, since when it is looked after";
+        found.push(signal("proxy", ago(idle), last.into()));
     } else if let Some(at) = instance.status.last_active {
         found.push(signal("record", at.timestamp(), "used last, as it was written down".into()));
     }
