@@ -66,7 +66,7 @@ pub async fn modify(
         }
         object::put_managers(&mut new, &managers);
         let mut errors = admit::problems(key.kind, &new);
-        errors.extend(cross::on_write(state, key.kind, Some(&old), &new).await);
+        errors.extend(cross::on_write(state, &call.user, key.kind, Some(&old), &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));
         }

@@ -27,6 +27,8 @@ mod probes;
 mod rest;
 #[path = "sim/room.rs"]
 mod room;
+#[path = "sim/routes.rs"]
+mod routes;
 #[path = "sim/sick.rs"]
 mod sick;
 #[path = "sim/single.rs"]
@@ -101,6 +103,9 @@ async fn disagreement(world: &World) -> Option<String> {
         };
         if !settled || i.status.observed_generation != i.metadata.generation {
             return Some(format!("{} is {:?}, observed {}", i.key(), i.status.phase, i.status.observed_generation));
+        }
+        if let Some(why) = routes::disagreement(world, i) {
+            return Some(why);
         }
         wanted.insert(&i.metadata.uid, i);
     }
@@ -358,6 +363,10 @@ async fn life(seed: u64) -> Vec<String> {
                 }
                 if rng.percent(40) {
                     freezing::freezes(&mut spec);
+                }
+                // One host for several of them, as the API would not let it be: one has it.
+                if n % 2 == 0 {
+                    spec["routes"] = json!([{"host": "shop.{domain}"}, {"host": "{name}.{domain}"}]);
                 }
                 world.apply(name, spec).await;
             }

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use super::tokens::bearer;
 use crate::support::api_server::{ApiServer, instance, running};
 use crate::support::client::{Client, INSTANCES};
 
@@ -435,4 +436,65 @@ async fn claims_of_others_are_respected() {
     assert_eq!((&refused["reason"], &refused["details"]["causes"][0]["field"]), (&json!("Conflict"), &json!("local")));
     let left = client.get(HOSTS).await.expect(200);
     assert_eq!((&left["items"][0]["metadata"]["name"], left["items"].as_array().unwrap().len()), (&json!("local"), 1));
+}
+
+#[tokio::test]
+async fn a_host_is_one_instances_be_it_written_down_or_not() {
+    let server = ApiServer::start().await;
+    let team = |name: &str| format!("/apis/portreeve.dev/v1/namespaces/{name}/instances");
+    for name in ["team-a", "team-b"] {
+        server.client.post(NAMESPACES, &json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    let editor = bearer(&server, "editor", json!({"role": "editor", "namespaces": ["team-b"]})).await;
+    let with_host = |name: &str, host: &str| {
+        let mut made = instance(name);
+        made["spec"]["routes"] = json!([{"host": "own.{name}.{namespace}.example.com"}, {"host": host}]);
+        made
+    };
+    let told = |refused: &Value, field: &str| {
+        let causes = refused["details"]["causes"].as_array().unwrap();
+        assert_eq!((causes.len(), &causes[0]["field"]), (1, &json!(field)), "{refused}");
+        causes[0]["message"].as_str().unwrap().to_owned()
+    };
+
+    // Both by their names.
+    server.client.post(&team("team-a"), &instance("alice")).await.expect(201);
+    let refused = editor.post(&team("team-b"), &instance("alice")).await.expect(422);
+    let why = told(&refused, "spec.routes");
+    assert!(why.contains("\"alice.localhost\": already claimed by another instance; it is the default"), "{why}");
+    assert!(!refused.to_string().contains("team-a"), "it tells whose it is: {refused}");
+    let refused = server.client.post(&team("team-b"), &instance("alice")).await.expect(422);
+    let why = told(&refused, "spec.routes");
+    assert!(why.contains("already claimed by instance team-a/alice"), "{why}");
+    let refused = server.client.post(&team("team-b"), &with_host("alice", "")).await.expect(422);
+    assert!(told(&refused, "spec.routes[1].host").contains("it is the default"), "{refused}");
+
+    // One by its name, the other written down; in either order.
+    server.client.post(&team("team-a"), &with_host("thief", "Bob.{domain}")).await.expect(201);
+    for namespace in ["team-b", "default"] {
+        let refused = server.client.post(&team(namespace), &instance("bob")).await.expect(422);
+        assert!(told(&refused, "spec.routes").contains("bob.localhost"), "{refused}");
+    }
+    let refused = server.client.post(&team("team-b"), &with_host("other", "alice.localhost")).await.expect(422);
+    assert!(!told(&refused, "spec.routes[1].host").contains("it is the default"), "{refused}");
+
+    // A change is held to what it claims anew, a port for the default host among it.
+    let mut portless = instance("alice");
+    portless["spec"]["ports"] = json!([]);
+    server.client.post(&team("team-b"), &portless).await.expect(201);
+    let path = format!("{}/alice", team("team-b"));
+    let ports = json!({"spec": {"ports": instance("alice")["spec"]["ports"]}});
+    told(&server.client.merge(&path, &ports).await.expect(422), "spec.routes");
+
+    // One that has to share, as two writes came at once, can be changed otherwise, and not towards another's.
+    let mut slipped = with_host("slipped", "alice.localhost");
+    slipped["metadata"] = json!({"name": "slipped", "namespace": "team-b", "uid": "u", "generation": 1});
+    server.put(slipped).await;
+    server.seen().await;
+    let path = format!("{}/slipped", team("team-b"));
+    server.client.merge(&path, &json!({"spec": {"image": "app:2"}})).await.expect(200);
+    let routes = json!({"spec": {"routes": [{"host": "alice.localhost"}, {"host": "bob.localhost"}]}});
+    told(&server.client.merge(&path, &routes).await.expect(422), "spec.routes[1].host");
+    let routes = json!({"spec": {"routes": [{"host": "free.localhost"}]}});
+    server.client.merge(&path, &routes).await.expect(200);
 }
