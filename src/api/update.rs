@@ -65,7 +65,7 @@ pub async fn modify(
             return Ok(Reply::ok(old).with_warnings(warnings));
         }
         object::put_managers(&mut new, &managers);
-        let mut errors = admit::problems(key.kind, &new);
+        let mut errors = admit::new_problems(key.kind, &bare, &new);
         errors.extend(cross::on_write(state, &call.user, key.kind, Some(&old), &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));

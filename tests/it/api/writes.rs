@@ -498,3 +498,34 @@ async fn a_host_is_one_instances_be_it_written_down_or_not() {
     let routes = json!({"spec": {"routes": [{"host": "free.localhost"}]}});
     server.client.merge(&path, &routes).await.expect(200);
 }
+
+#[tokio::test]
+async fn what_a_later_rule_refuses_can_be_read_changed_otherwise_and_deleted() {
+    let server = ApiServer::start().await;
+    let mut old = instance("old");
+    old["metadata"] = json!({"name": "old", "namespace": "default", "uid": "u", "generation": 1});
+    old["spec"]["image"] = "UPPER/case".into();
+    old["spec"]["routes"] = json!([{"paths": [{"prefix": "/a", "port": "web"}, {"prefix": "//", "port": "web"}]}]);
+    server.client.post(INSTANCES, &old).await.expect(422);
+    server.put(old.clone()).await;
+    server.seen().await;
+    let path = format!("{INSTANCES}/old");
+    assert_eq!(server.client.get(&path).await.expect(200)["spec"], old["spec"]);
+    // As `portreeve wake` does.
+    let wake = json!({"metadata": {"annotations": {"portreeve.dev/wake": "2026-01-01T00:00:00Z"}}});
+    server.client.merge(&path, &wake).await.expect(200);
+    server.client.merge(&path, &json!({"spec": {"power": "Stopped"}})).await.expect(200);
+    for (change, field) in [
+        (json!({"spec": {"image": "UPPER/case:2"}}), "spec.image"),
+        (json!({"spec": {"image": ""}}), "spec.image"),
+        (json!({"spec": {"routes": [{"paths": [{"prefix": "//", "port": "web"}]}]}}), "spec.routes[0].paths[0].prefix"),
+        (json!({"spec": {"resources": {"memory": "1Mi"}}}), "spec.resources.memory"),
+    ] {
+        let refused = server.client.merge(&path, &change).await.expect(422);
+        let fields: Vec<_> = refused["details"]["causes"].as_array().unwrap().iter().map(|c| &c["field"]).collect();
+        assert!(fields.contains(&&json!(field)), "{refused}");
+    }
+    server.client.merge(&path, &json!({"spec": {"image": "lower/case"}})).await.expect(200);
+    server.client.merge(&path, &json!({"spec": {"image": "UPPER/case"}})).await.expect(422);
+    server.client.delete(&path).await.expect(200);
+}
