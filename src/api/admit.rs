@@ -372,6 +372,17 @@ fn set_or_remove(object: &mut Value, name: &str, value: Option<Value>) {
     }
 }
 
+/// Every problem of a changed object by itself, but for those that it had before: what was stored when a rule was not made
+/// yet can still be changed otherwise, put to sleep and deleted. What cannot be read is nothing to go on.
+pub fn new_problems(kind: Kind, old: &Value, new: &Value) -> FieldErrors {
+    let found = problems(kind, new);
+    if found.is_empty() || found.is_full() || !schema::check(kind, new).errors.is_empty() {
+        return found;
+    }
+    let standing = problems(kind, old);
+    found.into_iter().filter(|problem| !standing.contains(problem)).collect()
+}
+
 /// Every problem of one object by itself.
 pub fn problems(kind: Kind, object: &Value) -> FieldErrors {
     let mut errors = FieldErrors::default();

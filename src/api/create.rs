@@ -57,7 +57,7 @@ pub async fn store(
         object::put_managers(&mut new, managers);
         let key = object::key_of(kind, &new);
         let mut errors = admit::problems(kind, &new);
-        errors.extend(cross::on_write(state, kind, None, &new).await);
+        errors.extend(cross::on_write(state, &call.user, kind, None, &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&Subject::from(&key), &errors));
         }

@@ -65,8 +65,8 @@ pub async fn modify(
             return Ok(Reply::ok(old).with_warnings(warnings));
         }
         object::put_managers(&mut new, &managers);
-        let mut errors = admit::problems(key.kind, &new);
-        errors.extend(cross::on_write(state, key.kind, Some(&old), &new).await);
+        let mut errors = admit::new_problems(key.kind, &bare, &new);
+        errors.extend(cross::on_write(state, &call.user, key.kind, Some(&old), &new).await);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&subject, &errors));
         }

@@ -59,7 +59,8 @@ impl Cache {
                 tokio::task::yield_now().await;
             }
             if let Ok(key) = record.key.parse::<Key>() {
-                fresh.apply(&key, Some(Read::of(&key, record)));
+                // Whom it concerns is found out below, for all of them.
+                let _ = fresh.apply(&key, Some(Read::of(&key, record)));
             }
         }
         // This is the only writer: the view cannot change between here and the swap.
@@ -130,7 +131,7 @@ impl Cache {
         let mut changed = Vec::with_capacity(read.len());
         let mut view = self.view_mut();
         for (key, now) in read {
-            view.apply(&key, now);
+            changed.extend(view.apply(&key, now));
             changed.push(key);
         }
         self.announce(&view, &changed);

@@ -77,10 +77,16 @@ impl Cache {
         self.view().hosts()
     }
 
-    /// The instance that a request for a host name (without port, in any case) goes to. Of several that claim it,
-    /// those of namespace `default` come first, then the oldest, then by key.
+    /// The instance that a request for a host name (without port, in any case) goes to. Of several that claim it the oldest
+    /// has it (`metadata.creationTimestamp`), of those made in the same second the one with the least uid.
     pub fn route(&self, host_name: &str) -> Option<Arc<Instance>> {
         self.view().route(host_name)
+    }
+
+    /// The hosts that an instance claims and [`Cache::route`] has another one for, in the order of its routes, each with that
+    /// other one.
+    pub fn taken(&self, instance: &Instance) -> Vec<(String, Arc<Instance>)> {
+        self.view().taken(instance)
     }
 
     /// The host names that lead to an instance, in lower case, each with the instance that [`Cache::route`] has for it.
@@ -165,7 +171,8 @@ impl Cache {
         }
     }
 
-    /// The keys of all objects, of every kind, and then of each that changes.
+    /// The keys of all objects, of every kind, and then of each that changes, and of each Instance that gets, loses or waits
+    /// for a host name that passes from one to another.
     pub fn subscribe(&self) -> Subscription {
         let view = self.view();
         let pending = Arc::new(Pending::default());

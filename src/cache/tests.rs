@@ -71,28 +71,73 @@ async fn readers_see_what_was_written_once_they_waited_for_it() {
     assert!(cache.instance(&alice).is_none() && cache.on_node("n1").is_empty() && !cache.has_record(&alice));
 }
 
+fn claim(namespace: &str, name: &str, second: i64) -> Instance {
+    let mut i = created_at(instance(namespace, name), second);
+    i.spec.routes = vec![Route { host: "Shop.{domain}".into(), paths: vec![], ..Default::default() }];
+    i
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_host_name_goes_to_default_first_then_to_the_oldest_then_by_key() {
+async fn a_host_name_goes_to_the_oldest_then_to_the_least_uid_and_never_by_namespace() {
     let store = MemoryStore::new();
-    let claim = |namespace: &str, name: &str, second| {
-        let mut i = created_at(instance(namespace, name), second);
-        i.spec.routes = vec![Route { host: "Shop.{domain}".into(), paths: vec![], ..Default::default() }];
-        i
-    };
     let cache = start(&store);
     for (namespace, name, second) in
-        [("a", "old", 1), ("default", "b", 9), ("default", "a", 9), ("default", "oldest", 5)]
+        [("z", "old", 1), ("default", "b", 9), ("default", "a", 9), ("default", "younger", 5)]
     {
         put_instance(&store, &claim(namespace, name, second)).await;
     }
+    // Of the same second, and by its key the last.
+    let mut least = claim("z", "z", 9);
+    least.metadata.uid = "uid-0".into();
+    put_instance(&store, &least).await;
     let mut order = vec![];
     cache.wait_for(store.revision()).await;
     while let Some(owner) = cache.route("SHOP.example.com") {
         order.push(owner.metadata.name.clone());
         cache.wait_for(delete(&store, &crate::model::Resource::key(&*owner)).await).await;
     }
-    assert_eq!(order, ["oldest", "a", "b", "old"]);
+    assert_eq!(order, ["old", "younger", "z", "a", "b"]);
     assert!(cache.route("other.example.com").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_loses_gets_or_waits_for_a_host_name_is_told_without_having_changed() {
+    let store = MemoryStore::with_history(HistoryLimits { changes: 4, bytes: 1 << 20 });
+    let cache = start(&store);
+    for (name, second) in [("first", 1), ("second", 2), ("third", 3)] {
+        put_instance(&store, &claim("a", name, second)).await;
+    }
+    cache.wait_for(store.revision()).await;
+    let mut keys = cache.subscribe();
+    while tokio::time::timeout(Duration::from_secs(1), keys.next()).await.is_ok() {}
+    let told = async |keys: &mut Subscription| {
+        cache.wait_for(store.revision()).await;
+        let mut told = std::collections::BTreeSet::new();
+        while let Ok(key) = tokio::time::timeout(Duration::from_secs(1), keys.next()).await {
+            told.insert(key.name);
+        }
+        told.into_iter().collect::<Vec<_>>()
+    };
+    // A write that leaves the claims as they are is nobody else's business.
+    let mut first = claim("a", "first", 1);
+    first.status.node = "n1".into();
+    put_instance(&store, &first).await;
+    assert_eq!(told(&mut keys).await, ["first"]);
+    // It gives the host up; then it wants it back.
+    first.spec.routes[0].host = "elsewhere".into();
+    put_instance(&store, &first).await;
+    assert_eq!(told(&mut keys).await, ["first", "second", "third"]);
+    put_instance(&store, &claim("a", "first", 1)).await;
+    assert_eq!(told(&mut keys).await, ["first", "second", "third"]);
+    // Who has it not can go without anybody's notice.
+    delete(&store, &Key::instance("a", "third")).await;
+    assert_eq!(told(&mut keys).await, ["third"]);
+    // No await between these lets the cache run: it falls behind, and lists again.
+    delete(&store, &Key::instance("a", "first")).await;
+    for i in 0..20 {
+        put_instance(&store, &instance("default", &format!("i{i}"))).await;
+    }
+    assert!(told(&mut keys).await.contains(&"second".to_owned()), "the new holder was not told after a new list");
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,12 +331,16 @@ async fn cache_equals_store(steps: Vec<Step>) {
         }
         let host = format!("{host}.example.com");
         let claims = expected.iter().filter(|(_, i)| i.resolved_routes("Example.com")[0].host == host);
-        let best = claims.min_by_key(|(k, i)| (k.namespace != "default", i.metadata.creation_timestamp, (*k).clone()));
-        assert_eq!(
-            cache.route(&host).map(|i| i.metadata.name.clone()),
-            best.map(|(_, i)| i.metadata.name.clone()),
-            "{host}"
-        );
+        let best = claims
+            .clone()
+            .min_by_key(|(k, i)| (i.metadata.creation_timestamp, i.metadata.uid.clone(), (*k).clone()))
+            .map(|(k, _)| k);
+        for (key, claimant) in claims {
+            let taken: Vec<String> = cache.taken(claimant).into_iter().map(|(host, _)| host).collect();
+            let expected = if best == Some(key) { vec![] } else { vec![host.clone()] };
+            assert_eq!(taken, expected, "{key}, while {best:?} has it");
+        }
+        assert_eq!(cache.route(&host).map(|i| i.metadata.name.clone()), best.map(|k| k.name.clone()), "{host}");
     }
 }
 

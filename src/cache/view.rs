@@ -42,14 +42,18 @@ struct Bond {
     waits: bool,
 }
 
-/// An instance's claim on a host name; the least of them has it.
+/// An instance's claim on a host name; the least of them has it. Nothing that its owner could choose: whoever was there
+/// first keeps what others come to claim later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
-    outside_default: bool,
     /// One without a time, which the API never stores, loses to all others.
     created: (bool, Option<Time>),
+    uid: String,
     key: Key,
 }
+
+/// The claims of one instance: on which hosts.
+type Claims = (Claim, BTreeSet<String>);
 
 /// A record as the view takes it in. Reading is most of the work, so it is done before the view is held.
 pub(super) struct Read {
@@ -160,6 +164,23 @@ impl View {
         self.by_route.iter().filter_map(first).collect()
     }
 
+    /// The hosts that an instance claims and another one has, in the order of its routes, each with that one. Of an instance
+    /// that is newer than the view, too.
+    pub fn taken(&self, instance: &Instance) -> Vec<(String, Arc<Instance>)> {
+        let own = Claim::of(instance, &instance.key());
+        let mut taken: Vec<(String, Arc<Instance>)> = vec![];
+        for host in instance.resolved_routes(&self.domain).into_iter().map(|route| route.host) {
+            let first = self.by_route.get(&host).and_then(BTreeSet::first);
+            let before = first.filter(|first| first.key != own.key && **first < own);
+            if let Some(holder) = before.and_then(|first| self.instance(&first.key))
+                && taken.iter().all(|(other, _)| *other != host)
+            {
+                taken.push((host, holder));
+            }
+        }
+        taken
+    }
+
     pub fn value_names(&self, source: &Key) -> Option<Arc<BTreeSet<String>>> {
         self.sources.get(source).cloned()
     }
@@ -190,28 +211,32 @@ impl View {
 
     /// Takes in what the store now has at `key`; `None`: nothing. An object that could not be read keeps its last readable
     /// version: to drop it would look like its deletion.
-    pub fn apply(&mut self, key: &Key, now: Option<Read>) {
+    ///
+    /// Returns the instances that did not change and are concerned all the same, as a host name that they claim has passed
+    /// to another.
+    pub fn apply(&mut self, key: &Key, now: Option<Read>) -> BTreeSet<Key> {
         let Some(Read { modified, object, bond }) = now else {
             self.known.remove(key);
             self.set_bond(key, Bond::default());
             match key.kind {
-                Kind::Instance => self.set_instance(key, None),
+                Kind::Instance => return self.set_instance(key, None),
                 Kind::DockerHost => drop(self.hosts.remove(&key.name)),
                 Kind::Secret | Kind::ConfigMap => drop(self.sources.remove(key)),
                 Kind::Namespace | Kind::Event | Kind::AccessToken => {}
             }
-            return;
+            return BTreeSet::new();
         };
         self.known.insert(key.clone(), modified);
         if let Some(bond) = bond {
             self.set_bond(key, bond);
         }
         match object {
-            Some(Object::Instance(instance)) => self.set_instance(key, Some(instance)),
+            Some(Object::Instance(instance)) => return self.set_instance(key, Some(instance)),
             Some(Object::Host(host)) => drop(self.hosts.insert(key.name.clone(), host)),
             Some(Object::Names(names)) => drop(self.sources.insert(key.clone(), names)),
             None => {}
         }
+        BTreeSet::new()
     }
 
     fn set_bond(&mut self, key: &Key, now: Bond) {
@@ -226,11 +251,18 @@ impl View {
         }
     }
 
-    /// The keys whose objects differ between the two views.
+    /// The keys whose objects differ between the two views, and those who claim a host name that has passed to another.
     pub fn difference(&self, newer: &View) -> Vec<Key> {
         let changed = newer.known.iter().filter(|(key, revision)| self.known.get(key) != Some(revision));
         let gone = self.known.keys().filter(|key| !newer.known.contains_key(key));
-        changed.map(|(key, _)| key).chain(gone).cloned().collect()
+        let passed = newer.by_route.iter().filter(|(host, _)| self.holder(host) != newer.holder(host));
+        let concerned = passed.flat_map(|(_, claims)| claims.iter().map(|claim| &claim.key));
+        changed.map(|(key, _)| key).chain(gone).chain(concerned).cloned().collect()
+    }
+
+    /// Who has a host name, given in lower case.
+    fn holder(&self, host: &str) -> Option<&Key> {
+        Some(&self.by_route.get(host)?.first()?.key)
     }
 
     /// Brings over from an older view the last readable versions of objects that this one has but cannot read.
@@ -252,36 +284,55 @@ impl View {
         }
     }
 
-    fn set_instance(&mut self, key: &Key, now: Option<Arc<Instance>>) {
+    /// Returns whom it concerns, as [`View::apply`].
+    fn set_instance(&mut self, key: &Key, now: Option<Arc<Instance>>) -> BTreeSet<Key> {
         self.instances.remove(key);
-        if let Some(old) = self.by_key.remove(key) {
+        let old = self.by_key.remove(key);
+        if let Some(old) = &old {
             remove(&mut self.by_node, &old.status.node, key);
-            for source in sources(&old) {
+            for source in sources(old) {
                 remove(&mut self.by_source, &source, key);
             }
-            let claim = Claim::of(&old, key);
-            for host in claimed_hosts(&old, &self.domain) {
-                remove(&mut self.by_route, &host, &claim);
-            }
         }
-        let Some(now) = now else { return };
+        let claims = |i: Option<&Arc<Instance>>| i.map(|i| (Claim::of(i, key), claimed_hosts(i, &self.domain)));
+        let (before, after) = (claims(old.as_ref()), claims(now.as_ref()));
+        // Most writes are of a status, and claim nothing else than before.
+        let concerned = if before == after { BTreeSet::new() } else { self.set_claims(key, before, after) };
+        let Some(now) = now else { return concerned };
         // Under the empty name: those that wait for a host.
         self.by_node.entry(now.status.node.clone()).or_default().insert(key.clone());
         for source in sources(&now) {
             self.by_source.entry(source).or_default().insert(key.clone());
         }
-        for host in claimed_hosts(&now, &self.domain) {
-            self.by_route.entry(host).or_default().insert(Claim::of(&now, key));
-        }
         self.instances.insert(key.clone(), now.clone());
         self.by_key.insert(key.clone(), now);
+        concerned
+    }
+
+    fn set_claims(&mut self, key: &Key, before: Option<Claims>, after: Option<Claims>) -> BTreeSet<Key> {
+        let mut concerned = BTreeSet::new();
+        let hosts: BTreeSet<String> = before.iter().chain(&after).flat_map(|(_, hosts)| hosts).cloned().collect();
+        for host in hosts {
+            let holder = self.holder(&host).cloned();
+            if let Some((claim, _)) = before.as_ref().filter(|(_, hosts)| hosts.contains(&host)) {
+                remove(&mut self.by_route, &host, claim);
+            }
+            if let Some((claim, _)) = after.as_ref().filter(|(_, hosts)| hosts.contains(&host)) {
+                self.by_route.entry(host.clone()).or_default().insert(claim.clone());
+            }
+            if self.holder(&host) != holder.as_ref() {
+                concerned.extend(self.by_route.get(&host).into_iter().flatten().map(|claim| claim.key.clone()));
+            }
+        }
+        concerned.remove(key);
+        concerned
     }
 }
 
 impl Claim {
     fn of(instance: &Instance, key: &Key) -> Claim {
         let created = instance.metadata.creation_timestamp;
-        Claim { outside_default: key.namespace != "default", created: (created.is_none(), created), key: key.clone() }
+        Claim { created: (created.is_none(), created), uid: instance.metadata.uid.clone(), key: key.clone() }
     }
 }
 
@@ -290,7 +341,7 @@ fn sources(instance: &Instance) -> HashSet<Key> {
     named.map(|(kind, name)| Key::new(kind, &instance.metadata.namespace, name)).collect()
 }
 
-fn claimed_hosts(instance: &Instance, domain: &str) -> HashSet<String> {
+fn claimed_hosts(instance: &Instance, domain: &str) -> BTreeSet<String> {
     instance.resolved_routes(domain).into_iter().map(|route| route.host).collect()
 }
 

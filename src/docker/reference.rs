@@ -57,7 +57,8 @@ pub fn check_id(op: &'static str, id: &str) -> EngineResult<()> {
 
 /// Passes what can be an image reference and cannot lead elsewhere in a path.
 pub fn check_image(op: &'static str, reference: &str) -> EngineResult<()> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':' | b'@');
+    // Brackets: around the IPv6 address of a registry.
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@[]".contains(&b);
     let segments = reference.split('/').all(|segment| !segment.is_empty() && segment != "." && segment != "..");
     if reference.len() <= 512 && segments && reference.bytes().all(allowed) {
         return Ok(());
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn image_references_cannot_lead_elsewhere() {
-        for good in ["app", "app:1", "localhost:5000/team/app:1.2", "app@sha256:00ff"] {
+        for good in ["app", "app:1", "localhost:5000/team/app:1.2", "app@sha256:00ff", "[::1]:5000/app"] {
             check_image("pull", good).unwrap();
         }
         for bad in ["", "a//b", "../containers/x", "a/../b", "a?b", "a b", "/a", "a/"] {

@@ -128,7 +128,8 @@ pub struct InstanceStatus {
     /// How the container last ended by itself, or for its liveness probe.
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_exit: Option<LastExit>,
-    /// Scheduled, Ready, UpToDate, HostLost; Freezable where the node's daemon does not freeze it.
+    /// Scheduled, Ready, UpToDate, HostLost; Freezable where the node's daemon does not freeze it; RoutesAccepted where another
+    /// instance has a host of its routes.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

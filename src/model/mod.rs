@@ -15,6 +15,7 @@ mod explanation;
 mod field_error;
 mod host_access;
 mod idle;
+mod image_reference;
 mod instance;
 mod instance_status;
 mod key;
@@ -26,6 +27,7 @@ mod probes;
 mod quantity;
 mod route;
 mod route_auth;
+mod route_path;
 mod schedule;
 pub mod schema;
 mod secret;
@@ -65,6 +67,7 @@ pub use route::{Route, RoutePath};
 pub use route_auth::{
     AuthMode, ForwardAuth, JwtAuth, RouteAuth, RouteLimits, SecretKey, TokenAuth, URL_PLACEHOLDER, is_askable,
 };
+pub use route_path::{RESERVED_PATH, normal_prefix};
 pub use schedule::{Held, Keep, Stretch, end, held, next_awake, next_change, next_rest, rests_within};
 pub use secret::{
     ConfigMap, DOCKER_CONFIG, OPAQUE, SealedSecret, Secret, SecretBytes, SecretText, validate_config_map,

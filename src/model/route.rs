@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::route_auth::{RouteAuth, RouteLimits, validate_auth, validate_limits};
+use super::route_path::{normal_prefix, prefix_problem};
 use super::validate::{is_dns_label, quoted, unknown_port};
 use super::{FieldError, FieldErrors, Instance};
 
@@ -31,7 +32,8 @@ pub struct Route {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutePath {
-    /// Absolute path prefix, matched by whole segments: `/api` matches `/api` and `/api/x`, not `/apiary`.
+    /// Absolute path prefix, matched by whole segments: `/api` matches `/api` and `/api/x`, not `/apiary`; `/api/` is the same.
+    /// Percent-encoded, as it is compared with paths as they are sent.
     pub prefix: String,
     /// The name of one of the instance's ports.
     pub port: String,
@@ -85,14 +87,10 @@ pub fn validate_routes(instance: &Instance, errors: &mut FieldErrors) {
         validate_limits(&format!("{path}.limits"), &route.limits, errors);
         let mut prefixes = BTreeSet::new();
         for (j, p) in route.paths.iter().enumerate() {
-            if !p.prefix.starts_with('/') || p.prefix.contains(char::is_whitespace) {
-                errors.push(FieldError::invalid(
-                    format!("{path}.paths[{j}].prefix"),
-                    quoted(&p.prefix),
-                    "must be an absolute path without white space",
-                ));
+            if let Some(why) = prefix_problem(&p.prefix) {
+                errors.push(FieldError::invalid(format!("{path}.paths[{j}].prefix"), quoted(&p.prefix), why));
             }
-            if !prefixes.insert(&p.prefix) {
+            if !prefixes.insert(normal_prefix(&p.prefix)) {
                 errors.push(FieldError::duplicate(format!("{path}.paths[{j}].prefix"), quoted(&p.prefix)));
             }
             unknown_port(instance, &format!("{path}.paths[{j}].port"), &p.port, errors);
@@ -114,5 +112,23 @@ mod tests {
         let routes = inst.resolved_routes("Example.com");
         assert_eq!(routes[0].host, "alice.example.com");
         assert_eq!(routes[0].paths[0], RoutePath { prefix: "/".into(), port: "web".into() });
+    }
+
+    #[test]
+    fn a_prefix_that_is_dead_is_refused_where_it_stands() {
+        let mut inst = Instance::default();
+        inst.spec.ports = vec![Port { name: "web".into(), container_port: 80, host_port: None }];
+        let path = |prefix: &str| RoutePath { prefix: prefix.into(), port: "web".into() };
+        let told = |prefixes: &[&str]| {
+            let mut inst = inst.clone();
+            inst.spec.routes = vec![Route { paths: prefixes.iter().map(|p| path(p)).collect(), ..Default::default() }];
+            let mut errors = FieldErrors::default();
+            validate_routes(&inst, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&["/", "/a", "/A", "/a/b/"]), [""; 0]);
+        assert_eq!(told(&["/a", "/a/"]), ["spec.routes[0].paths[1].prefix: Duplicate value: \"/a/\""]);
+        let own = told(&["/", "/.well-known/portreeve/x"]);
+        assert!(own[0].starts_with("spec.routes[0].paths[1].prefix: Invalid value:"), "{own:?}");
     }
 }

@@ -61,8 +61,8 @@ pub struct RouteAuth {
     /// The settings of the mode ForwardAuth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_auth: Option<ForwardAuth>,
-    /// Where a browser without valid credentials is sent, in the modes Token and JWT; `{url}` stands for the address that it
-    /// asked for, percent-encoded. Default: nowhere; it gets 401, as everything else does.
+    /// Where a browser without valid credentials is sent, in the modes Token and JWT; `{url}`, in the path or the query, stands for the
+    /// address that it asked for, percent-encoded. Default: nowhere; it gets 401, as everything else does.
     #[serde(rename = "loginURL", default, skip_serializing_if = "is_default")]
     #[schemars(length(max = 2048))]
     pub login_url: String,
@@ -252,12 +252,19 @@ fn validate_login(field: &str, mode: AuthMode, url: &str, errors: &mut FieldErro
         errors.push(FieldError::forbidden(field, why));
         return;
     }
-    let filled = url.replace(URL_PLACEHOLDER, "x").parse::<Uri>();
-    let valid = filled.is_ok_and(|uri| uri.authority().is_some() && matches!(uri.scheme_str(), Some("https" | "http")));
-    if !valid {
-        let why = "must be an absolute http or https URL, in which {url} may stand";
-        errors.push(FieldError::invalid(field, quoted(url), why));
-    }
+    let filled = |asked: &str| url.replace(URL_PLACEHOLDER, asked).parse::<Uri>().ok();
+    let whole = |uri: &Uri| uri.authority().is_some() && matches!(uri.scheme_str(), Some("https" | "http"));
+    let why = if url.replace(URL_PLACEHOLDER, "").contains(['{', '}']) {
+        "must have no placeholder but {url}, and any other brace percent-encoded"
+    } else if filled("x").filter(whole).is_none() {
+        "must be an absolute http or https URL, in whose path or query {url} may stand"
+    // What a visitor asks for must not say where its browser is sent.
+    } else if filled("x").map(|uri| uri.into_parts().authority) != filled("y").map(|uri| uri.into_parts().authority) {
+        "must not have {url} in the host, only in the path or the query"
+    } else {
+        return;
+    };
+    errors.push(FieldError::invalid(field, quoted(url), why));
 }
 
 /// RFC 6265 §4.1.1: a token, as the names of headers are.
@@ -352,6 +359,39 @@ mod tests {
         ];
         for (base, change, field) in cases {
             assert_eq!(with(base, change.clone()), [field], "{change}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_stands_in_a_login_url_where_it_does_not_lead_astray() {
+        let told = |url: &str| {
+            let mut errors = FieldErrors::default();
+            validate_login("loginURL", AuthMode::Jwt, url, &mut errors);
+            errors.iter().map(|e| e.message.rsplit(": ").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        for good in [
+            "https://login.test",
+            "https://login.test/{url}",
+            "https://login.test:8443/in?to={url}&again={url}",
+            "http://login.test/#to={url}",
+            "https://login.test/%7Bfoo%7D?to={url}",
+        ] {
+            assert_eq!(told(good), [""; 0], "{good}");
+        }
+        for (bad, why) in [
+            ("https://x.test/{url}{foo}", "must have no placeholder but {url}"),
+            ("https://x.test/{URL}", "must have no placeholder but {url}"),
+            ("https://x.test/{{url}}", "must have no placeholder but {url}"),
+            ("https://{url}/", "must not have {url} in the host"),
+            ("https://{url}.x.test/", "must not have {url} in the host"),
+            ("https://{url}@x.test/", "must not have {url} in the host"),
+            ("{url}", "must be an absolute"),
+            ("{url}://x.test/", "must be an absolute"),
+            ("https:/{url}", "must be an absolute"),
+            ("https://x.test:{url}/", "must"),
+        ] {
+            let told = told(bad);
+            assert!(told.len() == 1 && told[0].starts_with(why), "{bad}: {told:?}");
         }
     }
 

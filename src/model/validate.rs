@@ -10,6 +10,7 @@ use super::docker_host::parse_port_range;
 use super::endpoint::validate_endpoint;
 use super::env::validate_env;
 use super::idle::validate_idle;
+use super::image_reference::image_problem;
 use super::probes::validate_probes;
 use super::route::validate_routes;
 use super::subnet::validate_subnets;
@@ -58,12 +59,8 @@ pub fn validate_instance(instance: &Instance) -> Vec<FieldError> {
 
     if spec.image.trim().is_empty() {
         errors.push(FieldError::required("spec.image", "the image to run"));
-    } else if spec.image.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        errors.push(FieldError::invalid(
-            "spec.image",
-            quoted(&spec.image),
-            "must be an image reference without white space",
-        ));
+    } else if let Some(why) = image_problem(&spec.image) {
+        errors.push(FieldError::invalid("spec.image", quoted(&spec.image), why));
     }
 
     validate_env(instance, &mut errors);

@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use crate::model::{IgnoredRequest, Instance, Route, RoutePath};
+use crate::model::{IgnoredRequest, Instance, Route, RoutePath, normal_prefix};
 
 /// Why a request's head is not acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -164,7 +164,7 @@ fn claiming<'a>(instance: &Instance, routes: &'a [Route], host: &str, domain: &s
 fn longest<'a>(paths: &'a [RoutePath], path: &str) -> Option<&'a RoutePath> {
     let mut best: Option<(&RoutePath, usize)> = None;
     for candidate in paths {
-        let prefix = candidate.prefix.trim_end_matches('/');
+        let prefix = normal_prefix(&candidate.prefix);
         if covers(prefix, path) && best.is_none_or(|(_, len)| prefix.len() > len) {
             best = Some((candidate, prefix.len()));
         }
@@ -183,7 +183,7 @@ pub fn is_ignored(instance: &Instance, head: &Parts, path: &str) -> bool {
     rules.iter().any(|IgnoredRequest { user_agent, path: prefix }| {
         let part = user_agent.to_ascii_lowercase();
         (part.is_empty() || agent.as_ref().is_some_and(|agent| agent.contains(&part)))
-            && (prefix.is_empty() || covers(prefix.trim_end_matches('/'), path))
+            && (prefix.is_empty() || covers(normal_prefix(prefix), path))
             && !(part.is_empty() && prefix.is_empty())
     })
 }

@@ -34,7 +34,7 @@ pub enum Refusal {
     Gone,
     /// It cannot run; the controller tries again in its own time.
     Failed,
-    /// Its node is full, and nobody there can make room.
+    /// Its node is full, and nobody there can make room; or no node takes it.
     Full,
     /// Its node cannot be reached, and it did not run there, or does not answer.
     Lost,
@@ -62,7 +62,9 @@ pub fn decide<'a>(instance: &'a Instance, port: &str) -> Decision<'a> {
         // Bound a moment later: the port is newer than the container.
         Phase::Running if is_true(&status.conditions, "Ready") => target.map_or(Decision::Wake, Decision::Ready),
         // It goes on waiting by itself.
-        Phase::Pending if is_because(instance, "NoRoom") => Decision::Refuse(Refusal::Full),
+        Phase::Pending if is_because(instance, "NoRoom") || is_because(instance, "Unschedulable") => {
+            Decision::Refuse(Refusal::Full)
+        }
         Phase::Running | Phase::Pending | Phase::Pulling | Phase::Starting => Decision::Wake,
         Phase::Frozen | Phase::Asleep | Phase::Stopping | Phase::Upgrading | Phase::Moving => Decision::Wake,
         // Power is no longer Stopped (see above), so the controller is about to leave this phase.
@@ -160,8 +162,14 @@ mod tests {
         let mut inst = instance(Phase::Pending, ConditionStatus::False);
         inst.status.conditions[0].reason = "MakingRoom".into();
         assert_eq!(decide(&inst, "web"), Decision::Wake);
-        inst.status.conditions[0].reason = "NoRoom".into();
-        assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Full));
+        for reason in ["NoRoom", "Unschedulable"] {
+            inst.status.conditions[0].reason = reason.into();
+            inst.status.phase = Phase::Pending;
+            assert_eq!(decide(&inst, "web"), Decision::Refuse(Refusal::Full), "{reason}");
+            // What it was refused for when it last wanted to run says nothing of the next time.
+            inst.status.phase = Phase::Asleep;
+            assert_eq!(decide(&inst, "web"), Decision::Wake, "{reason}");
+        }
     }
 
     #[test]

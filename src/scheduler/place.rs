@@ -36,6 +36,13 @@ pub struct Unplaced {
     pub refusals: BTreeMap<Refusal, usize>,
 }
 
+impl Unplaced {
+    /// Whether it waits for hosts to be reached rather than for room: as in the first moments of a fleet.
+    pub fn awaits_hosts(&self) -> bool {
+        self.refusals.keys().all(|why| matches!(why, Refusal::NotReady(_)))
+    }
+}
+
 impl std::fmt::Display for Unplaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.hosts == 0 {
@@ -255,6 +262,13 @@ mod tests {
         let fleet = Fleet::new([Arc::new(small.clone()), Arc::new(cordoned), Arc::new(new)], []);
         let why = place(&instance("a", 1), &fleet).unwrap_err().to_string();
         assert_eq!(why, "0/3 hosts fit: 1 unschedulable, 1 not ready (not seen yet), 1 without enough memory");
+
+        let waits =
+            |hosts: Vec<Arc<DockerHost>>| place(&instance("a", 1), &Fleet::new(hosts, [])).unwrap_err().awaits_hosts();
+        let mut unseen = small.clone();
+        unseen.status.conditions.clear();
+        assert!(waits(vec![]) && waits(vec![Arc::new(unseen.clone())]));
+        assert!(!waits(vec![Arc::new(unseen), Arc::new(small.clone())]), "the other one is full");
 
         small.metadata.name = "other".into();
         let mut pinned = instance("a", 0);

@@ -63,6 +63,7 @@ impl Model {
             leave: None,
             loss: None,
             freeze_refusal: None,
+            taken: vec![],
         };
         Model { desired, seen, gone: false, ids: 0 }
     }

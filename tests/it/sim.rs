@@ -27,6 +27,8 @@ mod probes;
 mod rest;
 #[path = "sim/room.rs"]
 mod room;
+#[path = "sim/routes.rs"]
+mod routes;
 #[path = "sim/sick.rs"]
 mod sick;
 #[path = "sim/single.rs"]
@@ -42,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portreeve::controllers::instance::HOST_LOST;
+use portreeve::controllers::instance::{HOST_LOST, ROUTES_ACCEPTED};
 use portreeve::docker::engine::{Limits, RunState};
 use portreeve::docker::labels;
 use portreeve::model::{
@@ -101,6 +103,9 @@ async fn disagreement(world: &World) -> Option<String> {
         };
         if !settled || i.status.observed_generation != i.metadata.generation {
             return Some(format!("{} is {:?}, observed {}", i.key(), i.status.phase, i.status.observed_generation));
+        }
+        if let Some(why) = routes::disagreement(world, i) {
+            return Some(why);
         }
         wanted.insert(&i.metadata.uid, i);
     }
@@ -331,6 +336,7 @@ static UNREADY: AtomicUsize = AtomicUsize::new(0);
 static KILLED: AtomicUsize = AtomicUsize::new(0);
 /// Containers of all lives that were seen paused.
 static FROZEN: AtomicUsize = AtomicUsize::new(0);
+static SHARED: AtomicUsize = AtomicUsize::new(0);
 /// Of the memory that a host has, two find room beside one another, and three do not.
 const BIG: &str = "3Gi";
 
@@ -373,6 +379,10 @@ async fn life(seed: u64) -> Vec<String> {
                 }
                 if rng.percent(40) {
                     freezing::freezes(&mut spec);
+                }
+                // One host for several of them, as the API would not let it be: one has it.
+                if n % 2 == 0 {
+                    spec["routes"] = json!([{"host": "shop.{domain}"}, {"host": "{name}.{domain}"}]);
                 }
                 world.apply(name, spec).await;
             }
@@ -446,6 +456,8 @@ async fn life(seed: u64) -> Vec<String> {
     let lost: Vec<_> = world.instances().await.iter().filter_map(lost).collect();
     assert!(lost.iter().all(|reason| reason == "Recreated"), "no host is lost any more: {lost:?}");
     RECREATED.fetch_add(lost.len(), Ordering::Relaxed);
+    let shares = |i: &&Instance| condition(&i.status.conditions, ROUTES_ACCEPTED).is_some();
+    SHARED.fetch_add(world.instances().await.iter().filter(shares).count(), Ordering::Relaxed);
     KILLED.fetch_add(probes::events(&world, "Killing").await, Ordering::Relaxed);
     let seen = witness.end(&world.store).await;
     FULL.fetch_add(usize::from(seen.memory > 5 << 30), Ordering::Relaxed);
@@ -489,6 +501,9 @@ fn a_thousand_seeds_end_in_the_right_world_and_then_write_nothing() {
     let frozen = FROZEN.load(Ordering::Relaxed);
     eprintln!("{frozen} containers were seen paused");
     assert!(frozen >= 1000, "too few to show anything");
+    let shared = SHARED.load(Ordering::Relaxed);
+    eprintln!("{shared} instances claimed a host that another had, at the end");
+    assert!(shared >= 100, "too few to show anything");
     assert!(unready >= 100 && killed >= 100, "too few to show anything");
     assert!(full >= 50, "a host was full in {full} of a thousand lives: too few to show anything");
     assert!(recreated >= 50, "{recreated} instances of a thousand lives lost their host: too few to show anything");

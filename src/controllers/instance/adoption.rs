@@ -183,6 +183,7 @@ mod tests {
             leave: None,
             loss: None,
             freeze_refusal: None,
+            taken: vec![],
         }
     }
 

@@ -164,6 +164,7 @@ mod tests {
             leave: None,
             loss: None,
             freeze_refusal: None,
+            taken: vec![],
         };
         (desired, seen)
     }

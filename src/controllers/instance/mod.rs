@@ -20,6 +20,7 @@ mod network;
 mod observe;
 mod plan;
 mod report;
+mod routes;
 mod running;
 mod startup;
 mod sweep;
@@ -45,6 +46,7 @@ pub use moving::{Leave, elsewhere};
 pub use network::{NetworkSeen, network_spec};
 pub use plan::{ActivitySeen, NodeSeen, Observed, Presence, Sessions, Site, Want, plan, want};
 pub use report::{MAKING_ROOM, NO_ROOM};
+pub use routes::{HOSTNAME_CONFLICT, ROUTES_ACCEPTED, Taken};
 pub use running::crash_delay;
 pub use values::{REASONS as VALUE_REASONS, ValueNames};
 

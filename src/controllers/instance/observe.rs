@@ -25,6 +25,7 @@ use super::loss::{Loss, given_up, loss};
 use super::moving;
 use super::network::{NetworkSeen, is_of};
 use super::plan::{ActivitySeen, NodeSeen, Observed, Presence, Want, is_laid_to_rest, must_bind, want};
+use super::routes;
 use super::running::is_in_its_network;
 use super::startup;
 use super::values::ValueNames;
@@ -49,6 +50,7 @@ pub async fn observe(ctx: &Context, desired: &Instance) -> EngineResult<Observed
         leave: None,
         loss: None,
         freeze_refusal: ctx.freezers.refusal(&desired.status.node, ctx.clock.monotonic()),
+        taken: routes::taken(ctx, desired),
     };
     if let Some(adopt) = desired.to_adopt().filter(|_| desired.metadata.deletion_timestamp.is_none()) {
         seen.node = NodeSeen::ToAdopt(candidate::look(ctx, desired, adopt).await?);

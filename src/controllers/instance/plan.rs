@@ -32,6 +32,7 @@ use super::loss::{Loss, forget, plan_lost};
 use super::moving::{Leave, plan_move};
 use super::network::NetworkSeen;
 use super::report::{Report, host_lost};
+use super::routes::{self, Taken};
 use super::running;
 use super::values::ValueNames;
 use super::wakefulness;
@@ -44,14 +45,6 @@ pub struct Site {
     pub domain: String,
     /// How a user's browser reaches a host of a route; `{host}` stands for it: `http://{host}:7080`.
     pub url: String,
-}
-
-impl Site {
-    /// The address of an instance for its users: empty when nothing leads to it.
-    pub fn url_of(&self, instance: &Instance) -> String {
-        let routes = instance.resolved_routes(&self.domain);
-        routes.first().map(|r| self.url.replace("{host}", &r.host)).unwrap_or_default()
-    }
 }
 
 /// All that was looked at for one decision.
@@ -86,6 +79,8 @@ pub struct Observed {
     pub loss: Option<Loss>,
     /// What its node's daemon said when it was last asked to freeze a container and did not.
     pub freeze_refusal: Option<String>,
+    /// The hosts of its routes that other instances have.
+    pub taken: Vec<Taken>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -280,7 +275,7 @@ pub fn plan(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) ->
 
 fn decide(site: &Site, desired: &Instance, seen: &Observed, now: Timestamp) -> Plan {
     let mut report = Report::of(desired, now);
-    report.status.url = site.url_of(desired);
+    routes::tell(&mut report, site, desired, &seen.taken);
     if report.status.observed_generation != desired.status.observed_generation {
         // A new spec is a new chance.
         report.status.crashes = 0;

@@ -88,6 +88,7 @@ async fn a_full_one_is_closed_emptied_and_goes_when_its_instances_are_gone() {
     client.post(&format!("{TEAM}/configmaps"), &named("c")).await.expect(201);
     let mut outside = instance("a");
     outside["metadata"]["namespace"] = "default".into();
+    outside["spec"]["routes"] = json!([{"host": "outside.localhost"}]);
     client.post(&INSIDE.replace("team", "default"), &outside).await.expect(201);
 
     let marked = client.delete(TEAM).await.expect(200);

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use super::tokens::bearer;
 use crate::support::api_server::{ApiServer, instance, running};
 use crate::support::client::{Client, INSTANCES};
 
@@ -435,4 +436,96 @@ async fn claims_of_others_are_respected() {
     assert_eq!((&refused["reason"], &refused["details"]["causes"][0]["field"]), (&json!("Conflict"), &json!("local")));
     let left = client.get(HOSTS).await.expect(200);
     assert_eq!((&left["items"][0]["metadata"]["name"], left["items"].as_array().unwrap().len()), (&json!("local"), 1));
+}
+
+#[tokio::test]
+async fn a_host_is_one_instances_be_it_written_down_or_not() {
+    let server = ApiServer::start().await;
+    let team = |name: &str| format!("/apis/portreeve.dev/v1/namespaces/{name}/instances");
+    for name in ["team-a", "team-b"] {
+        server.client.post(NAMESPACES, &json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    let editor = bearer(&server, "editor", json!({"role": "editor", "namespaces": ["team-b"]})).await;
+    let with_host = |name: &str, host: &str| {
+        let mut made = instance(name);
+        made["spec"]["routes"] = json!([{"host": "own.{name}.{namespace}.example.com"}, {"host": host}]);
+        made
+    };
+    let told = |refused: &Value, field: &str| {
+        let causes = refused["details"]["causes"].as_array().unwrap();
+        assert_eq!((causes.len(), &causes[0]["field"]), (1, &json!(field)), "{refused}");
+        causes[0]["message"].as_str().unwrap().to_owned()
+    };
+
+    // Both by their names.
+    server.client.post(&team("team-a"), &instance("alice")).await.expect(201);
+    let refused = editor.post(&team("team-b"), &instance("alice")).await.expect(422);
+    let why = told(&refused, "spec.routes");
+    assert!(why.contains("\"alice.localhost\": already claimed by another instance; it is the default"), "{why}");
+    assert!(!refused.to_string().contains("team-a"), "it tells whose it is: {refused}");
+    let refused = server.client.post(&team("team-b"), &instance("alice")).await.expect(422);
+    let why = told(&refused, "spec.routes");
+    assert!(why.contains("already claimed by instance team-a/alice"), "{why}");
+    let refused = server.client.post(&team("team-b"), &with_host("alice", "")).await.expect(422);
+    assert!(told(&refused, "spec.routes[1].host").contains("it is the default"), "{refused}");
+
+    // One by its name, the other written down; in either order.
+    server.client.post(&team("team-a"), &with_host("thief", "Bob.{domain}")).await.expect(201);
+    for namespace in ["team-b", "default"] {
+        let refused = server.client.post(&team(namespace), &instance("bob")).await.expect(422);
+        assert!(told(&refused, "spec.routes").contains("bob.localhost"), "{refused}");
+    }
+    let refused = server.client.post(&team("team-b"), &with_host("other", "alice.localhost")).await.expect(422);
+    assert!(!told(&refused, "spec.routes[1].host").contains("it is the default"), "{refused}");
+
+    // A change is held to what it claims anew, a port for the default host among it.
+    let mut portless = instance("alice");
+    portless["spec"]["ports"] = json!([]);
+    server.client.post(&team("team-b"), &portless).await.expect(201);
+    let path = format!("{}/alice", team("team-b"));
+    let ports = json!({"spec": {"ports": instance("alice")["spec"]["ports"]}});
+    told(&server.client.merge(&path, &ports).await.expect(422), "spec.routes");
+
+    // One that has to share, as two writes came at once, can be changed otherwise, and not towards another's.
+    let mut slipped = with_host("slipped", "alice.localhost");
+    slipped["metadata"] = json!({"name": "slipped", "namespace": "team-b", "uid": "u", "generation": 1});
+    server.put(slipped).await;
+    server.seen().await;
+    let path = format!("{}/slipped", team("team-b"));
+    server.client.merge(&path, &json!({"spec": {"image": "app:2"}})).await.expect(200);
+    let routes = json!({"spec": {"routes": [{"host": "alice.localhost"}, {"host": "bob.localhost"}]}});
+    told(&server.client.merge(&path, &routes).await.expect(422), "spec.routes[1].host");
+    let routes = json!({"spec": {"routes": [{"host": "free.localhost"}]}});
+    server.client.merge(&path, &routes).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_a_later_rule_refuses_can_be_read_changed_otherwise_and_deleted() {
+    let server = ApiServer::start().await;
+    let mut old = instance("old");
+    old["metadata"] = json!({"name": "old", "namespace": "default", "uid": "u", "generation": 1});
+    old["spec"]["image"] = "UPPER/case".into();
+    old["spec"]["routes"] = json!([{"paths": [{"prefix": "/a", "port": "web"}, {"prefix": "//", "port": "web"}]}]);
+    server.client.post(INSTANCES, &old).await.expect(422);
+    server.put(old.clone()).await;
+    server.seen().await;
+    let path = format!("{INSTANCES}/old");
+    assert_eq!(server.client.get(&path).await.expect(200)["spec"], old["spec"]);
+    // As `portreeve wake` does.
+    let wake = json!({"metadata": {"annotations": {"portreeve.dev/wake": "2026-01-01T00:00:00Z"}}});
+    server.client.merge(&path, &wake).await.expect(200);
+    server.client.merge(&path, &json!({"spec": {"power": "Stopped"}})).await.expect(200);
+    for (change, field) in [
+        (json!({"spec": {"image": "UPPER/case:2"}}), "spec.image"),
+        (json!({"spec": {"image": ""}}), "spec.image"),
+        (json!({"spec": {"routes": [{"paths": [{"prefix": "//", "port": "web"}]}]}}), "spec.routes[0].paths[0].prefix"),
+        (json!({"spec": {"resources": {"memory": "1Mi"}}}), "spec.resources.memory"),
+    ] {
+        let refused = server.client.merge(&path, &change).await.expect(422);
+        let fields: Vec<_> = refused["details"]["causes"].as_array().unwrap().iter().map(|c| &c["field"]).collect();
+        assert!(fields.contains(&&json!(field)), "{refused}");
+    }
+    server.client.merge(&path, &json!({"spec": {"image": "lower/case"}})).await.expect(200);
+    server.client.merge(&path, &json!({"spec": {"image": "UPPER/case"}})).await.expect(422);
+    server.client.delete(&path).await.expect(200);
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, LocalBoxFuture};
 use futures::stream::{self, StreamExt};
+use portreeve::model::Resource as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -117,7 +118,13 @@ pub async fn play(scenarios: &[Scenario]) {
         for (_, scenario) in scenarios.iter().enumerate().filter(|(n, _)| plays(at, found.len(), *n)) {
             let shell = Shell::new(binary, &server, home.path(), scenario.name).await;
             let run = AssertUnwindSafe((scenario.run)(&shell)).catch_unwind();
-            let why = match tokio::time::timeout(SCENARIO, run).await {
+            let ran = tokio::time::timeout(SCENARIO, run).await;
+            // The next scenario has an alice of its own, and a host is one instance's.
+            server.seen().await;
+            for left in server.cache.instances() {
+                server.remove(&left.key()).await;
+            }
+            let why = match ran {
                 Ok(Ok(())) => continue,
                 Ok(Err(panic)) => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked".into()),
                 Err(_) => "it took too long".into(),

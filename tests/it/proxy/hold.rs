@@ -126,10 +126,18 @@ async fn what_cannot_become_ready_is_refused_at_once() {
     // It sleeps on, and its host is away: holding its visitors would hold them in vain.
     let mut beyond = asleep("beyond", app.address);
     beyond.status.conditions[0].reason = "HostUnreachable".into();
+    // It waits for a host by itself, as it is Pending: that is its demand.
+    let mut unplaced = with_phase(instance("unplaced", app.address), Phase::Pending);
+    unplaced.status.conditions[0].reason = "Unschedulable".into();
     // The controller decides when to try a broken one again; it has to know that someone wants it.
-    for (inst, status, wanted) in
-        [(stopped, 503, false), (failed, 503, true), (lost, 503, true), (beyond, 503, true), (deleted, 404, false)]
-    {
+    for (inst, status, wanted) in [
+        (stopped, 503, false),
+        (failed, 503, true),
+        (lost, 503, true),
+        (beyond, 503, true),
+        (unplaced, 503, false),
+        (deleted, 404, false),
+    ] {
         world.put(&inst).await;
         let name = &inst.metadata.name;
         for _ in 0..2 {

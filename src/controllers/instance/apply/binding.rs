@@ -174,7 +174,9 @@ impl Executor<'_> {
                     return Err(StepError::Told(why.to_string()));
                 }
                 report.condition("Scheduled", ConditionStatus::False, "Unschedulable", why.to_string());
-                report.phase(Phase::Pending).not_ready("Unschedulable", why.to_string());
+                // Visitors of the one are held: it may be over in a moment.
+                let reason = if why.awaits_hosts() { "HostsNotReady" } else { "Unschedulable" };
+                report.phase(Phase::Pending).not_ready(reason, why.to_string());
                 self.write_status(report.take()).await?;
                 return Ok(Step::LookAgain);
             }

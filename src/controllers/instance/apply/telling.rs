@@ -8,11 +8,13 @@ use super::super::freezing::FROZEN;
 use super::super::health::{HAS_STARTED, LIVENESS_FAILED, READINESS_FAILED};
 use super::super::loss::HOST_LOST;
 use super::super::report::NO_ROOM;
+use super::super::routes::{HOSTNAME_CONFLICT, ROUTES_ACCEPTED};
 use super::Executor;
 
 /// Reasons that are told of one that cannot run.
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 12] = [
     "Unschedulable",
+    "HostsNotReady",
     NO_ROOM,
     "HostUnreachable",
     "CrashLoopBackOff",
@@ -43,6 +45,16 @@ impl Executor<'_> {
             && let Some(told) = condition(&new.conditions, HOST_LOST).filter(|c| c.status == ConditionStatus::True)
         {
             self.event(EventType::Warning, HOST_LOST, told.message.clone());
+        }
+        let conflict = |s: &InstanceStatus| condition(&s.conditions, ROUTES_ACCEPTED).map(|c| c.message.clone());
+        match (conflict(old), conflict(new)) {
+            (before, Some(now)) if before.as_ref() != Some(&now) => {
+                self.event(EventType::Warning, HOSTNAME_CONFLICT, now);
+            }
+            (Some(_), None) => {
+                self.event(EventType::Normal, ROUTES_ACCEPTED, "all hosts of its routes are its own now")
+            }
+            _ => {}
         }
         self.tell_readiness(old);
     }
