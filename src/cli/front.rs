@@ -43,7 +43,7 @@ pub struct FrontArgs {
     pub trusted_proxy: Vec<IpNet>,
 
     /// The fields in which trusted proxies name their visitors; the others are not believed
-    #[arg(long, env = "PORTREEVE_TRUSTED_PROXY_HEADER", value_enum, default_value_t)]
+    #[arg(long, env = "PORTREEVE_TRUSTED_PROXY_HEADER", value_enum, default_value_t, requires = "trusted_proxy")]
     pub trusted_proxy_header: ProxyHeader,
 
     /// Every connection to the proxy begins with a PROXY header (version 1 or 2) of a trusted proxy; others are refused
@@ -151,6 +151,7 @@ mod tests {
             (&["--trusted-proxy=10.0.0.0/33"][..], "such as 10.0.0.0/8"),
             (&["--trusted-proxy=traefik"], "such as 10.0.0.0/8"),
             (&["--trusted-proxy-header=via"], "possible values"),
+            (&["--trusted-proxy-header=forwarded"], "--trusted-proxy <"),
             (&["--proxy-protocol"], "--trusted-proxy"),
             (&["--proxy-tls-listen=0.0.0.0:443"], "--proxy-certs"),
             (&["--proxy-certs=/c"], "--proxy-tls-listen"),

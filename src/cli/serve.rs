@@ -190,7 +190,11 @@ fn parse_port_range(text: &str) -> Result<String, String> {
 /// The model's rule for a field is the rule for the flag that fills it.
 fn by_the_model(spec: DockerHostSpec) -> Result<(), String> {
     let host = DockerHost { spec, ..Default::default() };
-    validate_docker_host(&host).into_iter().next().map_or(Ok(()), |e| Err(e.message))
+    validate_docker_host(&host).into_iter().next().map_or(Ok(()), |e| {
+        // clap tells the value, as the model's words do.
+        let words = e.message.strip_prefix("Invalid value: ").and_then(|rest| rest.split_once("\": "));
+        Err(words.map_or(e.message.as_str(), |(_, words)| words).to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -219,6 +223,15 @@ mod tests {
         assert_eq!(parse(&tls).unwrap().url_template(), "https://{host}");
         assert_eq!(parse(&[tls[0], "--proxy-tls-listen=[::]:8443"]).unwrap().url_template(), "https://{host}:8443");
         assert_eq!(parse(&["--proxy-url=https://{host}/"]).unwrap().url_template(), "https://{host}/");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_once() {
+        let error = parse(&["--port-range=5-1"]).expect_err("the wrong way round");
+        assert!(
+            error.starts_with("error: invalid value '5-1' for '--port-range <FIRST-LAST>': must be FIRST-LAST"),
+            "{error}"
+        );
     }
 
     #[test]
