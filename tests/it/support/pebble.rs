@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -40,8 +41,13 @@ pub struct Pebble {
     readers: Vec<JoinHandle<()>>,
 }
 
+/// One below those that the kernel gives to connections: until Pebble listens there, any other test's might have it.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let from = u16::try_from(std::process::id() % 8_000).expect("small");
+    std::iter::repeat_with(|| 20_000 + (from + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port")
 }
 
 impl Place {
