@@ -95,7 +95,7 @@ impl Client {
         let identifiers = [Identifier::Dns(name.to_owned())];
         if let Some(replaced) = replaces.and_then(|leaf| CertificateIdentifier::try_from(leaf).ok()) {
             match account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
-                Err(error) if !is(&error, "rateLimited") && !is(&error, "accountDoesNotExist") => {
+                Err(error) if takes_no_replacement(&error) => {
                     // It knows no such thing, or has had it replaced already: then it is an order like any other.
                     tracing::debug!(error = said(&error), "an order is made that names no certificate to replace");
                 }
@@ -207,6 +207,18 @@ fn is(error: &Error, kind: &str) -> bool {
 }
 
 /// What the ACME server found when it looked: of the challenges that it judged.
+/// Whether an order that names no certificate to replace may do better. After any other error, such as an answer that was lost,
+/// the order may have been made: it is not made twice.
+fn takes_no_replacement(error: &Error) -> bool {
+    match error {
+        Error::Api(_) => !is(error, "rateLimited") && !is(error, "accountDoesNotExist"),
+        Error::Unsupported(_) => true,
+        // The library's own, where the order that came back does not tell what it replaces.
+        Error::Other(why) => why.to_string().starts_with("replaces field mismatch"),
+        _ => false,
+    }
+}
+
 async fn refused_because(order: &mut Order) -> String {
     let mut found = vec![];
     let mut authorizations = order.authorizations();

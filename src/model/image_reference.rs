@@ -10,7 +10,7 @@
 //! digest    = ( "sha256:" | "sha384:" | "sha512:" ) lower hexadecimal digits, all of them
 //! ```
 //!
-//! One thing is stricter: a first part with capitals that has neither '.' nor ':' is taken there for a registry of that
+//! Two things are stricter: a port is below 65,536, and a first part with capitals that has neither '.' nor ':' is taken there for a registry of that
 //! name, and here for a mistake in a repository's.
 
 use std::net::Ipv6Addr;
@@ -83,7 +83,8 @@ fn is_domain(text: &str) -> bool {
         return false;
     }
     if let Some(address) = host.strip_prefix('[') {
-        return address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+        let address = address.strip_suffix(']').filter(|address| !address.contains('.'));
+        return address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
     }
     host.split('.').all(|label| {
         !label.is_empty()

@@ -256,8 +256,8 @@ fn validate_login(field: &str, mode: AuthMode, url: &str, errors: &mut FieldErro
     let whole = |uri: &Uri| uri.authority().is_some() && matches!(uri.scheme_str(), Some("https" | "http"));
     let why = if url.replace(URL_PLACEHOLDER, "").contains(['{', '}']) {
         "must have no placeholder but {url}, and any other brace percent-encoded"
-    } else if filled("x").filter(whole).is_none() {
-        "must be an absolute http or https URL, in whose path or query {url} may stand"
+    } else if filled("x").filter(whole).is_none() || !url.is_ascii() {
+        "must be an absolute http or https URL, percent-encoded, in whose path or query {url} may stand"
     // What a visitor asks for must not say where its browser is sent.
     } else if filled("x").map(|uri| uri.into_parts().authority) != filled("y").map(|uri| uri.into_parts().authority) {
         "must not have {url} in the host, only in the path or the query"
@@ -344,6 +344,7 @@ mod tests {
             (jwt(), json!({"loginURL": "/login"}), "auth.loginURL"),
             (jwt(), json!({"loginURL": "javascript://x/%0aalert(1)"}), "auth.loginURL"),
             (jwt(), json!({"loginURL": "https://a b/"}), "auth.loginURL"),
+            (jwt(), json!({"loginURL": "https://a/anmeldung-ü?to={url}"}), "auth.loginURL"),
             (forward(), json!({"forwardAuth": {"url": "file:///etc/passwd"}}), "auth.forwardAuth.url"),
             (
                 forward(),

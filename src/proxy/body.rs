@@ -142,7 +142,7 @@ pub enum BodyError {
 #[derive(Default)]
 pub struct Upload {
     /// Told as well.
-    unread: Option<Arc<Unread>>,
+    unread: Option<(Arc<Unread>, u64)>,
     done: AtomicBool,
     answered: AtomicBool,
     stalled: AtomicBool,
@@ -157,8 +157,8 @@ impl Upload {
 
     fn finish(&self) {
         self.done.store(true, Ordering::Release);
-        if let Some(unread) = &self.unread {
-            unread.set(false);
+        if let Some((unread, number)) = &self.unread {
+            unread.finish(*number);
         }
     }
 
@@ -184,7 +184,7 @@ impl RequestBody {
         stream: Incoming,
         spoken_for: Vec<HeaderName>,
         patience: Duration,
-        unread: Option<Arc<Unread>>,
+        unread: Option<(Arc<Unread>, u64)>,
     ) -> RequestBody {
         if stream.is_end_stream() {
             RequestBody::Empty

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,14 +22,24 @@ const PIECE: usize = 8 << 10;
 /// What is still to come over a connection.
 #[derive(Debug, Default)]
 pub struct Unread {
-    body: AtomicBool,
+    requests: AtomicU64,
+    /// The number of the last request, if it has a body that was not read to its end; else 0.
+    body: AtomicU64,
     tunnel: AtomicBool,
 }
 
 impl Unread {
-    /// Whether the last request has a body that was not read to its end.
-    pub fn set(&self, body: bool) {
-        self.body.store(body, Ordering::Release);
+    /// A request has begun; returns its number.
+    pub fn begin(&self, has_body: bool) -> u64 {
+        let number = self.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        self.body.store(if has_body { number } else { 0 }, Ordering::Release);
+        number
+    }
+
+    /// The body of this request is read. It may be late: the next one may have begun.
+    pub fn finish(&self, number: u64) {
+        // Either it was the last one's, or there is nothing to do.
+        let _ = self.body.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// It is no longer HTTP: what comes is read by others, also when our direction is closed.
@@ -96,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
             Some(end) => end,
             none => {
                 ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-                let more = this.unread.body.load(Ordering::Acquire);
+                let more = this.unread.body.load(Ordering::Acquire) != 0;
                 none.insert(End { patience: Box::pin(sleep(this.patience)), quiet: None, more })
             }
         };
@@ -118,5 +128,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_read_late_says_nothing_of_the_next_requests() {
+        let unread = Unread::default();
+        let (first, second) = (unread.begin(true), unread.begin(true));
+        unread.finish(first);
+        assert_eq!(unread.body.load(Ordering::Acquire), second);
+        unread.finish(second);
+        assert_eq!(unread.body.load(Ordering::Acquire), 0);
+        unread.begin(true);
+        unread.begin(false);
+        assert_eq!(unread.body.load(Ordering::Acquire), 0, "it has none, and what was before it is over");
     }
 }

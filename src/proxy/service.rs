@@ -66,9 +66,6 @@ impl Service {
     pub async fn respond(&self, request: Request<Incoming>, peer: &Peer, place: Arc<Place>) -> Response<ResponseBody> {
         let accept = request.headers().get(ACCEPT).cloned();
         let version = request.version();
-        if let Some(unread) = &place.unread {
-            unread.set(!request.body().is_end_stream());
-        }
         let response = match self.forward(request, peer, place).await {
             Ok(response) => response,
             Err(refused) => {
@@ -91,6 +88,7 @@ impl Service {
         place: Arc<Place>,
     ) -> Result<Response<ResponseBody>, Refused> {
         let (mut head, body) = request.into_parts();
+        let unread = place.unread.as_ref().map(|unread| (unread.clone(), unread.begin(!body.is_end_stream())));
         router::check_framing(&head).map_err(refused_head)?;
         let host = router::host_name(&head).map_err(refused_head)?;
         if let Some(answer) = self.state.challenges.http(host, &head) {
@@ -139,7 +137,7 @@ impl Service {
         rewrite(&mut head, &visitor_is, wish, &prefix)?;
         let spoken_for = granted.spoken_for();
         granted.dress(&mut head.headers);
-        let body = RequestBody::new(body, spoken_for, self.state.limits.stalled, place.unread.clone());
+        let body = RequestBody::new(body, spoken_for, self.state.limits.stalled, unread);
         headers::frame(&mut head.headers, &body);
         let upload = body.upload();
         let done = self.exchange(&routed, Request::from_parts(head, body)).await;

@@ -37,9 +37,20 @@ pub struct Unplaced {
 }
 
 impl Unplaced {
-    /// Whether it waits for hosts to be reached rather than for room: as in the first moments of a fleet.
+    /// Whether it waits for a host to be ready rather than for room, as in the first moments of a fleet: of those that it could
+    /// be on, none is.
     pub fn awaits_hosts(&self) -> bool {
-        self.refusals.keys().all(|why| matches!(why, Refusal::NotReady(_)))
+        let misfit = |why: &Refusal| match why {
+            Refusal::NotTheNamedNode | Refusal::SelectorMismatch | Refusal::Unschedulable | Refusal::Tainted(_) => true,
+            Refusal::NotReady(_) | Refusal::RuntimeMissing(_) | Refusal::HostPortTaken(_) | Refusal::NoFreePort => {
+                false
+            }
+            Refusal::NoFreeSubnet | Refusal::TooManyInstances | Refusal::NotEnoughMemory => false,
+            Refusal::NotEnoughCpu | Refusal::NotEnoughGpus => false,
+        };
+        let mut fits = self.refusals.keys().filter(|why| !misfit(why)).peekable();
+        let nobody = self.refusals.is_empty();
+        nobody || fits.peek().is_some() && fits.all(|why| matches!(why, Refusal::NotReady(_)))
     }
 }
 
@@ -268,7 +279,16 @@ mod tests {
         let mut unseen = small.clone();
         unseen.status.conditions.clear();
         assert!(waits(vec![]) && waits(vec![Arc::new(unseen.clone())]));
-        assert!(!waits(vec![Arc::new(unseen), Arc::new(small.clone())]), "the other one is full");
+        assert!(!waits(vec![Arc::new(unseen.clone()), Arc::new(small.clone())]), "the other one is full");
+        let mut closed = small.clone();
+        closed.metadata.name = "closed".into();
+        closed.spec.unschedulable = true;
+        assert!(waits(vec![Arc::new(unseen.clone()), Arc::new(closed.clone())]) && !waits(vec![Arc::new(closed)]));
+        let mut pinned = instance("a", 0);
+        pinned.spec.placement.node = unseen.metadata.name.clone();
+        let other = host("other", "4Gi", "30000-30009");
+        let why = place(&pinned, &Fleet::new([Arc::new(unseen), other], [])).unwrap_err();
+        assert!(why.awaits_hosts(), "{why}");
 
         small.metadata.name = "other".into();
         let mut pinned = instance("a", 0);

@@ -1,7 +1,8 @@
 //! The Secrets that routes name, for the proxy: its [`Secrets`] over the store that opens what is sealed.
 //!
-//! A Secret is opened once for each time that it is written, not for each request. Whether it was written since is asked of the
-//! store each time: so a change counts from the next request on.
+//! A value is opened once for each time that its Secret is written, not for each request. Whether it was written since is asked of
+//! the store each time: so a change counts from the next request on. Only values that were asked for are kept open, and only
+//! small ones, as credentials are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +10,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::host_secrets::{decoded, refusal};
-use crate::model::{Key, Kind, Secret};
+use crate::model::{Key, Kind, SecretBytes};
 use crate::proxy::{Looked, Secrets};
 use crate::store::{Revision, SharedStore, unopened};
 
-/// Most Secrets that are kept open.
+/// Most values that are kept open, and the bytes of each.
 const MOST: usize = 1024;
+const MOST_BYTES: usize = 4096;
+
+/// The Secret's key in the store, and the value's name in it.
+type Name = (String, String);
+/// The revision that wrote it, which no other value of it ever has; `None`: there is none of this name.
+type Opened = (Revision, Arc<Option<SecretBytes>>);
 
 pub struct RouteSecrets {
     /// That opens what is sealed.
     store: SharedStore,
     /// The same as it is sealed.
     beneath: SharedStore,
-    /// By its key in the store, with the revision that wrote it, which no other value of it ever has.
-    opened: Mutex<HashMap<String, (Revision, Arc<Secret>)>>,
+    opened: Mutex<HashMap<Name, Opened>>,
 }
 
 impl RouteSecrets {
@@ -31,27 +37,32 @@ impl RouteSecrets {
         RouteSecrets { beneath: unopened(&store), store, opened: Mutex::default() }
     }
 
-    async fn secret(&self, key: &str) -> Result<Option<Arc<Secret>>, String> {
+    /// `None`: there is no such Secret.
+    async fn look(&self, key: &str, name: &str) -> Result<Option<Arc<Option<SecretBytes>>>, String> {
+        let at = (key.to_owned(), name.to_owned());
         let Some(now) = self.beneath.get(key).await.map_err(refusal)? else {
-            self.opened().remove(key);
+            self.opened().remove(&at);
             return Ok(None);
         };
-        let known = self.opened().get(key).filter(|(written, _)| *written == now.modified).map(|(_, s)| s.clone());
+        let known = self.opened().get(&at).filter(|(written, _)| *written == now.modified).map(|(_, v)| v.clone());
         if known.is_some() {
             return Ok(known);
         }
         // It may have been written once more.
         let Some(record) = self.store.get(key).await.map_err(refusal)? else { return Ok(None) };
-        let secret: Arc<Secret> = Arc::new(decoded(&record)?);
+        let value = Arc::new(decoded(&record)?.data.remove(name));
         let mut opened = self.opened();
-        if opened.len() >= MOST {
-            opened.clear();
+        opened.remove(&at);
+        if value.as_ref().as_ref().is_none_or(|value| value.expose().len() <= MOST_BYTES) {
+            if opened.len() >= MOST {
+                opened.clear();
+            }
+            opened.insert(at, (record.modified, value.clone()));
         }
-        opened.insert(key.to_owned(), (record.modified, secret.clone()));
-        Ok(Some(secret))
+        Ok(Some(value))
     }
 
-    fn opened(&self) -> MutexGuard<'_, HashMap<String, (Revision, Arc<Secret>)>> {
+    fn opened(&self) -> MutexGuard<'_, HashMap<Name, Opened>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,9 +70,9 @@ impl RouteSecrets {
 #[async_trait]
 impl Secrets for RouteSecrets {
     async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Looked, String> {
-        let found = self.secret(&Key::new(Kind::Secret, namespace, name).to_string()).await?;
-        let Some(secret) = found else { return Ok(Looked::NoSecret) };
-        Ok(secret.data.get(key).cloned().map_or(Looked::NoKey, Looked::Value))
+        let found = self.look(&Key::new(Kind::Secret, namespace, name).to_string(), key).await?;
+        let Some(value) = found else { return Ok(Looked::NoSecret) };
+        Ok(value.as_ref().clone().map_or(Looked::NoKey, Looked::Value))
     }
 }
 
@@ -100,24 +111,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_is_opened_once_for_each_time_that_it_is_written() {
+    async fn a_value_is_opened_once_for_each_time_that_its_secret_is_written() {
         let secrets = secrets();
         let (store, key) = (&secrets.store, "secrets/a/door");
-        let opened = async || secrets.secret(key).await.unwrap();
-        put(store, key, r#"{"data": {"token": "YQ=="}}"#).await;
+        let opened = async || secrets.look(key, "token").await.unwrap();
+        put(store, key, r#"{"data": {"token": "YQ==", "other": "Yw=="}}"#).await;
         let first = opened().await.unwrap();
         put(store, "secrets/a/other", "{}").await;
         assert!(Arc::ptr_eq(&first, &opened().await.unwrap()), "nobody wrote it since");
+        assert_eq!(secrets.opened().len(), 1, "what nobody asked for is not kept");
         put(store, key, r#"{"data": {"token": "Yg=="}}"#).await;
-        assert_eq!(opened().await.unwrap().data["token"].expose(), b"b", "from the next time on");
+        let second = opened().await.unwrap();
+        assert_eq!(second.as_ref().as_ref().map(SecretBytes::expose), Some(&b"b"[..]), "from the next time on");
         put(store, key, r#"{"data": {"token": "!"}}"#).await;
-        assert!(secrets.secret(key).await.is_err(), "what cannot be read is not what it was before");
+        assert!(secrets.look(key, "token").await.is_err(), "what cannot be read is not what it was before");
         write(store, Op::Delete { key: key.into() }).await;
         assert_eq!((opened().await, secrets.opened().len()), (None, 0), "what is gone is forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_open_is_bounded() {
+        let secrets = secrets();
+        let store = &secrets.store;
+        let large = "AAAA".repeat(MOST_BYTES / 3 + 1);
+        put(store, "secrets/a/large", &format!(r#"{{"data": {{"token": "{large}"}}}}"#)).await;
+        assert!(secrets.look("secrets/a/large", "token").await.unwrap().unwrap().is_some());
+        assert_eq!(secrets.opened().len(), 0, "no credential is that long");
+        put(store, "secrets/a/door", "{}").await;
         for number in 0..=MOST {
-            put(store, &format!("secrets/a/{number}"), "{}").await;
-            secrets.secret(&format!("secrets/a/{number}")).await.unwrap();
-            assert!(secrets.opened().len() <= MOST);
+            secrets.look("secrets/a/door", &number.to_string()).await.unwrap();
+            assert!((1..=MOST).contains(&secrets.opened().len()));
         }
     }
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::Asked;
 use crate::clock::SharedClock;
-use crate::model::{Instance, Resource as _, Route};
+use crate::model::{AuthMode, Instance, Resource as _, Route};
 
 /// The same is told again after so long, if it still is so.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
@@ -25,6 +25,8 @@ const AGAIN: Duration = Duration::from_secs(10 * 60);
 const PAUSE: Duration = Duration::from_secs(60);
 /// What nobody has run into for so long is forgotten.
 const KEPT: Duration = Duration::from_secs(60 * 60);
+/// Most routes that are remembered; what others run into is told to nobody meanwhile.
+const MOST: usize = 4096;
 
 /// Who is told what keeps everybody out of a route. Called seldom, and returns at once.
 pub trait Witness: Send + Sync + 'static {
@@ -54,6 +56,11 @@ impl Obstacle {
         Obstacle { reason: "SecretUnavailable", field, why }
     }
 
+    /// A service may fail one visitor by what that one asked for.
+    pub fn whom(&self) -> &'static str {
+        if self.reason == super::forward::AWAY { "a visitor could not be let in" } else { "nobody is let in" }
+    }
+
     /// The path of the field that it comes from.
     pub fn path(&self, route: usize) -> String {
         if self.field.starts_with("spec.") {
@@ -75,9 +82,16 @@ type At = (String, usize);
 pub struct Obstacles {
     clock: SharedClock,
     witness: Arc<dyn Witness>,
-    by_route: Mutex<HashMap<At, Entry>>,
+    by_route: Mutex<Routes>,
     /// How many of them are in the way now: mostly none, which costs a request no lock.
     standing: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Routes {
+    entries: HashMap<At, Entry>,
+    /// When old entries were looked for last.
+    swept: Duration,
 }
 
 struct Entry {
@@ -96,28 +110,39 @@ impl Obstacles {
         Obstacles { clock, witness, by_route: Mutex::default(), standing: AtomicUsize::new(0) }
     }
 
-    fn routes(&self) -> MutexGuard<'_, HashMap<At, Entry>> {
-        self.by_route.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that somebody has run into lately.
+    fn routes(&self, now: Duration) -> MutexGuard<'_, Routes> {
+        let mut routes = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(routes.swept) >= PAUSE {
+            routes.swept = now;
+            routes.entries.retain(|_, entry| now.saturating_sub(entry.seen) < KEPT);
+            let standing = routes.entries.values().filter(|entry| entry.since.is_some()).count();
+            self.standing.store(standing, Ordering::Relaxed);
+        }
+        routes
     }
 
     /// A visitor has run into it.
     pub fn met(&self, asked: &Asked<'_>, obstacle: &Obstacle) {
         let Some(at) = place(asked) else { return };
-        let message = format!("{}: nobody is let in: {}", obstacle.path(at.1), obstacle.why);
+        let message = format!("{}: {}: {}", obstacle.path(at.1), obstacle.whom(), obstacle.why);
         let now = self.clock.monotonic();
-        let mut routes = self.routes();
-        if !routes.contains_key(&at) {
-            routes.retain(|_, entry| now.saturating_sub(entry.seen) < KEPT);
+        let mut routes = self.routes(now);
+        let first = !routes.entries.contains_key(&at);
+        if first && routes.entries.len() >= MOST {
+            return;
         }
-        let first = !routes.contains_key(&at);
-        let entry = routes.entry(at).or_insert_with(|| Entry {
+        let entry = routes.entries.entry(at).or_insert_with(|| Entry {
             since: None,
             last: obstacle.clone(),
             generation: 0,
             told: (String::new(), now),
             seen: now,
         });
-        entry.since.get_or_insert_with(|| self.clock.now());
+        if entry.since.is_none() {
+            entry.since = Some(self.clock.now());
+            self.standing.fetch_add(1, Ordering::Relaxed);
+        }
         entry.seen = now;
         entry.last = obstacle.clone();
         entry.generation = asked.instance.metadata.generation;
@@ -126,7 +151,6 @@ impl Obstacles {
         if tell {
             entry.told = (message.clone(), now);
         }
-        self.count(&routes);
         drop(routes);
         if tell {
             tracing::warn!(instance = %asked.instance.key(), message, "a route is closed to everybody");
@@ -136,29 +160,26 @@ impl Obstacles {
 
     /// A visitor was judged: nothing is in the way.
     pub fn gone(&self, asked: &Asked<'_>) {
-        if self.standing.load(Ordering::Relaxed) == 0 {
+        // An open route has nothing that could be in the way.
+        let open = asked.route.is_none_or(|route| route.auth.mode == AuthMode::None);
+        if open || self.standing.load(Ordering::Relaxed) == 0 {
             return;
         }
         let Some(at) = place(asked) else { return };
-        let mut routes = self.routes();
-        if let Some(entry) = routes.get_mut(&at) {
-            entry.since = None;
+        let mut routes = self.routes(self.clock.monotonic());
+        if routes.entries.get_mut(&at).and_then(|entry| entry.since.take()).is_some() {
+            self.standing.fetch_sub(1, Ordering::Relaxed);
         }
-        self.count(&routes);
     }
 
     /// What the last visitor of a route ran into, and since when visitors do; nothing once the Instance was changed.
     pub fn last(&self, instance: &Instance, route: usize) -> Option<(Obstacle, Timestamp)> {
-        let routes = self.routes();
-        let entry = routes.get(&(instance.metadata.uid.clone(), route))?;
+        let routes = self.routes(self.clock.monotonic());
+        let entry = routes.entries.get(&(instance.metadata.uid.clone(), route))?;
         if entry.generation != instance.metadata.generation {
             return None;
         }
         Some((entry.last.clone(), entry.since?))
-    }
-
-    fn count(&self, routes: &HashMap<At, Entry>) {
-        self.standing.store(routes.values().filter(|entry| entry.since.is_some()).count(), Ordering::Relaxed);
     }
 }
 
@@ -175,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::clock::VirtualClock;
+    use crate::model::RouteAuth;
     use crate::proxy::forwarded::Visitor;
 
     #[derive(Default)]
@@ -188,6 +210,10 @@ mod tests {
 
     fn secret(why: &str) -> Obstacle {
         Obstacle::secret("token.secretKeyRef", why.to_owned())
+    }
+
+    fn route() -> Route {
+        Route { auth: RouteAuth { mode: AuthMode::Token, ..RouteAuth::default() }, ..Route::default() }
     }
 
     /// Runs with a request to the second of two routes.
@@ -204,7 +230,7 @@ mod tests {
         let obstacles = Obstacles::new(clock.clone(), told.clone());
         let mut instance = Instance::default();
         instance.metadata.uid = "u".into();
-        instance.spec.routes = vec![Route::default(), Route::default()];
+        instance.spec.routes = vec![route(), route()];
         let began = clock.now();
         let rounds = |n: u64| AGAIN.as_secs() * n / 10;
         for second in 0..rounds(25) {
@@ -235,9 +261,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_met_before_a_change_says_nothing_and_what_nobody_meets_is_forgotten() {
         let (clock, told) = (VirtualClock::new(), Arc::<Told>::default());
-        let obstacles = Obstacles::new(clock, told);
+        let obstacles = Obstacles::new(clock.clone(), told);
         let mut instance = Instance::default();
-        instance.spec.routes = vec![Route::default(), Route::default()];
+        instance.spec.routes = vec![route(), route()];
         for uid in 0..20 {
             instance.metadata.uid = uid.to_string();
             asking(&instance, |asked| obstacles.met(asked, &secret("gone")));
@@ -248,6 +274,7 @@ mod tests {
         advance(KEPT).await;
         instance.metadata.uid = "another".into();
         asking(&instance, |asked| obstacles.met(asked, &secret("gone")));
-        assert_eq!((obstacles.routes().len(), obstacles.standing.load(Ordering::Relaxed)), (1, 1));
+        let known = obstacles.routes(clock.monotonic()).entries.len();
+        assert_eq!((known, obstacles.standing.load(Ordering::Relaxed)), (1, 1));
     }
 }

@@ -13,7 +13,7 @@ impl Access {
                 host: instance.resolved_host(route, domain),
                 reason: obstacle.reason.to_owned(),
                 field: obstacle.path(at),
-                message: format!("nobody is let in: {}", obstacle.why),
+                message: format!("{}: {}", obstacle.whom(), obstacle.why),
                 ..RouteProblem::default()
             };
             let auth = &route.auth;
