@@ -114,8 +114,8 @@ async fn a_service_that_gives_no_answer_is_told_until_it_gives_one_and_no_query_
         (told.reason.as_str(), told.field.as_str()),
         ("ServiceUnavailable", "spec.routes[0].auth.forwardAuth.url")
     );
-    let message =
-        "nobody is let in: the service at https://auth.test/check gives no answer that can be used: connection refused";
+    let message = "a visitor could not be let in: the service at https://auth.test/check gives no answer that can be used: \
+                   connection refused";
     assert_eq!(told.message, message);
     assert!(told.since.is_some());
     assert_eq!(world.beyond.told().len(), 1);
